@@ -1,0 +1,8 @@
+//! Which backend serves the next request.
+//!
+//! `service.rs` writes snapshots on the control thread, `snapshot.rs` is what workers read,
+//! `picker.rs` is one worker's schedule over it, a file per strategy does the choosing.
+
+pub mod picker;
+pub mod service;
+pub mod snapshot;

@@ -1,0 +1,323 @@
+//! The configuration as the rest of the program sees it: no invalid value has a representation.
+//!
+//! `raw.rs` mirrors the file, `diagnostics.rs` says what is wrong with it and where.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Everything that `evenkeel run` needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Number of worker threads; default: the cores this process may use.
+    pub workers: NonZeroUsize,
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// What is behind.
+    pub services: Vec<Service>,
+    /// Which request goes to which service.
+    pub routes: Vec<Route>,
+    /// Peers whose `X-Forwarded-*` and kin are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Addresses that DNS may give although they are refused by default (`[dns] allow`).
+    pub allowed_endpoints: Vec<IpNet>,
+    /// Limits of the client's side.
+    pub downstream: Downstream,
+    /// Probe listener (`/livez`, `/readyz`, `/metrics`); `None` switches it off.
+    pub probe: Option<SocketAddr>,
+    /// Logs.
+    pub log: Log,
+    /// How a TERM is carried out.
+    pub drain: Drain,
+}
+
+/// One `[[listener]]`.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Its name; default: its address.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Answer every request with a redirect to https instead of routing it.
+    pub redirect: Option<Redirect>,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone)]
+pub enum Protocol {
+    /// Plain HTTP/1.1.
+    Http,
+    /// HTTP/1.1 in TLS.
+    Https(TlsFrontEnd),
+}
+
+/// TLS of one listener.
+#[derive(Debug, Clone)]
+pub struct TlsFrontEnd {
+    /// Certificates, chosen by SNI; the first one is the default. Never empty.
+    pub certificates: Vec<CertificateFiles>,
+    /// Lowest version that is accepted.
+    pub min_version: TlsVersion,
+}
+
+/// PEM files of one certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Chain, leaf first.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// A TLS version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// A redirect to https.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redirect {
+    /// 301, 302, 307 or 308 (default).
+    pub status: u16,
+    /// Port to name in `Location`; 443 is left out.
+    pub port: u16,
+}
+
+/// Limits of the client's side.
+#[derive(Debug, Clone)]
+pub struct Downstream {
+    /// For a whole request head (10 s).
+    pub header_timeout: Duration,
+    /// Size of a request head (32 KiB).
+    pub header_bytes: usize,
+    /// Fields of a request head (100).
+    pub header_fields: usize,
+    /// For the TLS handshake (10 s).
+    pub handshake_timeout: Duration,
+    /// Idle time between requests (75 s).
+    pub keep_alive: Duration,
+    /// Open client connections in this process.
+    pub max_connections: NonZeroUsize,
+    /// `%2f` and `%5c` in a path are a 400.
+    pub reject_encoded_slash: bool,
+    /// Field names with an underscore are passed on.
+    pub allow_underscores: bool,
+    /// `Forwarded` (RFC 7239) is set besides `X-Forwarded-*`.
+    pub forwarded: bool,
+}
+
+/// One `[[service]]`.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name, unique.
+    pub name: Arc<str>,
+    /// Where its endpoints come from.
+    pub discover: Discover,
+    /// How a backend is chosen within a tier.
+    pub strategy: Strategy,
+    /// Deadlines and retries of its exchanges.
+    pub upstream: Upstream,
+    /// Upgrade tokens that are passed on, lower case; `websocket` unless said otherwise.
+    pub upgrade: Vec<Box<str>>,
+    /// Largest request body; `None`: unlimited.
+    pub max_body: Option<u64>,
+}
+
+/// Where endpoints come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Discover {
+    /// SRV records of a name, as written (a final dot skips the search list).
+    Srv {
+        /// The name.
+        name: Arc<str>,
+        /// How it is asked.
+        lookup: Lookup,
+    },
+    /// Address records of a name, all at one port, priority 0, weight 1.
+    Address {
+        /// The name.
+        name: Arc<str>,
+        /// Port of every endpoint.
+        port: NonZeroU16,
+        /// How it is asked.
+        lookup: Lookup,
+    },
+    /// Written in the configuration.
+    Static(Vec<StaticEndpoint>),
+}
+
+/// How a name is looked up: two services with equal names and equal `Lookup` share one task.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Lookup {
+    /// Servers in order of preference; empty: those of /etc/resolv.conf.
+    pub servers: Vec<SocketAddr>,
+    /// Per server (1 s).
+    pub timeout: Duration,
+    /// More tries per server after the first (1).
+    pub retries: u8,
+    /// A fixed ticker instead of the TTL.
+    pub interval: Option<Duration>,
+    /// Bounds put on a TTL (1 s, 30 s).
+    pub min_ttl: Duration,
+    /// See `min_ttl`.
+    pub max_ttl: Duration,
+    /// NXDOMAIN or NODATA answers in a row until they are believed (3).
+    pub absent_after: u8,
+    /// An answer that removes more than half of the working backends is believed after this many
+    /// in a row (2; 1 believes it at once).
+    pub shrink_guard: u8,
+    /// Endpoints of one name that are used at most (4096).
+    pub max_endpoints: usize,
+    /// Which address families are used.
+    pub family: Family,
+}
+
+/// Address families of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Family {
+    /// A if there are any, else AAAA.
+    Auto,
+    V4,
+    V6,
+    Both,
+}
+
+/// An endpoint written in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StaticEndpoint {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// As in SRV: lower goes first.
+    pub priority: u16,
+    /// As in SRV: share within its priority (1).
+    pub weight: u16,
+}
+
+/// How a backend is chosen within a tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// Earliest deadline first over SRV weights.
+    #[default]
+    Weighted,
+    /// Every backend of the tier alike.
+    RoundRobin,
+    /// The older Go project's: all tiers in one cycle.
+    Cycle,
+}
+
+/// Deadlines and retries of the exchanges with a service.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// TCP connect to a backend (1 s).
+    pub connect_timeout: Duration,
+    /// First byte of a response (60 s).
+    pub response_timeout: Duration,
+    /// A client that sends nothing of its request body (30 s).
+    pub body_timeout: Duration,
+    /// A response under way with nothing moving in either direction (5 min).
+    pub stream_idle: Duration,
+    /// A peer that takes or gives nothing while we wait for it (30 s).
+    pub stall_timeout: Duration,
+    /// Lowest average rate of a peer that holds us up, after its first 5 s (240 B/s).
+    pub min_rate: u64,
+    /// A tunnel without traffic (1 h).
+    pub tunnel_idle: Duration,
+    /// An idle connection to a backend (4 s).
+    pub keep_alive: Duration,
+    /// Idle connections kept per backend in the process (64).
+    pub max_idle: usize,
+    /// Further attempts on another backend where it is safe (1).
+    pub retries: u8,
+    /// Retries may be so many percent of the requests (20) …
+    pub retry_budget_percent: u8,
+    /// … and so many per second besides (10).
+    pub retry_budget_per_second: u32,
+}
+
+/// One `[[route]]`.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// How messages and logs call it: its name, or what it matches.
+    pub label: Arc<str>,
+    /// Indexes into [`Config::listeners`]; empty: all of them.
+    pub listeners: Vec<usize>,
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Path prefix of whole segments, normalised, `/` for any.
+    pub path: Box<str>,
+    /// All of these fields must have exactly that value.
+    pub headers: Vec<(Box<str>, Box<str>)>,
+    /// Index into [`Config::services`].
+    pub service: usize,
+}
+
+/// Host of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Absent in the file.
+    Any,
+    /// `*.example.com`, kept as `example.com`: one or more labels in front of it.
+    Wildcard(Box<str>),
+    /// Lower case, no port, no final dot.
+    Exact(Box<str>),
+}
+
+/// Logs.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `error` … `trace`, or a filter in the syntax of tracing-subscriber's `EnvFilter`.
+    pub level: String,
+    /// Of the log of the program itself.
+    pub format: LogFormat,
+    /// Of the access log.
+    pub access: AccessFormat,
+    /// Query strings appear in the access log.
+    pub access_query: bool,
+}
+
+/// Format of the program's own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    Text,
+    Json,
+}
+
+/// Format of the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum AccessFormat {
+    Off,
+    Json,
+    Combined,
+}
+
+/// How a TERM is carried out.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// Not ready, but still accepting (5 s).
+    pub wait: Duration,
+    /// Then so long for requests (30 s).
+    pub requests: Duration,
+    /// And so long for tunnels and streams (300 s).
+    pub streams: Duration,
+}
+
+/// Addresses that are refused as endpoints because they are our own.
+pub fn own_addresses(config: &Config) -> Vec<SocketAddr> {
+    let mut own: Vec<_> = config.listeners.iter().map(|l| l.address).collect();
+    own.extend(config.probe);
+    own
+}

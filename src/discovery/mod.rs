@@ -1,0 +1,52 @@
+//! DNS to endpoints: who is there, asked for on a ticker, never on the request path.
+//!
+//! `watch.rs` is the loop per name, `resolver.rs` asks, `srv.rs` turns an answer into endpoints,
+//! `policy.rs` decides what an answer changes, `journal.rs` remembers what happened and why.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// What DNS said about one address behind a name. This is its identity: priority, weight and the
+/// order of records are not part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Target of the SRV record, lower case without the final dot; for other ways of discovery
+    /// the name or the address itself.
+    pub target: Arc<str>,
+    /// Address the target resolved to.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Where to connect.
+    pub fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+}
+
+/// An endpoint with its place in the order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovered {
+    /// Who.
+    pub endpoint: Endpoint,
+    /// SRV priority: lower goes first.
+    pub priority: u16,
+    /// SRV weight, of the target as a whole.
+    pub weight: u16,
+    /// Addresses of that target among which the weight is shared; at least 1.
+    pub split: u16,
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Offer {
+    /// No answer of any kind yet.
+    #[default]
+    Pending,
+    /// Decidedly nobody: a believed NXDOMAIN or NODATA, or the target `.`.
+    Absent,
+    /// These, in no particular order. Never empty.
+    Endpoints(Arc<[Discovered]>),
+}

@@ -1,0 +1,19 @@
+//! What passes between the workers, the control thread and the admin listeners.
+//!
+//! Workers send with `try_send` on a bounded queue and never wait; a full queue loses the event,
+//! not the request.
+
+use std::net::SocketAddr;
+
+/// Something a worker noticed that the control thread acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A connect to a backend failed: its name deserves an early lookup, and a removal that
+    /// discovery holds back need not be held back for this backend any longer.
+    ConnectFailed {
+        /// Index of the service in the configuration.
+        service: usize,
+        /// Address of the backend.
+        backend: SocketAddr,
+    },
+}

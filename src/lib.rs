@@ -1,0 +1,38 @@
+//! Evenkeel: a load balancer for container clusters that is driven by DNS SRV records.
+//!
+//! # The lexicon
+//!
+//! - **downstream**: the client's side; **upstream**: the backends' side.
+//! - **listener**: an address where clients connect.
+//! - **route**: host and path (and header fields) that lead to a service.
+//! - **service**: a name with its discovery, balancing and timeouts.
+//! - **endpoint**: target, port and address: what DNS said.
+//! - **backend**: an endpoint plus its state in this process.
+//! - **tier**: the endpoints of one SRV priority.
+//! - **snapshot**: the immutable state that workers read.
+//! - **worker**: one thread with its listeners, its schedule and its connections.
+//! - **drain**: to stop taking new work and to finish what is under way.
+//!
+//! # The floors
+//!
+//! A folder imports only from lower floors; inside a folder there are no circles.
+//!
+//! | floor | what lives there |
+//! |---|---|
+//! | 7 | [`server`]: composition root |
+//! | 6 | [`admin`], [`listener`] |
+//! | 5 | [`proxy`]: one request from route to account |
+//! | 4 | [`balance`]: service, snapshot, picker |
+//! | 3 | [`upstream`]: backends, pool, connect; [`dns_server`] |
+//! | 2 | [`discovery`], [`router`], [`tls`] |
+//! | 1 | [`http`], [`io`], [`config`] |
+//! | 0 | [`telemetry`], [`clock`], [`published`] |
+
+pub mod balance;
+pub mod clock;
+pub mod config;
+pub mod discovery;
+pub mod events;
+pub mod http;
+pub mod published;
+pub mod upstream;

@@ -1,0 +1,3 @@
+//! Backends and the connections to them.
+
+pub mod backend;
