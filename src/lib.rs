@@ -35,4 +35,6 @@ pub mod discovery;
 pub mod events;
 pub mod http;
 pub mod published;
+pub mod telemetry;
+pub mod tls;
 pub mod upstream;

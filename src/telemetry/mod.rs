@@ -1,0 +1,5 @@
+//! What the program says about itself: metrics, the access log, its own log.
+//!
+//! Floor 0: it knows numbers and labels, and nothing of requests, backends or names in DNS.
+
+pub mod date;

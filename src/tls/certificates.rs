@@ -1,0 +1,349 @@
+//! Certificate files to keys that sign, and the choice of one by SNI.
+//!
+//! A [`CertificateSet`] is immutable; a reload builds a new one and publishes it. Called by
+//! `server.rs` of this folder, by `check`, and by the handshake through [`Resolver`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, SignatureScheme};
+use rustls_pemfile::Item;
+
+pub use super::validity::Validity;
+use super::validity::validity;
+use crate::config::CertificateFiles;
+use crate::published::Published;
+use crate::telemetry::date::Rfc3339;
+
+/// A chain with its key, read from files.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    files: CertificateFiles,
+    names: Vec<Box<str>>,
+    validity: Validity,
+    key: Arc<CertifiedKey>,
+}
+
+/// Why a certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum CertificateError {
+    #[error("{}: cannot be read: {source}", file.display())]
+    Read { file: PathBuf, source: io::Error },
+    #[error("{}: larger than {MAX_FILE} bytes: not a certificate or key file", file.display())]
+    TooLarge { file: PathBuf },
+    #[error("{}: not a valid PEM file: {source}", file.display())]
+    Pem { file: PathBuf, source: io::Error },
+    #[error("{}: no certificate in it{hint}", file.display())]
+    NoCertificate { file: PathBuf, hint: &'static str },
+    #[error("{}: no private key in it{hint}", file.display())]
+    NoKey { file: PathBuf, hint: &'static str },
+    #[error("{}: the first certificate cannot be understood: {source}", file.display())]
+    BadCertificate {
+        file: PathBuf,
+        source: webpki::Error,
+    },
+    #[error("{}: the private key cannot be used: {source}", file.display())]
+    BadKey {
+        file: PathBuf,
+        source: rustls::Error,
+    },
+    #[error(
+        "{}: the key does not match the first certificate of {} (the server's own certificate \
+         comes first, then its issuers)",
+        key.display(), cert.display()
+    )]
+    Mismatch { cert: PathBuf, key: PathBuf },
+    #[error("no certificate is configured")]
+    Empty,
+}
+
+/// Something that does not stop a certificate from being used, but somebody should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum CertificateWarning {
+    Expired { file: PathBuf, since: SystemTime },
+    NotYetValid { file: PathBuf, from: SystemTime },
+    NoNames { file: PathBuf },
+}
+
+/// The certificates of a listener: immutable, replaced as a whole.
+#[derive(Debug)]
+pub struct CertificateSet {
+    /// Never empty; the first one is the default.
+    certificates: Vec<Certificate>,
+    /// Lower-case name to indexes, in the order of the configuration.
+    exact: HashMap<Box<str>, Vec<usize>>,
+    /// `example.com` for `*.example.com`, to indexes.
+    wildcard: HashMap<Box<str>, Vec<usize>>,
+}
+
+/// Hands rustls the certificate for a handshake, out of whatever set is published then.
+#[derive(Debug)]
+pub struct Resolver(pub Arc<Published<CertificateSet>>);
+
+/// A chain of a few certificates takes some 10 kB.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Reads a chain and its key, and makes sure that they belong together.
+pub fn load(files: &CertificateFiles) -> Result<Certificate, CertificateError> {
+    let CertificateFiles { cert, key } = files;
+    let chain = read_pem(cert)?;
+    let Some(leaf) = chain.certificates.first() else {
+        return Err(CertificateError::NoCertificate {
+            file: cert.clone(),
+            hint: match chain.key {
+                Some(_) => ", but a private key: are cert and key swapped?",
+                None => "",
+            },
+        });
+    };
+    let bad_certificate = |source| CertificateError::BadCertificate {
+        file: cert.clone(),
+        source,
+    };
+    let parsed = webpki::EndEntityCert::try_from(leaf).map_err(bad_certificate)?;
+    let names = parsed
+        .valid_dns_names()
+        .map(|name| name.to_ascii_lowercase().into())
+        .collect();
+    let validity = validity(leaf).ok_or_else(|| bad_certificate(webpki::Error::BadDerTime))?;
+
+    let Pem {
+        certificates,
+        key: found,
+        encrypted,
+        ..
+    } = read_pem(key)?;
+    let Some(secret) = found else {
+        return Err(CertificateError::NoKey {
+            file: key.clone(),
+            hint: match (encrypted, certificates.is_empty()) {
+                (true, _) => ", but an encrypted one: decrypt it first",
+                (false, false) => ", but a certificate: are cert and key swapped?",
+                (false, true) => "",
+            },
+        });
+    };
+    let certified =
+        CertifiedKey::from_der(chain.certificates, secret, &aws_lc_rs::default_provider())
+            .map_err(|error| match error {
+                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                    CertificateError::Mismatch {
+                        cert: cert.clone(),
+                        key: key.clone(),
+                    }
+                }
+                source => CertificateError::BadKey {
+                    file: key.clone(),
+                    source,
+                },
+            })?;
+    Ok(Certificate {
+        files: files.clone(),
+        names,
+        validity,
+        key: Arc::new(certified),
+    })
+}
+
+impl Certificate {
+    /// DNS names of its subjectAltName extension, lower case, wildcards as `*.example.com`. The
+    /// common name does not count (RFC 9525 §2).
+    pub fn names(&self) -> &[Box<str>] {
+        &self.names
+    }
+
+    /// The files it came from.
+    pub fn files(&self) -> &CertificateFiles {
+        &self.files
+    }
+
+    /// From when until when it is valid.
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+
+    /// What somebody should know although it can be used.
+    pub fn warnings(&self, now: SystemTime) -> Vec<CertificateWarning> {
+        let file = || self.files.cert.clone();
+        let Validity {
+            not_before,
+            not_after,
+        } = self.validity;
+        let mut warnings = Vec::new();
+        if now > not_after {
+            warnings.push(CertificateWarning::Expired {
+                file: file(),
+                since: not_after,
+            });
+        }
+        if now < not_before {
+            warnings.push(CertificateWarning::NotYetValid {
+                file: file(),
+                from: not_before,
+            });
+        }
+        if self.names.is_empty() {
+            warnings.push(CertificateWarning::NoNames { file: file() });
+        }
+        warnings
+    }
+}
+
+impl fmt::Display for CertificateWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CertificateWarning::Expired { file, since } => {
+                let since = Rfc3339::seconds(*since);
+                write!(
+                    f,
+                    "{}: expired on {since}; it is served all the same",
+                    file.display()
+                )
+            }
+            CertificateWarning::NotYetValid { file, from } => {
+                let from = Rfc3339::seconds(*from);
+                write!(
+                    f,
+                    "{}: not valid before {from}; it is served all the same",
+                    file.display()
+                )
+            }
+            CertificateWarning::NoNames { file } => write!(
+                f,
+                "{}: names no host in subjectAltName: clients refuse it, and SNI never chooses it",
+                file.display()
+            ),
+        }
+    }
+}
+
+impl CertificateSet {
+    /// Reads all certificates of a listener. The first one is the default.
+    pub fn load(files: &[CertificateFiles]) -> Result<CertificateSet, CertificateError> {
+        let certificates = files.iter().map(load).collect::<Result<_, _>>()?;
+        CertificateSet::new(certificates)
+    }
+
+    fn new(certificates: Vec<Certificate>) -> Result<CertificateSet, CertificateError> {
+        if certificates.is_empty() {
+            return Err(CertificateError::Empty);
+        }
+        let mut exact: HashMap<Box<str>, Vec<usize>> = HashMap::new();
+        let mut wildcard: HashMap<Box<str>, Vec<usize>> = HashMap::new();
+        for (index, certificate) in certificates.iter().enumerate() {
+            for name in &certificate.names {
+                match name.strip_prefix("*.") {
+                    Some(parent) => wildcard.entry(parent.into()).or_default().push(index),
+                    None => exact.entry(name.clone()).or_default().push(index),
+                }
+            }
+        }
+        Ok(CertificateSet {
+            certificates,
+            exact,
+            wildcard,
+        })
+    }
+
+    /// All of them, the default first.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
+    /// The certificate for a handshake: an exact name before a wildcard, which stands for one
+    /// whole label (RFC 9525 §6.3), before the default. Among several for one name the first one
+    /// whose kind of key the client can verify, so that RSA and ECDSA can stand side by side.
+    pub fn choose(&self, sni: Option<&str>, schemes: &[SignatureScheme]) -> &Certificate {
+        let candidates = sni.and_then(|name| {
+            let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+            self.exact.get(&*name).or_else(|| {
+                let (_, parent) = name.split_once('.')?;
+                self.wildcard.get(parent)
+            })
+        });
+        let Some(candidates) = candidates else {
+            return &self.certificates[0];
+        };
+        let verifiable = |&&index: &&usize| {
+            let key = &self.certificates[index].key.key;
+            key.choose_scheme(schemes).is_some()
+        };
+        let chosen = candidates.iter().find(verifiable).unwrap_or(&candidates[0]);
+        &self.certificates[*chosen]
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let set = self.0.load();
+        let chosen = set.choose(hello.server_name(), hello.signature_schemes());
+        Some(Arc::clone(&chosen.key))
+    }
+}
+
+/// What a PEM file holds.
+struct Pem {
+    certificates: Vec<CertificateDer<'static>>,
+    /// The first one.
+    key: Option<PrivateKeyDer<'static>>,
+    /// It has a section of a kind that is skipped: an encrypted private key.
+    encrypted: bool,
+}
+
+/// The one place where rustls-pemfile is called.
+fn read_pem(file: &Path) -> Result<Pem, CertificateError> {
+    let bytes = read(file)?;
+    let mut pem = Pem {
+        certificates: Vec::new(),
+        key: None,
+        encrypted: memchr::memmem::find(&bytes, b"-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some(),
+    };
+    for item in rustls_pemfile::read_all(&mut &bytes[..]) {
+        let item = item.map_err(|source| CertificateError::Pem {
+            file: file.to_owned(),
+            source,
+        })?;
+        let key = match item {
+            Item::X509Certificate(certificate) => {
+                pem.certificates.push(certificate);
+                continue;
+            }
+            Item::Pkcs1Key(key) => key.into(),
+            Item::Pkcs8Key(key) => key.into(),
+            Item::Sec1Key(key) => key.into(),
+            _ => continue,
+        };
+        pem.key.get_or_insert(key);
+    }
+    Ok(pem)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, CertificateError> {
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|opened| opened.take(MAX_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|source| CertificateError::Read {
+            file: file.to_owned(),
+            source,
+        })?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(CertificateError::TooLarge {
+            file: file.to_owned(),
+        });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! rustls' server parameters for one listener.
+//!
+//! Called once per listener at start-up; a reload publishes new certificates behind the same
+//! parameters, so that running listeners and their session tickets live on.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::NoServerSessionStorage;
+use rustls::version::{TLS12, TLS13};
+
+use super::certificates::{CertificateError, CertificateSet, Resolver};
+use crate::config::{TlsFrontEnd, TlsVersion};
+use crate::published::Published;
+
+/// TLS of one listener, ready for handshakes.
+#[derive(Debug, Clone)]
+pub struct FrontEnd {
+    /// What a handshake is made with; shared by all workers.
+    pub config: Arc<ServerConfig>,
+    /// Where a reload publishes other certificates: the next handshake has them.
+    pub certificates: Arc<Published<CertificateSet>>,
+}
+
+/// Why a listener has no TLS.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum TlsError {
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("TLS parameters: {0}")]
+    Parameters(#[from] rustls::Error),
+}
+
+/// Reads the certificates and prepares TLS with them.
+pub fn front_end(front: &TlsFrontEnd) -> Result<FrontEnd, TlsError> {
+    let certificates = Published::new(CertificateSet::load(&front.certificates)?);
+    Ok(FrontEnd {
+        config: parameters(front.min_version, Resolver(Arc::clone(&certificates)))?,
+        certificates,
+    })
+}
+
+/// As [`front_end`], for those who never replace the certificates.
+pub fn config(front: &TlsFrontEnd) -> Result<Arc<ServerConfig>, TlsError> {
+    Ok(front_end(front)?.config)
+}
+
+fn parameters(min: TlsVersion, resolver: Resolver) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let versions: &[_] = match min {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
+    };
+    // Named, because rustls panics when it has to choose between two providers in the tree.
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Sessions resume by tickets whose key lives 6 h and is accepted for 12 h; nothing is stored
+    // per session, so no client can fill a table, and any worker can resume it.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests;
