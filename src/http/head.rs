@@ -74,18 +74,47 @@ pub struct ResponseHead {
 impl Method {
     /// Recognises a method; names are case-sensitive (RFC 9110 §9.1).
     pub fn of(text: &[u8]) -> Method {
-        let _ = text;
-        todo!()
+        match text {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
+            b"PUT" => Method::Put,
+            b"DELETE" => Method::Delete,
+            b"CONNECT" => Method::Connect,
+            b"OPTIONS" => Method::Options,
+            b"TRACE" => Method::Trace,
+            b"PATCH" => Method::Patch,
+            _ => Method::Other,
+        }
     }
 
     /// Name for logs and metrics; `OTHER` for an extension method.
     pub fn name(self) -> &'static str {
-        todo!()
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Connect => "CONNECT",
+            Method::Options => "OPTIONS",
+            Method::Trace => "TRACE",
+            Method::Patch => "PATCH",
+            Method::Other => "OTHER",
+        }
     }
 
     /// RFC 9110 §9.2.2: sending it twice has the effect of sending it once.
     pub fn is_idempotent(self) -> bool {
-        todo!()
+        match self {
+            Method::Get
+            | Method::Head
+            | Method::Put
+            | Method::Delete
+            | Method::Options
+            | Method::Trace => true,
+            Method::Post | Method::Patch | Method::Connect | Method::Other => false,
+        }
     }
 }
 
@@ -104,10 +133,96 @@ pub struct Rejection {
 #[error("{0}")]
 pub struct BadResponse(pub &'static str);
 
+impl Rejection {
+    /// A 400.
+    pub const fn bad_request(reason: &'static str) -> Rejection {
+        Rejection {
+            status: 400,
+            reason,
+        }
+    }
+}
+
 /// Normalises a path once, for matching and for forwarding alike: unreserved characters are
 /// decoded (RFC 3986 §6.2.2.2), dot segments removed (§5.2.4). `%2f` and `%5c` stay. A raw `\`,
-/// `%00`, a malformed escape or `..` above the root is a 400.
+/// `%00`, a malformed escape or `..` above the root is a 400. `out` is replaced.
 pub fn normalise_path(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Rejection> {
-    let _ = (raw, out);
-    todo!()
+    out.clear();
+    let Some((b'/', mut rest)) = raw.split_first() else {
+        return Err(Rejection::bad_request("path does not start with a slash"));
+    };
+    out.push(b'/');
+    let mut segment = 1;
+    while let Some((&b, after)) = rest.split_first() {
+        rest = after;
+        match b {
+            b'/' => {
+                if !ends_in_dot_segment(out, &mut segment)? {
+                    out.push(b'/');
+                    segment = out.len();
+                }
+            }
+            b'%' => {
+                let &[high, low, ref after @ ..] = rest else {
+                    return Err(BAD_ESCAPE);
+                };
+                rest = after;
+                match hex(high).zip(hex(low)).map(|(h, l)| h << 4 | l) {
+                    Some(0) => return Err(Rejection::bad_request("%00 in the path")),
+                    Some(c) if is_unreserved(c) => out.push(c),
+                    Some(_) => out.extend_from_slice(&[b'%', high, low]),
+                    None => return Err(BAD_ESCAPE),
+                }
+            }
+            b'\\' => return Err(Rejection::bad_request("backslash in the path")),
+            b'?' | b'#' => return Err(Rejection::bad_request("delimiter in the path")),
+            0x21..=0x7e => out.push(b),
+            _ => return Err(Rejection::bad_request("invalid character in the path")),
+        }
+    }
+    ends_in_dot_segment(out, &mut segment)?;
+    Ok(())
 }
+
+/// Does a normalised path hold `%2f` or `%5c`? For listeners with `reject_encoded_slash`, which
+/// answer 400: some backends decode them into separators after the routing was done.
+pub fn has_encoded_slash(path: &[u8]) -> bool {
+    memchr::memchr_iter(b'%', path).any(|at| {
+        let escape = path.get(at + 1..at + 3).unwrap_or_default();
+        escape.eq_ignore_ascii_case(b"2f") || escape.eq_ignore_ascii_case(b"5c")
+    })
+}
+
+/// Takes `.` or `..` off the end of `path`, whose last segment starts at `segment`, and `..`'s
+/// parent too. False if the last segment is neither.
+fn ends_in_dot_segment(path: &mut Vec<u8>, segment: &mut usize) -> Result<bool, Rejection> {
+    match &path[*segment..] {
+        b"." => path.truncate(*segment),
+        b".." => {
+            // `path[..segment]` ends with a slash; the parent starts after the slash before it.
+            let Some(slash) = memchr::memrchr(b'/', &path[..*segment - 1]) else {
+                return Err(Rejection::bad_request("path leads above the root"));
+            };
+            *segment = slash + 1;
+            path.truncate(*segment);
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// RFC 3986 §2.3.
+fn is_unreserved(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+const BAD_ESCAPE: Rejection = Rejection::bad_request("malformed escape in the path");

@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a socket, knows a route or picks a backend.
 
+pub mod authority;
 pub mod body;
 pub mod h1;
 pub mod head;
