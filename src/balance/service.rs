@@ -1,17 +1,61 @@
 //! The writer of a service's snapshot: endpoints come in, the same identity keeps the same
 //! backend. Lives on the control thread.
+//!
+//! It never asks DNS (discovery does) and never decides whether an answer is believed
+//! (`discovery::policy` does): what it is offered is in effect.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::snapshot::Snapshot;
-use crate::discovery::Offer;
+use super::snapshot::{Member, Snapshot, Tier};
+use crate::clock::Millis;
+use crate::discovery::{Discovered, Endpoint, Offer};
 use crate::published::Published;
+use crate::upstream::backend::{Backend, BackendId};
 
 /// One service's backends.
 #[derive(Debug)]
 pub struct Service {
     name: Arc<str>,
     snapshot: Arc<Published<Snapshot>>,
+    answered: bool,
+    listed: BTreeMap<Endpoint, (Arc<Backend>, Place)>,
+    /// Withdrawn lately, with the moment of it: if one comes back, it has its state again. Bounded
+    /// by [`REMEMBERED`] and [`REMEMBERED_FOR`].
+    departed: BTreeMap<Endpoint, (Arc<Backend>, Millis)>,
+}
+
+/// Where an endpoint stands according to its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// SRV priority: lower goes first.
+    pub priority: u16,
+    /// SRV weight of the target as a whole.
+    pub weight: u16,
+    /// Addresses of the target that share it; at least 1.
+    pub split: u16,
+}
+
+/// What an offer changed.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// New, or back again; with its place.
+    pub added: Vec<(Arc<Backend>, Place)>,
+    /// No longer listed: they get no new request.
+    pub removed: Vec<Arc<Backend>>,
+    /// The same backend at another place: before, now.
+    pub changed: Vec<(Arc<Backend>, Place, Place)>,
+    /// This was the first answer of all.
+    pub first: bool,
+}
+
+impl Changes {
+    /// Nothing differs; nothing was published.
+    pub fn is_empty(&self) -> bool {
+        !self.first && self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
 }
 
 impl Service {
@@ -20,6 +64,9 @@ impl Service {
         Service {
             name,
             snapshot: Published::new(Snapshot::default()),
+            answered: false,
+            listed: BTreeMap::new(),
+            departed: BTreeMap::new(),
         }
     }
 
@@ -34,9 +81,141 @@ impl Service {
     }
 
     /// Takes over what discovery offers. Same identity: same `Arc<Backend>`, its weight and
-    /// priority changed in place. Publishes only if something differs.
-    pub fn apply(&mut self, offer: &Offer) {
-        let _ = offer;
-        todo!()
+    /// priority changed in place. Publishes only if something differs, and says what.
+    pub fn apply(&mut self, offer: &Offer) -> Changes {
+        self.apply_at(offer, Millis::now())
+    }
+
+    /// [`Service::apply`] at a given moment.
+    pub fn apply_at(&mut self, offer: &Offer, now: Millis) -> Changes {
+        let offered = match offer {
+            Offer::Pending => return Changes::default(),
+            Offer::Absent => BTreeMap::new(),
+            Offer::Endpoints(endpoints) => places(endpoints),
+        };
+        let mut changes = Changes {
+            first: !self.answered,
+            ..Changes::default()
+        };
+        self.answered = true;
+        self.withdraw_all_but(&offered, now, &mut changes);
+        for (endpoint, place) in offered {
+            self.list(endpoint, place, &mut changes);
+        }
+        self.forget(now);
+        if !changes.is_empty() {
+            self.snapshot.publish(self.compose());
+        }
+        changes
+    }
+
+    fn withdraw_all_but(
+        &mut self,
+        offered: &BTreeMap<Endpoint, Place>,
+        now: Millis,
+        changes: &mut Changes,
+    ) {
+        let gone = self
+            .listed
+            .extract_if(.., |endpoint, _| !offered.contains_key(endpoint));
+        for (endpoint, (backend, _)) in gone {
+            backend.set_withdrawn(true);
+            changes.removed.push(Arc::clone(&backend));
+            self.departed.insert(endpoint, (backend, now));
+        }
+    }
+
+    fn list(&mut self, endpoint: Endpoint, place: Place, changes: &mut Changes) {
+        match self.listed.entry(endpoint) {
+            Entry::Occupied(mut known) => {
+                let (backend, known) = known.get_mut();
+                if *known != place {
+                    changes.changed.push((Arc::clone(backend), *known, place));
+                    *known = place;
+                }
+            }
+            Entry::Vacant(vacant) => {
+                let backend = match self.departed.remove(vacant.key()) {
+                    Some((backend, _)) => backend,
+                    None => {
+                        let endpoint = vacant.key().clone();
+                        Backend::new(BackendId::unused(), Arc::clone(&self.name), endpoint)
+                    }
+                };
+                backend.set_withdrawn(false);
+                changes.added.push((Arc::clone(&backend), place));
+                vacant.insert((backend, place));
+            }
+        }
+    }
+
+    /// Forgets who left long ago, and the oldest of too many.
+    fn forget(&mut self, now: Millis) {
+        self.departed
+            .retain(|_, (_, left)| now.since(*left) < REMEMBERED_FOR);
+        let excess = self.departed.len().saturating_sub(REMEMBERED);
+        if excess > 0 {
+            let mut moments: Vec<_> = self.departed.values().map(|(_, left)| *left).collect();
+            moments.sort_unstable();
+            let (newest_to_go, mut to_go) = (moments[excess - 1], excess);
+            self.departed.retain(|_, (_, left)| {
+                let goes = *left <= newest_to_go && to_go > 0;
+                to_go -= usize::from(goes);
+                !goes
+            });
+        }
+    }
+
+    fn compose(&self) -> Snapshot {
+        let mut tiers: BTreeMap<u16, Vec<Member>> = BTreeMap::new();
+        // `listed` is sorted by endpoint, so each tier's members are.
+        for (backend, place) in self.listed.values() {
+            tiers.entry(place.priority).or_default().push(Member {
+                backend: Arc::clone(backend),
+                weight: place.weight,
+                split: place.split,
+            });
+        }
+        Snapshot {
+            answered: self.answered,
+            tiers: tiers
+                .into_iter()
+                .map(|(priority, members)| Tier { priority, members })
+                .collect(),
+        }
     }
 }
+
+/// By identity. An endpoint that is listed more than once stands where it would be asked first:
+/// at its lowest priority, there with its highest weight.
+fn places(endpoints: &[Discovered]) -> BTreeMap<Endpoint, Place> {
+    let mut places = BTreeMap::new();
+    for found in endpoints {
+        let place = Place {
+            priority: found.priority,
+            weight: found.weight,
+            split: found.split.max(1),
+        };
+        places
+            .entry(found.endpoint.clone())
+            .and_modify(|known: &mut Place| {
+                let rank = |p: &Place| (p.priority, std::cmp::Reverse(p.weight), p.split);
+                if rank(&place) < rank(known) {
+                    *known = place;
+                }
+            })
+            .or_insert(place);
+    }
+    places
+}
+
+/// So long a withdrawn backend may come back with its state: the longest time that a drain takes
+/// by default (streams get 300 s).
+const REMEMBERED_FOR: Duration = Duration::from_secs(300);
+
+/// So many withdrawn backends are remembered at most: as many as a name may have by default.
+const REMEMBERED: usize = 4096;
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

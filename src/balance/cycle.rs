@@ -1,0 +1,289 @@
+//! The older Go project's schedule: all tiers in one cycle. In a cycle each backend is served
+//! weight/gcd times; tiers in order of priority; inside a tier whoever has most turns left, then
+//! whoever was served least recently. It is not RFC 2782 (a standby takes part in every cycle) and
+//! it is not smooth between tiers; for people who come from there.
+//!
+//! Turns are counted, never laid out: a pick is O(log n) whatever the weights, a new cycle O(n).
+//! What the older project left open:
+//! - Weight zero: one turn a cycle.
+//! - A target with several addresses: weights are brought to the common denominator first.
+//! - Passed over: it loses its turns while it is away. Once back it has at most as many left as
+//!   the one of its tier that has most, so that it is not served in a row.
+//! - Excluded (tried for this request): it keeps its turn. When only excluded ones have turns
+//!   left the next cycle begins early and they keep theirs besides, at most a cycle's worth.
+//! - Changed records: who stays keeps the part of its turns that was left; a new one comes in with
+//!   the part that its tier has left.
+//! - There is no random phase: a fresh schedule always begins at the beginning.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::sync::Arc;
+
+use super::edf::LOOK_AGAIN;
+use super::picker::Pick;
+use super::snapshot::Tier;
+use crate::clock::Millis;
+use crate::upstream::backend::{Backend, BackendId};
+
+/// The schedule of all tiers.
+#[derive(Debug, Default)]
+pub(super) struct Cycle {
+    /// By tier, then by endpoint.
+    slots: Vec<Slot>,
+    /// Those with turns left that can be picked, as far as we know.
+    ready: BinaryHeap<Reverse<Turn>>,
+    /// Those that were found passed over.
+    parked: Vec<u32>,
+    /// When `parked` is looked at again. Meaningless while that is empty.
+    look_again: Millis,
+    /// Turns taken since the beginning.
+    taken: u64,
+    /// Turns of excluded backends during one pick; kept for its memory.
+    skipped: Vec<Reverse<Turn>>,
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    backend: Arc<Backend>,
+    priority: u16,
+    /// Turns in a whole cycle; at least 1.
+    turns: u64,
+    /// Turns left in this cycle.
+    left: u64,
+    /// Value of `taken` when it was served last; 0: never.
+    served: u64,
+    parked: bool,
+}
+
+/// Whose turn is first: compared field by field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    priority: u16,
+    left: Reverse<u64>,
+    served: u64,
+    slot: u32,
+}
+
+impl Slot {
+    fn turn(&self, slot: usize) -> Turn {
+        Turn {
+            priority: self.priority,
+            left: Reverse(self.left),
+            served: self.served,
+            slot: slot as u32,
+        }
+    }
+}
+
+impl Cycle {
+    /// The backend whose turn it is; `None` if all are excluded.
+    pub(super) fn pick(&mut self, now: Millis, excluded: &[BackendId]) -> Option<Pick> {
+        self.unpark(now);
+        let mut picked = self.take(now, excluded);
+        if picked.is_none() && self.somebody_has_finished() {
+            self.begin_cycle();
+            picked = self.take(now, excluded);
+        }
+        let picked = picked.or_else(|| self.take_parked(excluded))?;
+        let slot = &self.slots[picked];
+        Some(Pick {
+            backend: Arc::clone(&slot.backend),
+            priority: slot.priority,
+        })
+    }
+
+    /// Takes over new records.
+    pub(super) fn rebuild(&mut self, tiers: &[Tier]) {
+        let old = std::mem::take(&mut self.slots);
+        let known: std::collections::HashMap<_, _> =
+            old.iter().map(|slot| (slot.backend.id, slot)).collect();
+        let all_turns = turns(tiers);
+        let mut all_turns = all_turns.iter().copied();
+        for tier in tiers {
+            let begin = self.slots.len();
+            // Turns left and turns in all of those who stay, for those who come.
+            let (mut tier_left, mut tier_turns) = (0, 0);
+            let mut new = Vec::new();
+            for (member, turns) in tier.members.iter().zip(&mut all_turns) {
+                let mut slot = Slot {
+                    backend: Arc::clone(&member.backend),
+                    priority: tier.priority,
+                    turns,
+                    left: turns,
+                    served: 0,
+                    parked: false,
+                };
+                if let Some(known) = known.get(&slot.backend.id) {
+                    slot.left = part(turns, known.left, known.turns);
+                    slot.served = known.served;
+                    slot.parked = known.parked;
+                    tier_left += u128::from(slot.left);
+                    tier_turns += u128::from(turns);
+                } else {
+                    new.push(self.slots.len() - begin);
+                }
+                self.slots.push(slot);
+            }
+            if tier_turns > 0 {
+                for slot in new {
+                    let slot = &mut self.slots[begin + slot];
+                    let left = (u128::from(slot.turns) * tier_left).div_ceil(tier_turns);
+                    slot.left = left as u64;
+                }
+            }
+        }
+        self.restack();
+    }
+
+    /// Takes the first turn of those that are neither excluded nor passed over at `now`.
+    fn take(&mut self, now: Millis, excluded: &[BackendId]) -> Option<usize> {
+        let mut picked = None;
+        while let Some(mut top) = self.ready.peek_mut() {
+            let index = top.0.slot as usize;
+            let slot = &mut self.slots[index];
+            if excluded.contains(&slot.backend.id) {
+                self.skipped.push(PeekMut::pop(top));
+            } else if let Some(until) = slot.backend.passed_over_until(now) {
+                let look_again = until.min(now.after(LOOK_AGAIN));
+                if self.parked.is_empty() || look_again < self.look_again {
+                    self.look_again = look_again;
+                }
+                slot.parked = true;
+                self.parked.push(PeekMut::pop(top).0.slot);
+            } else {
+                self.taken += 1;
+                slot.left -= 1;
+                slot.served = self.taken;
+                match slot.left {
+                    0 => drop(PeekMut::pop(top)),
+                    _ => top.0 = slot.turn(index),
+                }
+                picked = Some(index);
+                break;
+            }
+        }
+        for turn in self.skipped.drain(..) {
+            self.ready.push(turn);
+        }
+        picked
+    }
+
+    /// Takes the first turn of those that are passed over, as if they were not. Looks at all of
+    /// them: it is for when nobody else can be picked.
+    fn take_parked(&mut self, excluded: &[BackendId]) -> Option<usize> {
+        let picked = self.first_parked(excluded).or_else(|| {
+            for &slot in &self.parked {
+                let slot = &mut self.slots[slot as usize];
+                slot.left = slot.left.max(slot.turns);
+            }
+            self.first_parked(excluded)
+        })?;
+        self.taken += 1;
+        self.slots[picked].left -= 1;
+        self.slots[picked].served = self.taken;
+        Some(picked)
+    }
+
+    fn first_parked(&self, excluded: &[BackendId]) -> Option<usize> {
+        let parked = self.parked.iter().map(|&slot| slot as usize);
+        parked
+            .filter(|&slot| self.slots[slot].left > 0)
+            .filter(|&slot| !excluded.contains(&self.slots[slot].backend.id))
+            .min_by_key(|&slot| self.slots[slot].turn(slot))
+    }
+
+    /// Is there anybody for whom a new cycle would bring a turn?
+    fn somebody_has_finished(&self) -> bool {
+        self.ready.len() + self.parked.len() < self.slots.len()
+    }
+
+    fn begin_cycle(&mut self) {
+        for slot in &mut self.slots {
+            slot.left = match slot.parked {
+                true => slot.turns,
+                false => slot.turns + slot.left.min(slot.turns),
+            };
+        }
+        self.restack();
+    }
+
+    fn unpark(&mut self, now: Millis) {
+        if self.parked.is_empty() || now < self.look_again {
+            return;
+        }
+        self.look_again = now.after(LOOK_AGAIN);
+        let mut back = Vec::new();
+        self.parked.retain(|&slot| {
+            let until = self.slots[slot as usize].backend.passed_over_until(now);
+            match until {
+                Some(until) => self.look_again = self.look_again.min(until),
+                None => back.push(slot as usize),
+            }
+            until.is_some()
+        });
+        for &slot in &back {
+            let others = self.slots.iter().filter(|other| !other.parked);
+            let most = others
+                .filter(|other| other.priority == self.slots[slot].priority)
+                .map(|other| other.left)
+                .max();
+            self.slots[slot].left = self.slots[slot].left.min(most.unwrap_or(0));
+        }
+        for &slot in &back {
+            self.slots[slot].parked = false;
+            if self.slots[slot].left > 0 {
+                self.ready.push(Reverse(self.slots[slot].turn(slot)));
+            }
+        }
+    }
+
+    /// Builds heap and list anew from the slots.
+    fn restack(&mut self) {
+        self.ready.clear();
+        self.parked.clear();
+        for (index, slot) in self.slots.iter().enumerate() {
+            if slot.parked {
+                self.parked.push(index as u32);
+            } else if slot.left > 0 {
+                self.ready.push(Reverse(slot.turn(index)));
+            }
+        }
+    }
+}
+
+/// Turns of each member in a whole cycle, tier by tier: weight/split over the greatest common
+/// divisor of all of them, at least 1.
+fn turns(tiers: &[Tier]) -> Vec<u64> {
+    let weights = || tiers.iter().flat_map(Tier::weights);
+    // The common denominator of the shared weights. Where it is huge (many targets with many
+    // addresses each), 2³² is close enough: shares are then off by less than one part in 2¹⁶.
+    let denominator = weights()
+        .try_fold(1, |all: u64, weight| {
+            let split = u64::from(weight.split.max(1));
+            let all = all / gcd(all, split) * split;
+            (all <= u64::from(u32::MAX)).then_some(all)
+        })
+        .unwrap_or(1 << 32);
+    let mut turns: Vec<u64> = weights()
+        .map(|w| u64::from(w.weight) * denominator / u64::from(w.split.max(1)))
+        .collect();
+    let divisor = turns.iter().copied().fold(0, gcd).max(1);
+    for turns in &mut turns {
+        *turns = (*turns / divisor).max(1);
+    }
+    turns
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// `whole` · `left` / `of`, rounded down.
+fn part(whole: u64, left: u64, of: u64) -> u64 {
+    (u128::from(whole) * u128::from(left) / u128::from(of)) as u64
+}
+
+#[cfg(test)]
+#[path = "cycle_tests.rs"]
+mod tests;
