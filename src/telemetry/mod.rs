@@ -3,3 +3,4 @@
 //! Floor 0: it knows numbers and labels, and nothing of requests, backends or names in DNS.
 
 pub mod date;
+pub mod metrics;

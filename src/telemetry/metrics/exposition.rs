@@ -1,0 +1,405 @@
+//! The page that Prometheus reads: names, help texts and labels of all series, in one place.
+//!
+//! A page is a registry made for one scrape, whose collectors sum what the shards hold. Every
+//! label value is a name from the configuration, from DNS, or one of a fixed set of words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::MetricType::{self, Counter, Gauge, Histogram};
+use prometheus_client::registry::Registry;
+
+use super::family::{Out, Value};
+use super::ledger::BackendTotals;
+use super::process::Process;
+use super::shard::{Counters, Handshake, Rare, Side};
+use super::{BackendLabels, BackendSample, DnsSample, HistogramTotals, Live, Names};
+use crate::telemetry::date::unix_millis;
+
+/// Everything that one scrape shows.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) names: Arc<Names>,
+    pub(super) shards: Vec<Arc<Counters>>,
+    pub(super) backends: BTreeMap<BackendLabels, BackendTotals>,
+    pub(super) live: Live,
+}
+
+impl Page {
+    pub(super) fn render(self) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process::look()));
+        registry
+            .sub_registry_with_prefix("evenkeel")
+            .register_collector(Box::new(self));
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("a String takes everything");
+        text
+    }
+
+    /// A service's name by its index in the shards; requests without a service have the empty
+    /// label, which no service can have.
+    fn service(&self, index: usize) -> &str {
+        self.names.services.get(index).map_or("", |name| name)
+    }
+
+    fn requests(&self, out: &mut Out<'_>) -> fmt::Result {
+        let mut family = out.family("requests", "Requests that were answered", Counter)?;
+        let mut sums: BTreeMap<(usize, &str, usize), u64> = BTreeMap::new();
+        for_each_service(self, |shard, index| {
+            for (method, code, count) in shard.service(Some(index)).requests() {
+                *sums.entry((index, method, code)).or_default() += count;
+            }
+        });
+        for ((service, method, code), count) in sums {
+            let code = code.to_string();
+            let labels = [
+                ("service", self.service(service)),
+                ("method", method),
+                ("code", &code),
+            ];
+            family.add(&labels, Value::Count(count))?;
+        }
+        let mut times = vec![HistogramTotals::default(); self.names.services.len() + 1];
+        let mut bytes = vec![(0, 0); times.len()];
+        for_each_service(self, |shard, index| {
+            let counters = shard.service(Some(index));
+            times[index].add(&counters.duration.totals());
+            bytes[index].0 += counters.received.value();
+            bytes[index].1 += counters.sent.value();
+        });
+        let mut family = out.family(
+            "request_duration_seconds",
+            "From the first byte of a request to the last of its response",
+            Histogram,
+        )?;
+        for (index, times) in times.iter().enumerate() {
+            family.add(&[("service", self.service(index))], Value::Times(times))?;
+        }
+        let mut family = out.family(
+            "client_bytes",
+            "Bytes read from clients (in) and written to them (out)",
+            Counter,
+        )?;
+        for (index, (received, sent)) in bytes.into_iter().enumerate() {
+            let service = self.service(index);
+            family.add(
+                &[("service", service), ("direction", "in")],
+                Value::Count(received),
+            )?;
+            family.add(
+                &[("service", service), ("direction", "out")],
+                Value::Count(sent),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn backends(&self, out: &mut Out<'_>) -> fmt::Result {
+        let labels_of = |labels: &BackendLabels| {
+            [
+                ("service", labels.service.to_string()),
+                ("backend", labels.backend.to_string()),
+            ]
+        };
+        let mut family = out.family("backend_requests", "Attempts made with a backend", Counter)?;
+        for (labels, totals) in &self.backends {
+            family.add(&labels_of(labels), Value::Count(totals.requests))?;
+        }
+        let mut family = out.family(
+            "backend_connect_failures",
+            "Connects to a backend that failed",
+            Counter,
+        )?;
+        for (labels, totals) in &self.backends {
+            family.add(&labels_of(labels), Value::Count(totals.failed_connects))?;
+        }
+        let mut family = out.family(
+            "backend_first_byte_seconds",
+            "From the start of an attempt to the first byte of its response",
+            Histogram,
+        )?;
+        for (labels, totals) in &self.backends {
+            family.add(&labels_of(labels), Value::Times(&totals.first_byte))?;
+        }
+
+        let mut live: BTreeMap<&BackendLabels, BackendSample> = BTreeMap::new();
+        for sample in &self.live.backends {
+            live.entry(&sample.labels)
+                .and_modify(|first| {
+                    first.up |= sample.up;
+                    first.in_flight += sample.in_flight;
+                })
+                .or_insert_with(|| sample.clone());
+        }
+        type Gauge = fn(&BackendSample) -> f64;
+        let gauges: [(&str, &str, Gauge); 4] = [
+            (
+                "backend_up",
+                "1: it can be picked, 0: it is passed over",
+                |b| f64::from(u8::from(b.up)),
+            ),
+            ("backend_weight", "Its SRV weight", |b| f64::from(b.weight)),
+            ("backend_priority", "Its SRV priority", |b| {
+                f64::from(b.priority)
+            }),
+            ("backend_in_flight", "Exchanges under way with it", |b| {
+                f64::from(b.in_flight)
+            }),
+        ];
+        for (name, help, gauge) in gauges {
+            let mut family = out.family(name, help, Gauge)?;
+            for (labels, sample) in &live {
+                family.add(&labels_of(labels), Value::Gauge(gauge(sample)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rare(&self, out: &mut Out<'_>) -> fmt::Result {
+        let mut sums: BTreeMap<Rare, u64> = BTreeMap::new();
+        for shard in &self.shards {
+            for (&what, count) in shard.rare().iter() {
+                *sums.entry(what).or_default() += count;
+            }
+        }
+        let mut family = out.family(
+            "retries",
+            "Requests sent to a backend for another time",
+            Counter,
+        )?;
+        for (index, name) in self.names.services.iter().enumerate() {
+            let count = sums
+                .get(&Rare::Retry { service: index })
+                .copied()
+                .unwrap_or(0);
+            family.add(&[("service", &**name)], Value::Count(count))?;
+        }
+        let mut family = out.family(
+            "upstream_errors",
+            "Attempts that failed on a backend's side",
+            Counter,
+        )?;
+        for (what, &count) in &sums {
+            if let Rare::UpstreamError { service, reason } = *what {
+                let labels = [("service", self.service(service)), ("reason", reason)];
+                family.add(&labels, Value::Count(count))?;
+            }
+        }
+        let mut family = out.family(
+            "downstream_errors",
+            "Requests that failed on the client's side",
+            Counter,
+        )?;
+        for (what, &count) in &sums {
+            if let Rare::DownstreamError { reason } = *what {
+                family.add(&[("reason", reason)], Value::Count(count))?;
+            }
+        }
+        let mut family = out.family(
+            "tls_handshakes",
+            "TLS handshakes with clients, by how they ended",
+            Counter,
+        )?;
+        for (what, &count) in &sums {
+            if let Rare::Handshake { version, ended } = *what {
+                let result = match ended {
+                    Handshake::Full => "full",
+                    Handshake::Resumed => "resumed",
+                    Handshake::Failed => "failed",
+                    Handshake::TimedOut => "timeout",
+                };
+                let labels = [
+                    ("version", version.unwrap_or("unknown")),
+                    ("result", result),
+                ];
+                family.add(&labels, Value::Count(count))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn connections(&self, out: &mut Out<'_>) -> fmt::Result {
+        let of = |side: Side| {
+            let totals = self
+                .shards
+                .iter()
+                .map(|shard| shard.connections(side).totals());
+            totals.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
+        };
+        let listeners = self.names.listeners.iter().enumerate();
+        let services = self.names.services.iter().enumerate();
+        let rows: Vec<_> = listeners
+            .map(|(index, name)| ("downstream", name, of(Side::Downstream(index))))
+            .chain(services.map(|(index, name)| ("upstream", name, of(Side::Upstream(index)))))
+            .collect();
+        let mut family = out.family(
+            "connections",
+            "Connections that were opened, from clients by listener and to backends by service",
+            Counter,
+        )?;
+        for &(side, name, (opened, _)) in &rows {
+            family.add(&[("side", side), ("name", name)], Value::Count(opened))?;
+        }
+        let mut family = out.family("open_connections", "Connections that are open", Gauge)?;
+        for &(side, name, (_, open)) in &rows {
+            family.add(&[("side", side), ("name", name)], Value::Gauge(open as f64))?;
+        }
+        Ok(())
+    }
+
+    fn dns(&self, out: &mut Out<'_>) -> fmt::Result {
+        // Two services may ask different servers for one name: its series are their sums.
+        let mut names: BTreeMap<&str, DnsSums<'_>> = BTreeMap::new();
+        for sample in &self.live.dns {
+            names.entry(&sample.name).or_default().add(sample);
+        }
+        let mut family = out.family("dns_lookups", "Lookups, by how they ended", Counter)?;
+        for (name, sums) in &names {
+            for (&(qtype, result), &count) in &sums.lookups {
+                let labels = [("name", *name), ("qtype", qtype), ("result", result)];
+                family.add(&labels, Value::Count(count))?;
+            }
+        }
+        let mut family = out.family(
+            "dns_lookup_duration_seconds",
+            "How long lookups took",
+            Histogram,
+        )?;
+        for (name, sums) in &names {
+            family.add(&[("name", *name)], Value::Times(&sums.duration))?;
+        }
+        let mut family = out.family(
+            "dns_last_success_timestamp_seconds",
+            "When an answer was last taken over",
+            Gauge,
+        )?;
+        for (name, sums) in &names {
+            if let Some(at) = sums.last_success {
+                family.add(&[("name", *name)], Value::Gauge(unix_seconds(at)))?;
+            }
+        }
+        let mut family = out.family(
+            "dns_changes",
+            "Changes of endpoints that were applied",
+            Counter,
+        )?;
+        for (name, sums) in &names {
+            for (&op, &count) in &sums.changes {
+                family.add(&[("name", *name), ("op", op)], Value::Count(count))?;
+            }
+        }
+        let mut family = out.family(
+            "dns_stale",
+            "1: what is in use is older than it should be",
+            Gauge,
+        )?;
+        for (name, sums) in &names {
+            family.add(
+                &[("name", *name)],
+                Value::Gauge(f64::from(u8::from(sums.stale))),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn others(&self, out: &mut Out<'_>) -> fmt::Result {
+        let mut family = out.family(
+            "tls_cert_not_after_timestamp_seconds",
+            "When a certificate expires",
+            Gauge,
+        )?;
+        let mut seen = BTreeSet::new();
+        for certificate in &self.live.certificates {
+            if seen.insert((&certificate.listener, &certificate.file)) {
+                let labels = [
+                    ("listener", &*certificate.listener),
+                    ("file", &*certificate.file),
+                ];
+                family.add(&labels, Value::Gauge(unix_seconds(certificate.not_after)))?;
+            }
+        }
+        let mut family = out.family(
+            "high_water",
+            "The most that a bounded thing ever held",
+            Gauge,
+        )?;
+        for bound in &self.live.bounds {
+            family.add(&[("of", bound.what)], Value::Gauge(bound.high_water as f64))?;
+        }
+        let mut family = out.family("bound", "The most that a bounded thing may hold", Gauge)?;
+        for bound in &self.live.bounds {
+            family.add(&[("of", bound.what)], Value::Gauge(bound.bound as f64))?;
+        }
+        let mut family = out.family(
+            "access_log_dropped_lines",
+            "Lines of the access log that were lost because nobody read them fast enough",
+            Counter,
+        )?;
+        family.only(Value::Count(self.live.access_lines_dropped))?;
+        let mut family = out.family(
+            "draining",
+            "1: between the signal to drain and the end",
+            Gauge,
+        )?;
+        family.only(Value::Gauge(f64::from(u8::from(self.live.draining))))?;
+        let mut family = out.family("build", "Which program this is", MetricType::Info)?;
+        family.info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let out = &mut Out::new(encoder);
+        self.requests(out)?;
+        self.backends(out)?;
+        self.rare(out)?;
+        self.connections(out)?;
+        self.dns(out)?;
+        self.others(out)
+    }
+}
+
+#[derive(Default)]
+struct DnsSums<'a> {
+    lookups: BTreeMap<(&'a str, &'a str), u64>,
+    duration: HistogramTotals,
+    last_success: Option<SystemTime>,
+    changes: BTreeMap<&'a str, u64>,
+    stale: bool,
+}
+
+impl<'a> DnsSums<'a> {
+    fn add(&mut self, sample: &'a DnsSample) {
+        for lookups in &sample.lookups {
+            *self
+                .lookups
+                .entry((lookups.qtype, lookups.result))
+                .or_default() += lookups.count;
+        }
+        for &(op, count) in &sample.changes {
+            *self.changes.entry(op).or_default() += count;
+        }
+        self.duration.add(&sample.duration);
+        self.last_success = self.last_success.max(sample.last_success);
+        self.stale |= sample.stale;
+    }
+}
+
+/// The last index is that of requests without a service.
+fn for_each_service<'a>(page: &'a Page, mut each: impl FnMut(&'a Counters, usize)) {
+    for shard in &page.shards {
+        for index in 0..=page.names.services.len() {
+            each(shard, index);
+        }
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> f64 {
+    unix_millis(time) as f64 / 1e3
+}

@@ -1,0 +1,135 @@
+//! How long a backend's series outlive the backend.
+//!
+//! Series are told apart by labels, counters by id: a backend that goes and comes back has a new
+//! id under the same labels. While its labels live, what the old id counted is carried on, so
+//! that the series does not fall; a few minutes after the last id is gone, the series goes too.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::histogram::HistogramTotals;
+use super::shard::{BackendCounters, Counters};
+use super::{BackendLabels, BackendSample};
+use crate::clock::Millis;
+
+/// Long enough that the usual scrape intervals see the last counts several times.
+const KEPT: Duration = Duration::from_secs(300);
+/// Series of backends that are gone, at most: the oldest go first.
+const MAX_GONE: usize = 4_096;
+
+/// The labels that have a series.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    lines: BTreeMap<BackendLabels, Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    /// When a backend with these labels was last there, or counted for the first time.
+    last_live: Millis,
+    /// What retired ids had counted.
+    carried: BackendTotals,
+}
+
+/// The counts of one series.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct BackendTotals {
+    pub(super) requests: u64,
+    pub(super) failed_connects: u64,
+    pub(super) first_byte: HistogramTotals,
+}
+
+impl Ledger {
+    /// Takes note of who is there and forgets who is long gone.
+    pub(super) fn sweep(&mut self, now: Millis, live: &[BackendSample], shards: &[Arc<Counters>]) {
+        for sample in live {
+            self.line(&sample.labels, now).last_live = now;
+        }
+        let live: HashSet<u64> = live.iter().map(|sample| sample.id).collect();
+        for shard in shards {
+            for listed in shard.backends().iter_mut() {
+                self.line(&listed.counters.labels, now);
+                listed.gone_since = match listed.gone_since {
+                    _ if live.contains(&listed.counters.id) => None,
+                    None => Some(now),
+                    since => since,
+                };
+            }
+        }
+        self.forget_lines(now);
+        for shard in shards {
+            shard.backends().retain(|listed| {
+                let kept = |line: &mut Line| {
+                    let old = listed
+                        .gone_since
+                        .is_some_and(|since| now.since(since) >= KEPT);
+                    if old {
+                        line.carried.count(&listed.counters);
+                    }
+                    !old
+                };
+                let keep = self
+                    .lines
+                    .get_mut(&listed.counters.labels)
+                    .is_some_and(kept);
+                if !keep {
+                    listed.counters.retired.store(true, Ordering::Relaxed);
+                }
+                keep
+            });
+        }
+    }
+
+    /// What to show for each line.
+    pub(super) fn totals(
+        &self,
+        shards: &[Arc<Counters>],
+    ) -> BTreeMap<BackendLabels, BackendTotals> {
+        let carried =
+            |(labels, line): (&BackendLabels, &Line)| (labels.clone(), line.carried.clone());
+        let mut totals: BTreeMap<_, _> = self.lines.iter().map(carried).collect();
+        for shard in shards {
+            for listed in shard.backends().iter() {
+                if let Some(total) = totals.get_mut(&listed.counters.labels) {
+                    total.count(&listed.counters);
+                }
+            }
+        }
+        totals
+    }
+
+    fn line(&mut self, labels: &BackendLabels, now: Millis) -> &mut Line {
+        // Not the entry API: it would clone the labels each time.
+        if !self.lines.contains_key(labels) {
+            let line = Line {
+                last_live: now,
+                carried: BackendTotals::default(),
+            };
+            self.lines.insert(labels.clone(), line);
+        }
+        self.lines
+            .get_mut(labels)
+            .expect("was there or was inserted above")
+    }
+
+    fn forget_lines(&mut self, now: Millis) {
+        self.lines
+            .retain(|_, line| now.since(line.last_live) < KEPT);
+        let mut gone: Vec<Millis> = self.lines.values().map(|line| line.last_live).collect();
+        gone.retain(|&last_live| last_live < now);
+        if let Some(excess) = gone.len().checked_sub(MAX_GONE + 1) {
+            let (_, &mut newest_to_go, _) = gone.select_nth_unstable(excess);
+            self.lines.retain(|_, line| line.last_live > newest_to_go);
+        }
+    }
+}
+
+impl BackendTotals {
+    fn count(&mut self, counters: &BackendCounters) {
+        self.requests += counters.requests.value();
+        self.failed_connects += counters.failed_connects.value();
+        self.first_byte.add(&counters.first_byte.totals());
+    }
+}

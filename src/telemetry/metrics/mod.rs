@@ -1,0 +1,203 @@
+//! What is counted, and the page on which Prometheus reads it.
+//!
+//! Each worker counts in a [`Shard`] of its own and a scrape sums them. A shard has exactly one
+//! writer, so a count is a relaxed load and a relaxed store: no read-modify-write, no lock, and
+//! no cache line that two cores fight for. A mutex per shard would cost a request about as little
+//! while nobody scrapes, but a scraper that loses its core while it holds the mutex would stop
+//! the worker for a scheduler's slice.
+//!
+//! What changes seldom (backends, names in DNS) is not registered here: the caller of
+//! [`Metrics::render`] says what there is at that moment, as [`Live`].
+//!
+//! - `shard.rs`: what the request path calls.
+//! - `histogram.rs`: times in classic buckets.
+//! - `ledger.rs`: how long a backend's series outlive the backend.
+//! - `exposition.rs`: the page, written with `family.rs`. `process.rs`: the `process_*` series, from /proc.
+
+mod exposition;
+mod family;
+mod histogram;
+mod ledger;
+pub mod process;
+mod shard;
+
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+pub use histogram::{Histogram, HistogramTotals};
+pub use shard::{Handshake, OpenConnection, Shard, Side};
+
+use crate::clock::Millis;
+use exposition::Page;
+use ledger::Ledger;
+use shard::Counters;
+
+/// Everything that is counted in this process.
+#[derive(Debug)]
+pub struct Metrics {
+    names: Arc<Names>,
+    /// One per worker and never removed: a count must not go down. Locked to add one and by a
+    /// scrape, never by a request.
+    shards: Mutex<Vec<Arc<Counters>>>,
+    /// Locked by scrapes and sweeps only.
+    ledger: Mutex<Ledger>,
+}
+
+/// Label values for what the request path names by index.
+#[derive(Debug)]
+struct Names {
+    services: Vec<Arc<str>>,
+    listeners: Vec<Arc<str>>,
+}
+
+/// Labels of a backend's series.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BackendLabels {
+    /// Name of its service.
+    pub service: Arc<str>,
+    /// Its address and port, or whatever else tells it apart within its service.
+    pub backend: Arc<str>,
+}
+
+/// What there is at the moment of a scrape.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Every backend of every service.
+    pub backends: Vec<BackendSample>,
+    /// Every name that is looked up.
+    pub dns: Vec<DnsSample>,
+    /// Every certificate that is served.
+    pub certificates: Vec<CertificateSample>,
+    /// Every bounded thing.
+    pub bounds: Vec<BoundSample>,
+    /// Lines that the access log had to drop.
+    pub access_lines_dropped: u64,
+    /// Between the signal to drain and the end.
+    pub draining: bool,
+}
+
+/// A backend at the moment of a scrape.
+#[derive(Debug, Clone)]
+pub struct BackendSample {
+    /// The identity under which the shards count it.
+    pub id: u64,
+    /// Its labels.
+    pub labels: BackendLabels,
+    /// Not passed over.
+    pub up: bool,
+    /// SRV weight.
+    pub weight: u16,
+    /// SRV priority.
+    pub priority: u16,
+    /// Exchanges under way.
+    pub in_flight: u32,
+}
+
+/// A name in DNS at the moment of a scrape. Samples of one name are summed.
+#[derive(Debug, Clone)]
+pub struct DnsSample {
+    /// The name.
+    pub name: Arc<str>,
+    /// How many lookups ended how.
+    pub lookups: Vec<DnsLookups>,
+    /// How long they took.
+    pub duration: HistogramTotals,
+    /// When an answer was last taken over.
+    pub last_success: Option<SystemTime>,
+    /// Changes that were applied, by kind: added, removed, reweighted, …
+    pub changes: Vec<(&'static str, u64)>,
+    /// What is in use is older than it should be.
+    pub stale: bool,
+}
+
+/// Lookups of one kind with one result.
+#[derive(Debug, Clone, Copy)]
+pub struct DnsLookups {
+    /// SRV, A, AAAA.
+    pub qtype: &'static str,
+    /// For instance `ok`, `nxdomain`, `timeout`.
+    pub result: &'static str,
+    /// How many.
+    pub count: u64,
+}
+
+/// A certificate at the moment of a scrape.
+#[derive(Debug, Clone)]
+pub struct CertificateSample {
+    /// The listener that serves it.
+    pub listener: Arc<str>,
+    /// The file it came from.
+    pub file: Arc<str>,
+    /// When it expires.
+    pub not_after: SystemTime,
+}
+
+/// A bounded thing at the moment of a scrape.
+#[derive(Debug, Clone, Copy)]
+pub struct BoundSample {
+    /// Which thing.
+    pub what: &'static str,
+    /// The most that it ever held.
+    pub high_water: u64,
+    /// The most that it may hold.
+    pub bound: u64,
+}
+
+impl Metrics {
+    /// Nothing counted yet. Services and listeners are named by their index from here on.
+    pub fn new(services: Vec<Arc<str>>, listeners: Vec<Arc<str>>) -> Arc<Metrics> {
+        Arc::new(Metrics {
+            names: Arc::new(Names {
+                services,
+                listeners,
+            }),
+            shards: Mutex::new(Vec::new()),
+            ledger: Mutex::new(Ledger::default()),
+        })
+    }
+
+    /// A further shard, for the one thread that calls this. What it counts stays when it is
+    /// dropped.
+    pub fn shard(&self) -> Rc<Shard> {
+        let counters = Counters::new(&self.names);
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.push(Arc::clone(&counters));
+        Shard::new(counters)
+    }
+
+    /// Forgets backends that are gone for some minutes. To be called every few seconds, so that
+    /// memory is bounded where nobody scrapes; a scrape does it too.
+    pub fn sweep(&self, now: Millis, backends: &[BackendSample]) {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.sweep(now, backends, &self.shards());
+    }
+
+    /// The page, in the OpenMetrics text format 1.0 ([`CONTENT_TYPE`]).
+    pub fn render(&self, now: Millis, live: Live) -> String {
+        let shards = self.shards();
+        let backends = {
+            let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            ledger.sweep(now, &live.backends, &shards);
+            ledger.totals(&shards)
+        };
+        Page {
+            names: Arc::clone(&self.names),
+            shards,
+            backends,
+            live,
+        }
+        .render()
+    }
+
+    fn shards(&self) -> Vec<Arc<Counters>> {
+        let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.clone()
+    }
+}
+
+/// Media type of the page.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,387 @@
+//! What one worker counts. Cost of a finished request: about ten relaxed loads and stores and one
+//! look into a hash table; nothing is allocated once a combination was seen.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::histogram::{Counter, Histogram};
+use super::{BackendLabels, Names};
+use crate::clock::Millis;
+
+/// The counters of one worker: the only hand that writes them, which is why it cannot be shared
+/// between threads or cloned.
+#[derive(Debug)]
+pub struct Shard {
+    counters: Arc<Counters>,
+    /// The worker's own way to the backends' counters, without the lock of the shared list.
+    backends: RefCell<Local>,
+}
+
+#[derive(Debug, Default)]
+struct Local {
+    by_id: HashMap<u64, Arc<BackendCounters>, BuildHasherDefault<IdHasher>>,
+    /// Retired ones are swept out when there are that many: amortised, a sweep is free.
+    sweep_at: usize,
+}
+
+/// Which side a connection belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// From a client, by index of the listener.
+    Downstream(usize),
+    /// To a backend, by index of the service.
+    Upstream(usize),
+}
+
+/// How a TLS handshake with a client ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Handshake {
+    /// Done, with a full key exchange and a certificate.
+    Full,
+    /// Done, by a ticket.
+    Resumed,
+    /// The peers could not agree, or the client closed or sent something else.
+    Failed,
+    /// The deadline passed.
+    TimedOut,
+}
+
+/// Counts a connection as open until it is dropped.
+#[derive(Debug)]
+pub struct OpenConnection {
+    shard: Rc<Shard>,
+    side: Side,
+}
+
+impl Shard {
+    pub(super) fn new(counters: Arc<Counters>) -> Rc<Shard> {
+        Rc::new(Shard {
+            counters,
+            backends: RefCell::default(),
+        })
+    }
+
+    /// A request was answered, or given up with status 0 because its client had gone. `service`:
+    /// its index; `None`: it was answered before a route was found. `method`: the name of a
+    /// registered method; whatever is not one of those of RFC 9110 §9.3 and PATCH is `OTHER`.
+    pub fn request(
+        &self,
+        service: Option<usize>,
+        method: &'static str,
+        status: u16,
+        duration: Duration,
+    ) {
+        let service = self.counters.service(service);
+        let status = usize::from(status).min(999);
+        let page = service.requests[method_index(method) * CLASSES + status / 100]
+            .get_or_init(Default::default);
+        page.0[status % 100].add(1);
+        service.duration.record(duration);
+    }
+
+    /// Bytes of bodies and heads, as read from and written to clients.
+    pub fn bytes(&self, service: Option<usize>, received: u64, sent: u64) {
+        let service = self.counters.service(service);
+        service.received.add(received);
+        service.sent.add(sent);
+    }
+
+    /// An attempt was made with a backend; `first_byte`: from the start of the attempt, if one
+    /// came. `labels` is called only for a backend that this worker has not seen before.
+    pub fn attempt(
+        &self,
+        backend: u64,
+        first_byte: Option<Duration>,
+        labels: impl FnOnce() -> BackendLabels,
+    ) {
+        self.with_backend(backend, labels, |counters| {
+            counters.requests.add(1);
+            if let Some(duration) = first_byte {
+                counters.first_byte.record(duration);
+            }
+        });
+    }
+
+    /// A connect to a backend failed. `labels` as in [`Shard::attempt`].
+    pub fn connect_failed(&self, backend: u64, labels: impl FnOnce() -> BackendLabels) {
+        self.with_backend(backend, labels, |counters| counters.failed_connects.add(1));
+    }
+
+    /// An attempt failed on the backend's side.
+    pub fn upstream_error(&self, service: usize, reason: &'static str) {
+        self.counters.count(Rare::UpstreamError { service, reason });
+    }
+
+    /// A request failed on the client's side: it closed, was too slow, or sent nonsense.
+    pub fn downstream_error(&self, reason: &'static str) {
+        self.counters.count(Rare::DownstreamError { reason });
+    }
+
+    /// A request goes to a backend for another time.
+    pub fn retry(&self, service: usize) {
+        self.counters.count(Rare::Retry { service });
+    }
+
+    /// A handshake with a client ended. `version`: `1.2` or `1.3`; `None`: it did not get so far.
+    pub fn handshake(&self, version: Option<&'static str>, ended: Handshake) {
+        self.counters.count(Rare::Handshake { version, ended });
+    }
+
+    /// Counts a connection as open until what is returned is dropped.
+    pub fn open(self: &Rc<Self>, side: Side) -> OpenConnection {
+        self.counters.connections(side).opened.add(1);
+        OpenConnection {
+            shard: Rc::clone(self),
+            side,
+        }
+    }
+
+    /// Size of the worker's own table, for tests.
+    #[cfg(test)]
+    pub(super) fn known_backends(&self) -> usize {
+        self.backends.borrow().by_id.len()
+    }
+
+    fn with_backend(
+        &self,
+        id: u64,
+        labels: impl FnOnce() -> BackendLabels,
+        write: impl FnOnce(&BackendCounters),
+    ) {
+        let mut local = self.backends.borrow_mut();
+        if let Some(known) = local.by_id.get(&id)
+            && !known.retired.load(Ordering::Relaxed)
+        {
+            return write(known);
+        }
+        let counters = Arc::new(BackendCounters::new(id, labels()));
+        write(&counters);
+        self.counters.backends().push(Listed {
+            counters: Arc::clone(&counters),
+            gone_since: None,
+        });
+        local.insert(id, counters);
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.shard.counters.connections(self.side).closed.add(1);
+    }
+}
+
+impl Local {
+    fn insert(&mut self, id: u64, counters: Arc<BackendCounters>) {
+        if self.by_id.len() >= self.sweep_at {
+            self.by_id
+                .retain(|_, known| !known.retired.load(Ordering::Relaxed));
+            self.sweep_at = 2 * self.by_id.len() + 16;
+        }
+        self.by_id.insert(id, counters);
+    }
+}
+
+/// What a shard shares with the scraper.
+#[derive(Debug)]
+pub(super) struct Counters {
+    /// Of each service, and at the end of requests without one.
+    services: Box<[ServiceCounters]>,
+    downstream: Box<[Connections]>,
+    upstream: Box<[Connections]>,
+    /// Locked by the worker when it meets a backend for the first time, and by the scraper.
+    backends: Mutex<Vec<Listed>>,
+    /// Errors, retries, handshakes: what happens seldom, or costs a thousand times the lock.
+    rare: Mutex<BTreeMap<Rare, u64>>,
+}
+
+#[derive(Debug)]
+pub(super) struct ServiceCounters {
+    /// By method and by hundred of the status code; pages that nobody needs are never made.
+    requests: [OnceLock<Box<StatusPage>>; METHODS.len() * CLASSES],
+    pub(super) duration: Histogram,
+    pub(super) received: Counter,
+    pub(super) sent: Counter,
+}
+
+/// A hundred status codes.
+#[derive(Debug)]
+struct StatusPage([Counter; 100]);
+
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    opened: Counter,
+    closed: Counter,
+}
+
+#[derive(Debug)]
+pub(super) struct BackendCounters {
+    pub(super) id: u64,
+    pub(super) labels: BackendLabels,
+    pub(super) requests: Counter,
+    pub(super) failed_connects: Counter,
+    pub(super) first_byte: Histogram,
+    /// Set once by the scraper, which has then forgotten this. Relaxed: a worker that sees it
+    /// late counts a request into the void.
+    pub(super) retired: AtomicBool,
+}
+
+/// A backend in the list that the worker shares with the scraper.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) counters: Arc<BackendCounters>,
+    /// Since when the scraper has not been told of it any more.
+    pub(super) gone_since: Option<Millis>,
+}
+
+/// What is counted behind a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rare {
+    UpstreamError {
+        service: usize,
+        reason: &'static str,
+    },
+    DownstreamError {
+        reason: &'static str,
+    },
+    Retry {
+        service: usize,
+    },
+    Handshake {
+        version: Option<&'static str>,
+        ended: Handshake,
+    },
+}
+
+/// The methods that have a label of their own; the last one stands for all others.
+pub(super) const METHODS: [&str; 10] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "OTHER",
+];
+/// Status codes by hundreds, 0xx to 9xx.
+const CLASSES: usize = 10;
+
+impl Counters {
+    pub(super) fn new(names: &Names) -> Arc<Counters> {
+        let connections = |n| (0..n).map(|_| Connections::default()).collect();
+        Arc::new(Counters {
+            services: (0..=names.services.len())
+                .map(|_| ServiceCounters::default())
+                .collect(),
+            downstream: connections(names.listeners.len()),
+            upstream: connections(names.services.len()),
+            backends: Mutex::default(),
+            rare: Mutex::default(),
+        })
+    }
+
+    /// Counters of a service; `None`, and an index that no service has: of requests without one.
+    pub(super) fn service(&self, index: Option<usize>) -> &ServiceCounters {
+        let none = self.services.len() - 1;
+        &self.services[index.unwrap_or(none).min(none)]
+    }
+
+    pub(super) fn connections(&self, side: Side) -> &Connections {
+        match side {
+            Side::Downstream(listener) => &self.downstream[listener],
+            Side::Upstream(service) => &self.upstream[service],
+        }
+    }
+
+    pub(super) fn backends(&self) -> MutexGuard<'_, Vec<Listed>> {
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn rare(&self) -> MutexGuard<'_, BTreeMap<Rare, u64>> {
+        self.rare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, what: Rare) {
+        *self.rare().entry(what).or_default() += 1;
+    }
+}
+
+impl ServiceCounters {
+    /// Every combination that was counted: method, status, count.
+    pub(super) fn requests(&self) -> impl Iterator<Item = (&'static str, usize, u64)> {
+        let pages = self.requests.iter().enumerate();
+        pages
+            .filter_map(|(index, page)| Some((index, page.get()?)))
+            .flat_map(|(index, page)| {
+                let method = METHODS[index / CLASSES];
+                let hundred = index % CLASSES * 100;
+                let counts = page.0.iter().enumerate();
+                counts.map(move |(n, count)| (method, hundred + n, count.value()))
+            })
+            .filter(|&(_, _, count)| count > 0)
+    }
+}
+
+impl Default for ServiceCounters {
+    fn default() -> Self {
+        ServiceCounters {
+            requests: [const { OnceLock::new() }; METHODS.len() * CLASSES],
+            duration: Histogram::default(),
+            received: Counter::default(),
+            sent: Counter::default(),
+        }
+    }
+}
+
+impl Default for StatusPage {
+    fn default() -> Self {
+        StatusPage(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Connections {
+    /// Opened ever, and open now.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        // Closed first: what closes in between would otherwise make it less than nothing.
+        let closed = self.closed.value();
+        let opened = self.opened.value();
+        (opened, opened.saturating_sub(closed))
+    }
+}
+
+impl BackendCounters {
+    fn new(id: u64, labels: BackendLabels) -> BackendCounters {
+        BackendCounters {
+            id,
+            labels,
+            requests: Counter::default(),
+            failed_connects: Counter::default(),
+            first_byte: Histogram::default(),
+            retired: AtomicBool::new(false),
+        }
+    }
+}
+
+fn method_index(method: &str) -> usize {
+    let known = METHODS.iter().position(|&name| name == method);
+    known.unwrap_or(METHODS.len() - 1)
+}
+
+/// Hash of a backend's id: ours, consecutive, nothing that an attacker chooses.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 divided by the golden ratio spreads consecutive numbers over all bits.
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 ^ u64::from(byte));
+        }
+    }
+}
