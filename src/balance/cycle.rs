@@ -21,7 +21,7 @@ use std::collections::binary_heap::PeekMut;
 use std::sync::Arc;
 
 use super::edf::LOOK_AGAIN;
-use super::picker::Pick;
+use super::shares;
 use super::snapshot::Tier;
 use crate::clock::Millis;
 use crate::upstream::backend::{Backend, BackendId};
@@ -77,8 +77,12 @@ impl Slot {
 }
 
 impl Cycle {
-    /// The backend whose turn it is; `None` if all are excluded.
-    pub(super) fn pick(&mut self, now: Millis, excluded: &[BackendId]) -> Option<Pick> {
+    /// The backend whose turn it is and the priority of its tier; `None` if all are excluded.
+    pub(super) fn pick(
+        &mut self,
+        now: Millis,
+        excluded: &[BackendId],
+    ) -> Option<(u16, Arc<Backend>)> {
         self.unpark(now);
         let mut picked = self.take(now, excluded);
         if picked.is_none() && self.somebody_has_finished() {
@@ -87,10 +91,7 @@ impl Cycle {
         }
         let picked = picked.or_else(|| self.take_parked(excluded))?;
         let slot = &self.slots[picked];
-        Some(Pick {
-            backend: Arc::clone(&slot.backend),
-            priority: slot.priority,
-        })
+        Some((slot.priority, Arc::clone(&slot.backend)))
     }
 
     /// Takes over new records.
@@ -98,8 +99,8 @@ impl Cycle {
         let old = std::mem::take(&mut self.slots);
         let known: std::collections::HashMap<_, _> =
             old.iter().map(|slot| (slot.backend.id, slot)).collect();
-        let all_turns = turns(tiers);
-        let mut all_turns = all_turns.iter().copied();
+        let weights: Vec<_> = tiers.iter().flat_map(Tier::weights).collect();
+        let mut all_turns = shares::turns(&weights).into_iter();
         for tier in tiers {
             let begin = self.slots.len();
             // Turns left and turns in all of those who stay, for those who come.
@@ -250,33 +251,6 @@ impl Cycle {
             }
         }
     }
-}
-
-/// Turns of each member in a whole cycle, tier by tier: weight/split over the greatest common
-/// divisor of all of them, at least 1.
-fn turns(tiers: &[Tier]) -> Vec<u64> {
-    let weights = || tiers.iter().flat_map(Tier::weights);
-    // The common denominator of the shared weights. Where it is huge (many targets with many
-    // addresses each), 2³² is close enough: shares are then off by less than one part in 2¹⁶.
-    let denominator = weights()
-        .try_fold(1, |all: u64, weight| {
-            let split = u64::from(weight.split.max(1));
-            let all = all / gcd(all, split) * split;
-            (all <= u64::from(u32::MAX)).then_some(all)
-        })
-        .unwrap_or(1 << 32);
-    let mut turns: Vec<u64> = weights()
-        .map(|w| u64::from(w.weight) * denominator / u64::from(w.split.max(1)))
-        .collect();
-    let divisor = turns.iter().copied().fold(0, gcd).max(1);
-    for turns in &mut turns {
-        *turns = (*turns / divisor).max(1);
-    }
-    turns
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// `whole` · `left` / `of`, rounded down.

@@ -1,10 +1,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::balance::testing::{Fixture, endpoint, found, tier, tiers};
+use crate::balance::testing::{Fixture, found, tier, tiers};
 use crate::config::Strategy;
 use crate::discovery::Offer;
-use crate::upstream::backend::Backend;
 
 fn cycle(offer: &Offer) -> Fixture {
     Fixture::new(offer, Strategy::Cycle, 1)
@@ -86,21 +85,6 @@ fn addresses_of_a_target_share_its_turns() {
         let got = fixture.count(5);
         assert_eq!(got, BTreeMap::from([(1, 1), (2, 1), (3, 1), (4, 2)]));
     }
-}
-
-#[test]
-fn turns_never_overflow() {
-    let member = |n: u32| crate::balance::snapshot::Member {
-        backend: Backend::new(BackendId::unused(), "web".into(), endpoint(n)),
-        weight: 65535,
-        split: 65535 - n as u16,
-    };
-    let tier = Tier {
-        priority: 0,
-        members: (0..100).map(member).collect(),
-    };
-    let turns = turns(&[tier]);
-    assert!(turns.iter().all(|&turns| (1..1 << 48).contains(&turns)));
 }
 
 #[test]

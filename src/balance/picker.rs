@@ -104,11 +104,12 @@ impl Picker {
         if snapshot.tiers.is_empty() {
             return Err(NoBackend::Empty);
         }
-        match &mut self.schedule {
+        let picked = match &mut self.schedule {
             Schedule::Tiers(tiers) => tiers.pick(now, excluded),
             Schedule::Cycle(cycle) => cycle.pick(now, excluded),
-        }
-        .ok_or(NoBackend::Exhausted)
+        };
+        let (priority, backend) = picked.ok_or(NoBackend::Exhausted)?;
+        Ok(Pick { backend, priority })
     }
 
     fn rebuild(&mut self) {
@@ -121,20 +122,16 @@ impl Picker {
 }
 
 impl Tiers {
-    fn pick(&mut self, now: Millis, excluded: &[BackendId]) -> Option<Pick> {
-        let pick = |priority: &u16, backend: &Arc<Backend>| Pick {
-            backend: Arc::clone(backend),
-            priority: *priority,
-        };
+    fn pick(&mut self, now: Millis, excluded: &[BackendId]) -> Option<(u16, Arc<Backend>)> {
         for (priority, tier) in &mut self.tiers {
             if let Some(backend) = tier.pick(now, excluded) {
-                return Some(pick(priority, backend));
+                return Some((*priority, Arc::clone(backend)));
             }
         }
         // Nobody can serve as far as we know: better to try than to refuse.
         for (priority, tier) in &mut self.tiers {
             if let Some(backend) = tier.pick_passed_over(excluded) {
-                return Some(pick(priority, backend));
+                return Some((*priority, Arc::clone(backend)));
             }
         }
         None

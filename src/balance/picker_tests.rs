@@ -302,6 +302,30 @@ fn a_new_backend_has_neither_a_burst_nor_a_wait() {
 }
 
 #[test]
+fn many_new_backends_are_mixed_in() {
+    let mut fixture = Fixture::weighted(&[1; 20], 3);
+    fixture.picks(1_005);
+    fixture.apply(&tier(&[1; 40]));
+    let picks = fixture.picks(40);
+    let new = |picks: &[u32]| picks.iter().filter(|&&n| n > 20).count();
+    assert!(new(&picks).abs_diff(20) <= 1, "{picks:?}");
+    assert!((4..=16).contains(&new(&picks[..20])), "{picks:?}");
+}
+
+#[test]
+fn a_new_backend_is_not_everybodys_next_pick() {
+    let mut next = BTreeMap::new();
+    for seed in 0..1_000 {
+        let mut fixture = Fixture::weighted(&[1; 9], seed);
+        fixture.picks(30);
+        fixture.apply(&tier(&[1; 10]));
+        *next.entry(fixture.pick()).or_insert(0) += 1;
+    }
+    // 100 expected, standard deviation 9.5.
+    assert!((65..=135).contains(&next[&10]), "{next:?}");
+}
+
+#[test]
 fn a_removed_backend_is_never_picked_again() {
     let mut fixture = Fixture::weighted(&[5, 1, 1], 2);
     fixture.picks(10);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::balance::testing::{endpoint, found, tier, tiers};
+use crate::config::Strategy;
 
 fn service() -> Service {
     Service::new("web".into())
@@ -168,12 +169,16 @@ fn status_shows_shares_and_state() {
     let now = Millis(50);
     backend(&service, 2).connect_failed(now);
     let guard = backend(&service, 3).begin();
-    let status = service.snapshot().load().status(now);
+    let status = service.snapshot().load().status(Strategy::Weighted, now);
     let shares: Vec<_> = status.iter().map(|s| s.share).collect();
     assert_eq!(shares, [0.75, 0.25, 1.0]);
     assert_eq!(status[1].passed_over, Some(Duration::from_secs(1)));
     assert_eq!((status[2].in_flight, status[2].priority), (1, 5));
     drop(guard);
+    let shares = |strategy| service.snapshot().load().shares(strategy);
+    assert_eq!(shares(Strategy::RoundRobin), [0.5, 0.5, 1.0]);
+    let cycle = shares(Strategy::Cycle).into_iter().zip([30.0, 10.0, 1.0]);
+    cycle.for_each(|(got, weight)| assert!((got - weight / 41.0).abs() < 1e-9));
 }
 
 /// Any sequence of answers ends where its last one leads.

@@ -58,6 +58,34 @@ pub(super) fn equal_strides(members: usize) -> Vec<u128> {
     vec![PICK * members as u128; members]
 }
 
+/// Turns of each member in a cycle that serves everybody weight/gcd times: the addresses of a
+/// target share its weight, and whoever would get no turn at all gets one. For strategy `cycle`.
+pub(super) fn turns(weights: &[Weight]) -> Vec<u64> {
+    // The common denominator of the shared weights. Where it is huge (many targets with many
+    // addresses each), 2³² is close enough: shares are then off by less than one part in 2¹⁶.
+    let denominator = weights
+        .iter()
+        .try_fold(1, |all: u64, weight| {
+            let split = u64::from(weight.split.max(1));
+            let all = all / gcd(all, split) * split;
+            (all <= u64::from(u32::MAX)).then_some(all)
+        })
+        .unwrap_or(1 << 32);
+    let mut turns: Vec<u64> = weights
+        .iter()
+        .map(|w| u64::from(w.weight) * denominator / u64::from(w.split.max(1)))
+        .collect();
+    let divisor = turns.iter().copied().fold(0, gcd).max(1);
+    for turns in &mut turns {
+        *turns = (*turns / divisor).max(1);
+    }
+    turns
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 /// Virtual time of one pick. In 128 bits there is room for 2⁶⁴ picks: at a million a second,
 /// 580,000 years.
 pub(super) const PICK: u128 = 1 << 64;
@@ -148,6 +176,17 @@ mod tests {
                     .all(|&stride| stride > 0 && stride < 1 << 120)
             );
         }
+    }
+
+    #[test]
+    fn turns_never_overflow() {
+        let weights: Vec<_> = (0..100)
+            .map(|n| Weight {
+                weight: 65535,
+                split: 65535 - n,
+            })
+            .collect();
+        assert!(turns(&weights).iter().all(|&n| (1..1 << 48).contains(&n)));
     }
 
     #[test]

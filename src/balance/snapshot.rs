@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::shares::{self, Weight};
 use crate::clock::Millis;
+use crate::config::Strategy;
 use crate::upstream::backend::Backend;
 
 /// All tiers of a service at one moment.
@@ -50,7 +51,8 @@ pub struct BackendStatus {
     pub weight: u16,
     /// Number of addresses that share that weight.
     pub split: u16,
-    /// Its share in its tier by weight, between 0 and 1.
+    /// Its configured share, between 0 and 1: of its tier's requests, or of all requests with
+    /// strategy `cycle`.
     pub share: f64,
     /// Exchanges under way.
     pub in_flight: u32,
@@ -65,11 +67,31 @@ impl Snapshot {
         members.map(|member| &member.backend)
     }
 
-    /// Every backend with its share and its state at `now`, tier by tier.
-    pub fn status(&self, now: Millis) -> Vec<BackendStatus> {
-        let mut all = Vec::new();
+    /// The configured share of each backend with `strategy`, in the order of
+    /// [`Snapshot::backends`]; see [`BackendStatus::share`].
+    pub fn shares(&self, strategy: Strategy) -> Vec<f64> {
+        let tiers = self.tiers.iter();
+        match strategy {
+            Strategy::Weighted => tiers.flat_map(|t| shares::shares(&t.weights())).collect(),
+            Strategy::RoundRobin => tiers
+                .flat_map(|t| t.members.iter().map(|_| 1.0 / t.members.len() as f64))
+                .collect(),
+            Strategy::Cycle => {
+                let weights: Vec<_> = tiers.flat_map(Tier::weights).collect();
+                let turns = shares::turns(&weights);
+                let all = turns.iter().sum::<u64>() as f64;
+                turns.into_iter().map(|turns| turns as f64 / all).collect()
+            }
+        }
+    }
+
+    /// Every backend with its share and its state at `now`, in the order of
+    /// [`Snapshot::backends`].
+    pub fn status(&self, strategy: Strategy, now: Millis) -> Vec<BackendStatus> {
+        let mut shares = self.shares(strategy).into_iter();
+        let mut all = Vec::with_capacity(shares.len());
         for tier in &self.tiers {
-            for (member, share) in tier.members.iter().zip(shares::shares(&tier.weights())) {
+            for (member, share) in tier.members.iter().zip(&mut shares) {
                 let backend = Arc::clone(&member.backend);
                 all.push(BackendStatus {
                     priority: tier.priority,
