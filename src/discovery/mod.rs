@@ -1,7 +1,22 @@
 //! DNS to endpoints: who is there, asked for on a ticker, never on the request path.
 //!
-//! `watch.rs` is the loop per name, `resolver.rs` asks, `srv.rs` turns an answer into endpoints,
-//! `policy.rs` decides what an answer changes, `journal.rs` remembers what happened and why.
+//! `watch.rs` is what the rest of the program sees: subscriptions. `task.rs` is the loop behind
+//! each, `resolver.rs` asks (`name_server.rs` one server, `system.rs` knows resolv.conf),
+//! `targets.rs` remembers the addresses of SRV targets, `admission.rs` refuses addresses, `srv.rs`
+//! turns an answer into endpoints, `policy.rs` decides what they change, `journal.rs` remembers
+//! what happened and why, `stats.rs` counts.
+
+pub mod admission;
+pub mod journal;
+mod name_server;
+pub mod policy;
+pub mod resolver;
+pub mod srv;
+pub mod stats;
+pub mod system;
+mod targets;
+mod task;
+pub mod watch;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,0 +1,254 @@
+//! One name server: a question goes out over UDP, once more over TCP when the answer was cut, and
+//! comes back as records, as a negative answer, or as the reason why it is neither.
+//!
+//! Drives hickory-resolver's pool with a single server and a single transport in it, below its
+//! `Resolver`: that one mistakes CNAME → SRV for NODATA, walks the search list past time-outs and
+//! answers some names by itself. Which server is asked next is the business of `resolver.rs`.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolverOpts, ServerOrderingStrategy,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::{DnsRequestOptions, Message, Query, ResponseCode};
+use hickory_resolver::proto::rr::{DNSClass, Name, RecordType};
+use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
+use tokio::time::Instant;
+
+/// The largest UDP answer that is asked for: fits an Ethernet frame over IPv6 without fragments
+/// (DNS flag day 2020, RFC 9715).
+const PAYLOAD: u16 = 1232;
+
+/// So long after a server did not answer at all, the others are asked before it.
+const SULK: Duration = Duration::from_secs(30);
+
+/// A server and what is remembered of it.
+pub(super) struct NameServer {
+    /// Where it is.
+    pub(super) address: SocketAddr,
+    udp: NameServerPool<TokioRuntimeProvider>,
+    tcp: NameServerPool<TokioRuntimeProvider>,
+    timeout: Duration,
+    tries: u8,
+    /// When it last gave no answer at all. Only read to order servers, so a plain lock does.
+    silent_since: Mutex<Option<Instant>>,
+}
+
+/// What a server said.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// An answer section with the records asked for, or an alias (CNAME) for the name.
+    Answer {
+        /// The whole message.
+        message: Box<Message>,
+        /// It came over TCP, because it did not fit UDP.
+        over_tcp: bool,
+    },
+    /// There is nothing of that kind.
+    Negative {
+        /// The name exists, without records of that type (NODATA, RFC 2308 section 2.2).
+        name_exists: bool,
+        /// How long that may be believed; `None` without an SOA record.
+        ttl: Option<Duration>,
+    },
+}
+
+/// Why a server's reply is no answer. The next server is asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// An error code: SERVFAIL, REFUSED and other such.
+    #[error("answered {0}")]
+    Code(ResponseCode),
+    /// Nothing came in time.
+    #[error("did not answer in time")]
+    Timeout,
+    /// The answer did not fit UDP, and TCP did not give it either.
+    #[error("truncated its answer, and over TCP: {0}")]
+    Truncated(Box<Failure>),
+    /// The transport failed.
+    #[error("could not be reached: {0}")]
+    Network(#[source] NetError),
+    /// What came is not a DNS answer to the question.
+    #[error("sent something malformed: {0}")]
+    Malformed(#[source] NetError),
+    /// The answer section holds nothing that has to do with the question.
+    #[error("answered another question")]
+    Unrelated,
+    /// It names other servers instead of answering (RFC 2308 section 2.2: not NODATA).
+    #[error("referred to other servers: it does not resolve for us")]
+    Referral,
+}
+
+impl Failure {
+    /// The `result` label of the lookup counter.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Failure::Code(ResponseCode::ServFail) => "servfail",
+            Failure::Code(ResponseCode::Refused) => "refused",
+            Failure::Code(_) | Failure::Referral => "error",
+            Failure::Timeout => "timeout",
+            Failure::Truncated(_) => "truncated",
+            Failure::Network(_) => "network",
+            Failure::Malformed(_) | Failure::Unrelated => "malformed",
+        }
+    }
+
+    /// No sign of life: worth another try, and worth asking others first for a while.
+    fn is_silence(&self) -> bool {
+        matches!(self, Failure::Timeout | Failure::Network(_))
+    }
+}
+
+impl NameServer {
+    /// A server at `address`; each try waits for `timeout`, and there are `retries` more of them
+    /// after one that brought no sign of life.
+    pub(super) fn new(address: SocketAddr, timeout: Duration, retries: u8) -> NameServer {
+        NameServer {
+            address,
+            udp: pool(address, ConnectionConfig::udp(), timeout),
+            tcp: pool(address, ConnectionConfig::tcp(), timeout),
+            timeout,
+            tries: retries.saturating_add(1),
+            silent_since: Mutex::new(None),
+        }
+    }
+
+    /// Did it lately give no sign of life?
+    pub(super) fn sulks(&self, now: Instant) -> bool {
+        let since = *self.silent_since();
+        since.is_some_and(|since| now.duration_since(since) < SULK)
+    }
+
+    /// Asks for the records of `qtype` at `name`, which must be absolute. Takes at most two
+    /// time-outs (UDP, TCP) a try. Cancel-safe: dropping it forgets the question.
+    pub(super) async fn ask(&self, name: &Name, qtype: RecordType) -> Result<Reply, Failure> {
+        let mut outcome = Err(Failure::Timeout);
+        for _ in 0..self.tries {
+            outcome = self.ask_once(name, qtype).await;
+            if !matches!(&outcome, Err(failure) if failure.is_silence()) {
+                break;
+            }
+        }
+        *self.silent_since() = match &outcome {
+            Err(failure) if failure.is_silence() => Some(Instant::now()),
+            _ => None,
+        };
+        outcome
+    }
+
+    async fn ask_once(&self, name: &Name, qtype: RecordType) -> Result<Reply, Failure> {
+        match self.send(&self.udp, name, qtype).await {
+            Err(NetError::Truncated) => match self.send(&self.tcp, name, qtype).await {
+                Ok(message) => reply(message, name, qtype, true),
+                Err(error) => negative(error).map_err(|failure| match failure {
+                    code @ Failure::Code(_) => code,
+                    other => Failure::Truncated(Box::new(other)),
+                }),
+            },
+            Ok(message) => reply(message, name, qtype, false),
+            Err(error) => negative(error),
+        }
+    }
+
+    async fn send(
+        &self,
+        pool: &NameServerPool<TokioRuntimeProvider>,
+        name: &Name,
+        qtype: RecordType,
+    ) -> Result<Message, NetError> {
+        let mut options = DnsRequestOptions::default();
+        options.use_edns = true;
+        options.edns_payload_len = PAYLOAD;
+        let query = Query::query(name.clone(), qtype);
+        let answer = pool.lookup(query, options).first_answer();
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(answer) => answer.map(|response| response.into_message()),
+            Err(_) => Err(NetError::Timeout),
+        }
+    }
+
+    fn silent_since(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.silent_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for NameServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("NameServer").field(&self.address).finish()
+    }
+}
+
+fn pool(
+    address: SocketAddr,
+    mut transport: ConnectionConfig,
+    timeout: Duration,
+) -> NameServerPool<TokioRuntimeProvider> {
+    transport.port = address.port();
+    let mut options = ResolverOpts::default();
+    options.timeout = timeout;
+    options.edns0 = true;
+    options.edns_payload_len = PAYLOAD;
+    options.num_concurrent_reqs = 1;
+    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    let server = NameServerConfig::new(address.ip(), true, vec![transport]);
+    NameServerPool::from_config(
+        [server],
+        Arc::new(PoolContext::new(options, NO_TLS)),
+        TokioRuntimeProvider::default(),
+    )
+}
+
+/// hickory is built without TLS here, so its configuration is empty.
+const NO_TLS: TlsConfig = TlsConfig {};
+
+/// Makes sure that a message with an answer section speaks of the question.
+fn reply(
+    message: Message,
+    name: &Name,
+    qtype: RecordType,
+    over_tcp: bool,
+) -> Result<Reply, Failure> {
+    match message.metadata.response_code {
+        ResponseCode::NoError | ResponseCode::NXDomain => {}
+        code => return Err(Failure::Code(code)),
+    }
+    let about = |record: &hickory_resolver::proto::rr::Record| {
+        record.name == *name
+            && record.dns_class == DNSClass::IN
+            && [qtype, RecordType::CNAME].contains(&record.record_type())
+    };
+    if !message.answers.iter().any(about) {
+        return Err(Failure::Unrelated);
+    }
+    Ok(Reply::Answer {
+        message: Box::new(message),
+        over_tcp,
+    })
+}
+
+/// Tells negative answers, which hickory hands over as errors, from failures.
+fn negative(error: NetError) -> Result<Reply, Failure> {
+    Err(match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => {
+            if none.soa.is_none() && none.ns.is_some() {
+                return Err(Failure::Referral);
+            }
+            return Ok(Reply::Negative {
+                name_exists: none.response_code != ResponseCode::NXDomain,
+                ttl: none.negative_ttl.map(|s| Duration::from_secs(s.into())),
+            });
+        }
+        NetError::Dns(DnsError::ResponseCode(code)) => Failure::Code(code),
+        NetError::Timeout => Failure::Timeout,
+        NetError::Proto(_) | NetError::ForeignClassRecord { .. } => Failure::Malformed(error),
+        NetError::Truncated => Failure::Truncated(Box::new(Failure::Unrelated)),
+        other => Failure::Network(other),
+    })
+}

@@ -1,0 +1,405 @@
+//! What an answer changes: publish, keep, or hold removals back until they are confirmed.
+//!
+//! Pure: time and health come in as arguments, what happened goes out as events. One `Policy` per
+//! watched name, driven by `task.rs`. Guards only ever hold back removals; additions, weights and
+//! priorities take effect at once. Any sequence of answers converges on the last one, once that
+//! has been given [`Settings::absent_after`] or [`Settings::shrink_guard`] times.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::journal::{Event, Hold, Why};
+use super::{Discovered, Endpoint, Offer};
+
+/// More changes of one kind in one answer than this are one event: a cluster that derives each
+/// weight from the number of its members changes all of them whenever one joins.
+const SINGLE_EVENTS: usize = 16;
+
+/// The guards of one name.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// NXDOMAIN or NODATA answers in a row until they are believed; 0 counts as 1.
+    pub absent_after: u8,
+    /// Answers in a row that would remove more than half of the working endpoints until they are
+    /// believed; 0 counts as 1.
+    pub shrink_guard: u8,
+}
+
+/// The state of one name.
+#[derive(Debug)]
+pub struct Policy {
+    settings: Settings,
+    answered: bool,
+    current: BTreeMap<Endpoint, Place>,
+    /// Part of `current` that only a guard keeps.
+    held: BTreeSet<Endpoint>,
+    hold: Option<Hold>,
+    absent: Streak,
+    shrink: Streak,
+    stale_since: Option<Instant>,
+    last_success: Option<Instant>,
+}
+
+/// Priority, weight and split of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    priority: u16,
+    weight: u16,
+    split: u16,
+}
+
+/// Answers of one kind in a row. One counts only when it is new: when the time for which the one
+/// before may be believed has run out. Otherwise a cache may have given the same answer again.
+#[derive(Debug, Default)]
+struct Streak {
+    seen: u8,
+    next_from: Option<Instant>,
+}
+
+/// What was answered.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// Endpoints, by whatever records.
+    Endpoints {
+        /// Each identity once.
+        set: Vec<Discovered>,
+        /// There are targets besides that have no address yet.
+        waiting: bool,
+    },
+    /// The target `.`.
+    Declined,
+    /// NXDOMAIN or NODATA.
+    Nothing,
+}
+
+/// What the decision needs to know besides the answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// When the answer came.
+    pub now: Instant,
+    /// How long it may be believed: its TTL or negative TTL.
+    pub believed_for: Duration,
+    /// It was given to the policy before; only addresses or health differ. Confirms nothing.
+    pub repeated: bool,
+    /// Endpoints to which connects fail. The others count as working.
+    pub failing: &'a HashSet<SocketAddr>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// For the journal.
+    pub events: Vec<Event>,
+    /// Endpoints that joined, left, and changed their place.
+    pub joined: usize,
+    /// See `joined`.
+    pub left: usize,
+    /// See `joined`.
+    pub reweighted: usize,
+}
+
+impl Policy {
+    /// Nothing is known yet.
+    pub fn new(settings: Settings) -> Policy {
+        Policy {
+            settings,
+            answered: false,
+            current: BTreeMap::new(),
+            held: BTreeSet::new(),
+            hold: None,
+            absent: Streak::default(),
+            shrink: Streak::default(),
+            stale_since: None,
+            last_success: None,
+        }
+    }
+
+    /// What subscribers are offered.
+    pub fn offer(&self) -> Offer {
+        if !self.answered {
+            return Offer::Pending;
+        }
+        if self.current.is_empty() {
+            return Offer::Absent;
+        }
+        let discovered = |(endpoint, place): (&Endpoint, &Place)| Discovered {
+            endpoint: endpoint.clone(),
+            priority: place.priority,
+            weight: place.weight,
+            split: place.split,
+        };
+        Offer::Endpoints(self.current.iter().map(discovered).collect())
+    }
+
+    /// Since when no server answers.
+    pub fn stale_since(&self) -> Option<Instant> {
+        self.stale_since
+    }
+
+    /// When a server last answered.
+    pub fn last_success(&self) -> Option<Instant> {
+        self.last_success
+    }
+
+    /// Why the offer has endpoints that the last answer does not list.
+    pub fn hold(&self) -> Option<Hold> {
+        self.hold
+    }
+
+    /// The moment from which on another answer counts as a confirmation, while one is awaited.
+    pub fn confirmed_from(&self) -> Option<Instant> {
+        match self.hold? {
+            Hold::Absent { .. } => self.absent.next_from,
+            Hold::Shrink { .. } => self.shrink.next_from,
+            Hold::Unresolved => None,
+        }
+    }
+
+    /// Is somebody offered at this address?
+    pub fn offers(&self, address: SocketAddr) -> bool {
+        self.current.keys().any(|e| e.socket() == address)
+    }
+
+    /// No server gave an answer: what is known stays, and is stale from now on.
+    pub fn failed(&mut self, error: &str, now: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        if self.stale_since.is_none() {
+            self.stale_since = Some(now);
+            outcome.events.push(Event::Stale {
+                error: error.to_owned(),
+            });
+        }
+        outcome
+    }
+
+    /// A server answered.
+    pub fn answered(&mut self, answer: Answer, facts: Facts<'_>) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.last_success = Some(facts.now);
+        if let Some(since) = self.stale_since.take() {
+            outcome.events.push(Event::Recovered {
+                after: facts.now.duration_since(since),
+            });
+        }
+        match answer {
+            Answer::Declined => {
+                self.absent = Streak::default();
+                self.shrink = Streak::default();
+                self.adopt(Vec::new(), None, Why::Declined, facts, &mut outcome);
+            }
+            Answer::Nothing => {
+                self.shrink = Streak::default();
+                let seen = self.absent.count(facts);
+                let needed = self.settings.absent_after.max(1);
+                let hold = (seen < needed).then_some(Hold::Absent { seen, needed });
+                self.adopt(Vec::new(), hold, Why::Nonexistent, facts, &mut outcome);
+            }
+            Answer::Endpoints { set, waiting } => {
+                self.absent = Streak::default();
+                self.listed(set, waiting, facts, &mut outcome);
+            }
+        }
+        outcome
+    }
+
+    /// A connect failed: whatever only a guard keeps at that address leaves.
+    pub fn connect_failed(&mut self, address: SocketAddr) -> Outcome {
+        let mut outcome = Outcome::default();
+        let gone: Vec<_> = self
+            .held
+            .iter()
+            .filter(|endpoint| endpoint.socket() == address)
+            .cloned()
+            .collect();
+        for endpoint in gone {
+            self.held.remove(&endpoint);
+            self.current.remove(&endpoint);
+            outcome.left(endpoint, Why::HeldAndUnreachable(address));
+        }
+        if self.held.is_empty() && self.hold != Some(Hold::Unresolved) {
+            self.hold = None;
+        }
+        outcome
+    }
+
+    fn listed(
+        &mut self,
+        set: Vec<Discovered>,
+        waiting: bool,
+        facts: Facts<'_>,
+        outcome: &mut Outcome,
+    ) {
+        if set.is_empty() && waiting {
+            // Somebody is there, and we cannot reach them yet. Those of before are a better
+            // guess than nobody, and connects to them tell soon enough.
+            self.shrink = Streak::default();
+            if !self.current.is_empty() {
+                self.announce(Hold::Unresolved, self.current.len(), outcome);
+                self.held.clear();
+            }
+            return;
+        }
+        let why = if set.is_empty() {
+            Why::Unusable
+        } else {
+            Why::Unlisted
+        };
+        let listed: HashSet<_> = set.iter().map(|d| &d.endpoint).collect();
+        let working = self
+            .current
+            .keys()
+            .filter(|e| !facts.failing.contains(&e.socket()));
+        let (going, all) = working.fold((0usize, 0usize), |(going, all), endpoint| {
+            (going + usize::from(!listed.contains(endpoint)), all + 1)
+        });
+        let needed = self.settings.shrink_guard.max(1);
+        if going * 2 <= all {
+            self.shrink = Streak::default();
+            return self.adopt(set, None, why, facts, outcome);
+        }
+        let seen = self.shrink.count(facts);
+        let hold = (seen < needed).then_some(Hold::Shrink { seen, needed });
+        if hold.is_none() {
+            self.shrink = Streak::default();
+        }
+        self.adopt(set, hold, why, facts, outcome);
+    }
+
+    /// Takes over `set`. With a hold, what `set` lacks stays, unless connects to it fail.
+    fn adopt(
+        &mut self,
+        set: Vec<Discovered>,
+        hold: Option<Hold>,
+        why: Why,
+        facts: Facts<'_>,
+        outcome: &mut Outcome,
+    ) {
+        let mut new: BTreeMap<_, _> = set
+            .into_iter()
+            .map(|d| {
+                let place = Place {
+                    priority: d.priority,
+                    weight: d.weight,
+                    split: d.split,
+                };
+                (d.endpoint, place)
+            })
+            .collect();
+        let before = std::mem::take(&mut self.current);
+        let nobody_before = before.is_empty();
+        self.held.clear();
+        let mut left = Vec::new();
+        for (endpoint, place) in before {
+            if let Some(now) = new.get(&endpoint) {
+                if (place.priority, place.weight) != (now.priority, now.weight) {
+                    let (from, to) = (place.terms(), now.terms());
+                    outcome.reweighted(endpoint.clone(), from, to);
+                }
+                self.current.insert(endpoint, place);
+            } else if hold.is_none() {
+                left.push((endpoint, why));
+            } else if facts.failing.contains(&endpoint.socket()) {
+                let address = endpoint.socket();
+                left.push((endpoint, Why::HeldAndUnreachable(address)));
+            } else {
+                self.held.insert(endpoint.clone());
+                self.current.insert(endpoint, place);
+            }
+        }
+        for (endpoint, place) in &new {
+            if !self.current.contains_key(endpoint) {
+                outcome.joined(endpoint.clone(), place);
+            }
+        }
+        self.current.append(&mut new);
+        for (endpoint, why) in left {
+            outcome.left(endpoint, why);
+        }
+        outcome.summarise();
+        match hold.filter(|_| !self.held.is_empty()) {
+            Some(hold) => self.announce(hold, self.held.len(), outcome),
+            None => self.hold = None,
+        }
+        if self.current.is_empty() && (!self.answered || !nobody_before) {
+            outcome.events.push(Event::Absent { why });
+        }
+        self.answered = true;
+    }
+
+    /// Takes up `hold`; each step of it is an event, a repetition is none.
+    fn announce(&mut self, hold: Hold, endpoints: usize, outcome: &mut Outcome) {
+        if self.hold != Some(hold) {
+            self.hold = Some(hold);
+            outcome.events.push(Event::HeldBack { endpoints, hold });
+        }
+    }
+}
+
+impl Place {
+    fn terms(&self) -> (u16, u16) {
+        (self.priority, self.weight)
+    }
+}
+
+impl Streak {
+    /// Counts an answer if it is new; how many there are by now.
+    fn count(&mut self, facts: Facts<'_>) -> u8 {
+        let new = |from| !facts.repeated && facts.now >= from;
+        if self.next_from.is_none_or(new) {
+            self.seen = self.seen.saturating_add(1);
+            self.next_from = Some(facts.now + facts.believed_for);
+        }
+        self.seen
+    }
+}
+
+impl Outcome {
+    fn joined(&mut self, endpoint: Endpoint, place: &Place) {
+        self.joined += 1;
+        self.events.push(Event::Joined {
+            endpoint,
+            priority: place.priority,
+            weight: place.weight,
+        });
+    }
+
+    fn left(&mut self, endpoint: Endpoint, why: Why) {
+        self.left += 1;
+        self.events.push(Event::Left { endpoint, why });
+    }
+
+    fn reweighted(&mut self, endpoint: Endpoint, from: (u16, u16), to: (u16, u16)) {
+        self.reweighted += 1;
+        self.events.push(Event::Reweighted { endpoint, from, to });
+    }
+
+    /// Many events of one kind become one.
+    fn summarise(&mut self) {
+        let (joined, left, reweighted) = (
+            self.joined > SINGLE_EVENTS,
+            self.left > SINGLE_EVENTS,
+            self.reweighted > SINGLE_EVENTS,
+        );
+        if !(joined || left || reweighted) {
+            return;
+        }
+        self.events.retain(|event| match event {
+            Event::Joined { .. } => !joined,
+            Event::Left { .. } => !left,
+            Event::Reweighted { .. } => !reweighted,
+            _ => true,
+        });
+        self.events.push(Event::Many {
+            joined: if joined { self.joined } else { 0 },
+            left: if left { self.left } else { 0 },
+            reweighted: if reweighted { self.reweighted } else { 0 },
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

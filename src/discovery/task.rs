@@ -1,0 +1,610 @@
+//! The loop behind one watched name: asks on a ticker, puts answers together, publishes.
+//!
+//! Started by `watch.rs`, ended when the last subscription is dropped. It asks in tasks of its
+//! own set, so that a silent server or target never keeps it from anything else; dropping the
+//! loop drops them. What an answer changes is decided in `policy.rs`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::admission::{Admission, is_local};
+use super::journal::Event;
+use super::policy::{Answer, Facts, Outcome, Policy, Settings};
+use super::resolver::{
+    Addresses, Answer as Asked, LookupError, Negative, OneFamily, Resolver, SrvAnswer, SrvRecord,
+    Target,
+};
+use super::srv::{Assembled, Rejected, assemble, declined};
+use super::system::{RESOLV_CONF, Servers};
+use super::targets::Targets;
+use super::watch::{Publication, Shared, Wish};
+use crate::config::{Discover, Family, Lookup};
+
+/// Bounds of the wait after a failure; it doubles in between.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// An answer whose targets have to be looked up is published after so long with those that are
+/// known by then. Below the half second in which a change must be in effect.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// Targets that answer after that are published together within this time.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Failed connects lead to at most one early question in this time.
+const EARLY_GAP: Duration = Duration::from_secs(1);
+
+/// So long a failed connect counts against a backend when a guard asks how many still work: the
+/// longest time for which a worker passes it over.
+const FAILING_FOR: Duration = Duration::from_secs(10);
+
+/// Failed connects that are remembered.
+const MAX_FAILING: usize = 4096;
+
+/// Troubles that are spelt out in a publication.
+const MAX_SPELT_OUT: usize = 5;
+
+pub(super) struct Task {
+    discover: Discover,
+    name: Arc<str>,
+    lookup: Lookup,
+    publisher: watch::Sender<Publication>,
+    wishes: mpsc::Receiver<Wish>,
+    shared: Arc<Shared>,
+    admission: watch::Receiver<Arc<Admission>>,
+
+    resolver: Option<Arc<Resolver>>,
+    lookups: JoinSet<Done>,
+    /// The question for the name itself is under way.
+    asking: bool,
+    /// Targets that are being asked for.
+    targets_asked: HashSet<Arc<str>>,
+
+    latest: Option<Latest>,
+    targets: Targets,
+    policy: Policy,
+    failing: HashMap<SocketAddr, Instant>,
+    troubles: BTreeMap<Arc<str>, String>,
+    rejected: BTreeSet<Rejected>,
+    error: Option<String>,
+
+    asked_at: Instant,
+    next: Instant,
+    settle_at: Option<Instant>,
+    /// Rounds in a row in which something went wrong.
+    failures: u32,
+}
+
+/// The last answer that was one.
+struct Latest {
+    said: Said,
+    at: Instant,
+    ttl: Option<Duration>,
+    server: Option<SocketAddr>,
+    /// The policy has seen it.
+    settled: bool,
+}
+
+enum Said {
+    Srv(SrvAnswer),
+    Addresses,
+    Nothing,
+}
+
+/// A lookup that has ended.
+enum Done {
+    Srv(Result<Asked<SrvAnswer>, LookupError>),
+    Addresses(Addresses),
+    Target(Arc<str>, Addresses),
+}
+
+impl Task {
+    pub(super) fn new(
+        discover: Discover,
+        (name, lookup): (Arc<str>, Lookup),
+        publisher: watch::Sender<Publication>,
+        wishes: mpsc::Receiver<Wish>,
+        shared: Arc<Shared>,
+        admission: watch::Receiver<Arc<Admission>>,
+    ) -> Task {
+        let now = Instant::now();
+        let policy = Policy::new(Settings {
+            absent_after: lookup.absent_after,
+            shrink_guard: lookup.shrink_guard,
+        });
+        Task {
+            discover,
+            name,
+            lookup,
+            publisher,
+            wishes,
+            shared,
+            admission,
+            resolver: None,
+            lookups: JoinSet::new(),
+            asking: false,
+            targets_asked: HashSet::new(),
+            latest: None,
+            targets: Targets::default(),
+            policy,
+            failing: HashMap::new(),
+            troubles: BTreeMap::new(),
+            rejected: BTreeSet::new(),
+            error: None,
+            asked_at: now,
+            next: now,
+            settle_at: None,
+            failures: 0,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let settle_at = self.settle_at;
+            tokio::select! {
+                wish = self.wishes.recv() => match wish {
+                    Some(wish) => self.wished(wish),
+                    None => return,
+                },
+                Some(done) = self.lookups.join_next() => match done {
+                    Ok(done) => self.done(done),
+                    Err(error) => {
+                        self.asking = false;
+                        self.targets_asked.clear();
+                        self.failed(error.to_string());
+                    }
+                },
+                () = sleep_until(self.next), if !self.asking => self.ask(),
+                () = sleep_until(settle_at.unwrap_or(self.next)), if settle_at.is_some() => {
+                    self.settle();
+                }
+                Ok(()) = self.admission.changed() => {
+                    self.admission.mark_unchanged();
+                    if self.latest.is_some() {
+                        self.settle();
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self) {
+        self.asked_at = Instant::now();
+        let resolver = match &self.resolver {
+            Some(resolver) => Arc::clone(resolver),
+            None => {
+                let (limit, stats) = (
+                    Arc::clone(&self.shared.limit),
+                    Arc::clone(&self.shared.stats),
+                );
+                match Resolver::new(Arc::clone(&self.name), &self.lookup, limit, stats) {
+                    Ok(resolver) => Arc::clone(self.resolver.insert(Arc::new(resolver))),
+                    Err(error) => return self.failed(error.to_string()),
+                }
+            }
+        };
+        self.asking = true;
+        let name = Arc::clone(&self.name);
+        if let Discover::Srv { .. } = self.discover {
+            self.lookups
+                .spawn(async move { Done::Srv(resolver.srv(&name).await) });
+        } else {
+            let family = self.lookup.family;
+            self.lookups
+                .spawn(async move { Done::Addresses(resolver.addresses(&name, family).await) });
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Srv(outcome) => {
+                self.asking = false;
+                match outcome {
+                    Ok(Asked::Found(answer)) => self.records(answer),
+                    Ok(Asked::Nothing(negative)) => self.nothing(&negative),
+                    Err(error) => self.failed(error.to_string()),
+                }
+            }
+            Done::Addresses(addresses) => {
+                self.asking = false;
+                self.addresses(&addresses);
+            }
+            Done::Target(target, addresses) => {
+                self.targets_asked.remove(&target);
+                let now = Instant::now();
+                self.targets.update(&target, &addresses, &self.lookup, now);
+                if self.targets_asked.is_empty() {
+                    self.settle();
+                } else if self.settle_at.is_none() {
+                    self.settle_at = Some(now + GATHER);
+                }
+            }
+        }
+    }
+
+    /// An SRV answer: looks up the targets that came without addresses.
+    fn records(&mut self, answer: SrvAnswer) {
+        let now = Instant::now();
+        let hosts: BTreeSet<_> = answer.records.iter().filter_map(host).cloned().collect();
+        self.targets.retain(|target| hosts.contains(target));
+        let resolver = self.resolver.as_ref();
+        let mut ttl = answer.origin.ttl;
+        // More targets than endpoints that may be used are not worth their questions.
+        for target in hosts.into_iter().take(self.lookup.max_endpoints) {
+            let glue = answer.glue.get(&target).cloned();
+            let family = self.lookup.family;
+            if let Some(glue) = &glue {
+                ttl = ttl.min(glue.ttl);
+                if glue_is_enough(glue, family) {
+                    let addresses = glue_addresses(glue, answer.origin.server, family);
+                    self.targets.update(&target, &addresses, &self.lookup, now);
+                    continue;
+                }
+            }
+            if self.targets.is_fresh(&target, now) || self.targets_asked.contains(&target) {
+                continue;
+            }
+            let Some(resolver) = resolver.map(Arc::clone) else {
+                continue;
+            };
+            self.targets_asked.insert(Arc::clone(&target));
+            let server = answer.origin.server;
+            self.lookups.spawn(async move {
+                let glue = glue.as_ref().map(|glue| (glue, server));
+                let addresses = resolver.target(&target, family, glue).await;
+                Done::Target(target, addresses)
+            });
+        }
+        let server = answer.origin.server;
+        self.succeeded(Said::Srv(answer), Some(ttl), server, now);
+        if self.targets_asked.is_empty() {
+            self.settle();
+        } else {
+            self.settle_at = Some(now + GRACE);
+        }
+    }
+
+    /// An answer for the addresses of the name itself.
+    fn addresses(&mut self, addresses: &Addresses) {
+        let now = Instant::now();
+        let families = [&addresses.v4, &addresses.v6];
+        let found = families.iter().find_map(|family| match family {
+            OneFamily::Found { server, .. } => Some(*server),
+            _ => None,
+        });
+        let failure = families.iter().find_map(|family| match family {
+            OneFamily::Failed(error) => Some(error.to_string()),
+            _ => None,
+        });
+        let ttls = families.iter().filter_map(|family| match family {
+            OneFamily::Found { ttl, .. } => Some(*ttl),
+            _ => None,
+        });
+        let ttl = ttls.min();
+        self.targets
+            .update(&self.name, addresses, &self.lookup, now);
+        match (found, failure) {
+            (Some(server), _) => {
+                self.succeeded(Said::Addresses, ttl, server, now);
+                self.settle();
+            }
+            (None, Some(error)) => self.failed(error),
+            (None, None) => {
+                let negatives = families.iter().filter_map(|family| match family {
+                    OneFamily::Nothing(negative) => Some((*negative).clone()),
+                    _ => None,
+                });
+                if let Some(negative) = negatives.reduce(Negative::and) {
+                    self.nothing(&negative);
+                }
+            }
+        }
+    }
+
+    fn nothing(&mut self, negative: &Negative) {
+        let now = Instant::now();
+        self.succeeded(Said::Nothing, negative.ttl, negative.server, now);
+        self.settle();
+    }
+
+    fn succeeded(&mut self, said: Said, ttl: Option<Duration>, server: SocketAddr, now: Instant) {
+        self.shared.stats.answered(&self.name);
+        self.error = None;
+        self.latest = Some(Latest {
+            said,
+            at: now,
+            ttl,
+            server: Some(server),
+            settled: false,
+        });
+        // Until it is settled; the question is answered, so it must not be asked at once again.
+        self.next = self.after_answer(now);
+    }
+
+    fn failed(&mut self, error: String) {
+        let now = Instant::now();
+        let outcome = self.policy.failed(&error, now);
+        self.error = Some(error);
+        self.failures = self.failures.saturating_add(1);
+        self.next = now + self.backoff();
+        if self.lookup.servers.is_empty() {
+            // Containers get another resolv.conf when their network changes.
+            let read = Servers::read(RESOLV_CONF.as_ref()).ok();
+            if self.resolver.as_ref().map(|r| r.servers()) != read.as_ref() {
+                self.resolver = None;
+            }
+        }
+        self.record(outcome);
+        self.publish();
+    }
+
+    /// Lets the policy decide about the last answer with the addresses known by now.
+    fn settle(&mut self) {
+        self.settle_at = None;
+        let Some(latest) = &self.latest else { return };
+        let now = Instant::now();
+        let (answer, assembled) = self.assemble(&latest.said);
+        self.failing
+            .retain(|_, since| now.duration_since(*since) < FAILING_FOR);
+        let failing = self.failing.keys().copied().collect();
+        let facts = Facts {
+            now: latest.at,
+            believed_for: latest.ttl.unwrap_or_default().min(self.lookup.max_ttl),
+            repeated: latest.settled,
+            failing: &failing,
+        };
+        let stale = self.error.is_some();
+        let outcome = self.policy.answered(answer, facts);
+        if let Some(latest) = &mut self.latest {
+            latest.settled = true;
+        }
+        self.record(outcome);
+        self.troubled(assembled);
+        if !stale {
+            self.failures = match self.troubles.is_empty() {
+                true => 0,
+                false => self.failures.saturating_add(1),
+            };
+            self.next = self.after_answer(now);
+        }
+        self.publish();
+    }
+
+    fn assemble(&self, said: &Said) -> (Answer, Assembled) {
+        let admission = Arc::clone(&self.admission.borrow());
+        let admit = |endpoint, on_loopback| admission.judge(endpoint, on_loopback, &is_local);
+        let max = self.lookup.max_endpoints;
+        let family = self.lookup.family;
+        match said {
+            Said::Nothing => (Answer::Nothing, Assembled::default()),
+            Said::Srv(answer) if declined(&answer.records) => {
+                (Answer::Declined, Assembled::default())
+            }
+            Said::Srv(answer) => {
+                let hosts = answer.records.iter().filter_map(host);
+                let addresses = self.targets.located(hosts, family);
+                let assembled = assemble(&answer.records, &addresses, &admit, max);
+                (listed(&assembled), assembled)
+            }
+            Said::Addresses => {
+                let addresses = self.targets.located([&self.name].into_iter(), family);
+                let port = match &self.discover {
+                    Discover::Address { port, .. } => port.get(),
+                    _ => 0,
+                };
+                let record = SrvRecord {
+                    priority: 0,
+                    weight: 1,
+                    port,
+                    target: Target::Host(Arc::clone(&self.name)),
+                };
+                let mut assembled = assemble(&[record], &addresses, &admit, max);
+                for endpoint in &mut assembled.endpoints {
+                    endpoint.split = 1;
+                }
+                (listed(&assembled), assembled)
+            }
+        }
+    }
+
+    /// Journals what is newly wrong with targets and records.
+    fn troubled(&mut self, assembled: Assembled) {
+        let mut troubles = BTreeMap::new();
+        if let Some(Latest {
+            said: Said::Srv(answer),
+            ..
+        }) = &self.latest
+        {
+            for target in answer.records.iter().filter_map(host) {
+                if let Some(reason) = self.targets.trouble(target) {
+                    troubles.insert(Arc::clone(target), reason.to_owned());
+                }
+            }
+        }
+        for (target, reason) in &troubles {
+            if self.troubles.contains_key(target) {
+                continue;
+            }
+            let (target, reason) = (Arc::clone(target), reason.clone());
+            let event = if assembled.waiting.contains(&target) {
+                Event::Waiting { target, reason }
+            } else {
+                Event::Kept { target, reason }
+            };
+            self.shared.journal.record(&self.name, event);
+        }
+        self.troubles = troubles;
+        let rejected: BTreeSet<_> = assembled.rejected.into_iter().collect();
+        let new: Vec<_> = rejected.difference(&self.rejected).cloned().collect();
+        let stats = &self.shared.stats;
+        stats.update(&self.name, |n| n.rejected += new.len() as u64);
+        for Rejected { record, reason } in new.into_iter().take(MAX_SPELT_OUT) {
+            let event = Event::Rejected { record, reason };
+            self.shared.journal.record(&self.name, event);
+        }
+        self.rejected = rejected;
+    }
+
+    fn wished(&mut self, wish: Wish) {
+        let now = Instant::now();
+        if let Wish::ConnectFailed(address) = wish {
+            if !self.policy.offers(address) {
+                return;
+            }
+            if self.failing.len() < MAX_FAILING {
+                self.failing.insert(address, now);
+            }
+            let outcome = self.policy.connect_failed(address);
+            if outcome != Outcome::default() {
+                self.record(outcome);
+                self.publish();
+            }
+        }
+        self.next = self.next.min(now.max(self.asked_at + EARLY_GAP));
+    }
+
+    fn record(&self, outcome: Outcome) {
+        self.shared.stats.update(&self.name, |n| {
+            n.joined += outcome.joined as u64;
+            n.left += outcome.left as u64;
+            n.reweighted += outcome.reweighted as u64;
+            let held = |event: &&Event| matches!(event, Event::HeldBack { .. });
+            n.held_back += outcome.events.iter().filter(held).count() as u64;
+        });
+        for event in outcome.events {
+            self.shared.journal.record(&self.name, event);
+        }
+    }
+
+    fn publish(&self) {
+        let new = Publication {
+            offer: self.policy.offer(),
+            stale_since: self.policy.stale_since(),
+            last_success: self.policy.last_success(),
+            next_query: Some(self.next),
+            ttl: self.latest.as_ref().and_then(|latest| latest.ttl),
+            server: self.latest.as_ref().and_then(|latest| latest.server),
+            held: self.policy.hold(),
+            detail: self.detail(),
+        };
+        self.shared.stats.update(&self.name, |n| {
+            n.stale = new.stale_since.is_some();
+            n.endpoints = match &new.offer {
+                super::Offer::Endpoints(endpoints) => endpoints.len(),
+                _ => 0,
+            };
+        });
+        self.publisher.send_if_modified(|old| {
+            // A later time alone is no news.
+            let news = old.offer != new.offer
+                || old.stale_since != new.stale_since
+                || old.last_success.is_some() != new.last_success.is_some()
+                || old.held != new.held
+                || old.detail != new.detail;
+            *old = new;
+            news
+        });
+    }
+
+    fn detail(&self) -> Option<Arc<str>> {
+        let troubles = self.troubles.iter();
+        let troubles = troubles.map(|(target, reason)| format!("target {target}: {reason}"));
+        let rejected = self.rejected.iter();
+        let rejected = rejected.map(|r| format!("record `{}` rejected: {}", r.record, r.reason));
+        let held = self.policy.hold().map(|hold| hold.to_string());
+        let all = self.error.iter().cloned().chain(held);
+        let mut all: Vec<_> = all.chain(troubles).chain(rejected).collect();
+        if all.len() > MAX_SPELT_OUT {
+            let more = all.len() - MAX_SPELT_OUT;
+            all.truncate(MAX_SPELT_OUT);
+            all.push(format!("and {more} more"));
+        }
+        (!all.is_empty()).then(|| all.join("; ").into())
+    }
+
+    /// When to ask again after the latest answer.
+    fn after_answer(&self, now: Instant) -> Instant {
+        if let Some(interval) = self.lookup.interval {
+            return self.asked_at + interval;
+        }
+        let bounded = |ttl: Duration| {
+            let least = self.lookup.min_ttl;
+            ttl.clamp(least, self.lookup.max_ttl.max(least))
+        };
+        let (at, ttl) = self
+            .latest
+            .as_ref()
+            .map_or((now, None), |latest| (latest.at, latest.ttl));
+        let mut wait = bounded(ttl.unwrap_or_default());
+        if let Some(expiry) = self.targets.next_expiry() {
+            wait = wait.min(bounded(expiry.saturating_duration_since(at)));
+        }
+        if !self.troubles.is_empty() {
+            wait = wait.min(now.saturating_duration_since(at) + self.backoff());
+        }
+        match self.policy.confirmed_from() {
+            // Before that moment an answer would confirm nothing.
+            Some(from) => from.max(at + wait.mul_f64(1.0 + 0.1 * fastrand::f64())),
+            None => at + wait.mul_f64(0.9 + 0.2 * fastrand::f64()),
+        }
+    }
+
+    /// Doubles with each failure in a row, from a second (or the interval, if that is shorter)
+    /// to half a minute, ± 10 %.
+    fn backoff(&self) -> Duration {
+        let first = self.lookup.interval.unwrap_or(BACKOFF.0).min(BACKOFF.0);
+        let doublings = self.failures.saturating_sub(1).min(16);
+        let wait = first.saturating_mul(1 << doublings).min(BACKOFF.1);
+        wait.mul_f64(0.9 + 0.2 * fastrand::f64())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.shared.ended(&self.discover, &self.name);
+    }
+}
+
+fn host(record: &SrvRecord) -> Option<&Arc<str>> {
+    match &record.target {
+        Target::Host(target) if record.port != 0 => Some(target),
+        _ => None,
+    }
+}
+
+fn listed(assembled: &Assembled) -> Answer {
+    Answer::Endpoints {
+        set: assembled.endpoints.clone(),
+        waiting: !assembled.waiting.is_empty(),
+    }
+}
+
+/// AAAA glue alone is not enough for `auto`: the A records may not have fitted.
+fn glue_is_enough(glue: &super::resolver::Glue, family: Family) -> bool {
+    match family {
+        Family::Auto | Family::V4 => !glue.v4.is_empty(),
+        Family::V6 => !glue.v6.is_empty(),
+        Family::Both => !glue.v4.is_empty() && !glue.v6.is_empty(),
+    }
+}
+
+fn glue_addresses(glue: &super::resolver::Glue, server: SocketAddr, family: Family) -> Addresses {
+    let one = |addresses: &Vec<_>, wanted: bool| match wanted && !addresses.is_empty() {
+        true => OneFamily::Found {
+            addresses: addresses.clone(),
+            ttl: glue.ttl,
+            server,
+            glue: true,
+        },
+        false => OneFamily::NotAsked,
+    };
+    Addresses {
+        v4: one(&glue.v4, family != Family::V6),
+        v6: one(&glue.v6, matches!(family, Family::V6 | Family::Both)),
+    }
+}

@@ -1,0 +1,279 @@
+//! One task per unique name and way of asking, however many services use it.
+//!
+//! [`Watches::subscribe`] is called by the control thread, which then follows the
+//! [`Publication`]s; `task.rs` is what runs behind it. A task ends when its last
+//! [`Subscription`] is dropped. Nothing here is ever on the request path.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
+
+use super::admission::Admission;
+use super::journal::{Hold, Journal};
+use super::stats::{DnsStats, Stats};
+use super::task::Task;
+use super::{Discovered, Endpoint, Offer};
+use crate::config::{Discover, StaticEndpoint};
+
+/// Questions under way at once in the whole process. A server that drops packets then costs
+/// 64 sockets, not one per target.
+const MAX_UNDER_WAY: usize = 64;
+
+/// Wishes that wait for a task. More are lost, which is harmless: they all ask for the same.
+const MAX_WISHES: usize = 64;
+
+/// All watched names of this process. Cheap to clone; all clones share the tasks.
+#[derive(Debug, Clone)]
+pub struct Watches {
+    shared: Arc<Shared>,
+    admission: Arc<watch::Sender<Arc<Admission>>>,
+}
+
+/// What the tasks share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) journal: Journal,
+    pub(super) stats: Arc<Stats>,
+    pub(super) limit: Arc<Semaphore>,
+    /// Tasks by what they watch. Held to look one up or to put one in, never across an await.
+    tasks: Mutex<HashMap<Discover, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Weak, so that the table does not keep the task alive.
+    wishes: mpsc::WeakSender<Wish>,
+    offers: watch::Receiver<Publication>,
+}
+
+/// What a subscriber wants from the task.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wish {
+    ConnectFailed(SocketAddr),
+    Refresh,
+}
+
+/// What is known of a name at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Publication {
+    /// Who is there.
+    pub offer: Offer,
+    /// Since when no server answers; the offer is then the last good one. `None`: it is fresh.
+    pub stale_since: Option<Instant>,
+    /// When a server last answered, be it "nobody".
+    pub last_success: Option<Instant>,
+    /// When it is asked again, unless something asks for it earlier.
+    pub next_query: Option<Instant>,
+    /// TTL of the last answer, as sent.
+    pub ttl: Option<Duration>,
+    /// Who gave it.
+    pub server: Option<SocketAddr>,
+    /// Why the offer still has endpoints that the last answer does not list.
+    pub held: Option<Hold>,
+    /// What is wrong, in words; `None`: nothing.
+    pub detail: Option<Arc<str>>,
+}
+
+/// A service's share in a watched name.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The offer and its later versions. Never closes while the subscription lives.
+    pub offers: watch::Receiver<Publication>,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Never sends; kept so that `offers` does not close.
+    Constant {
+        _keep: watch::Sender<Publication>,
+    },
+    Task(mpsc::Sender<Wish>),
+}
+
+impl Watches {
+    /// No names yet. `own_addresses` are refused as endpoints always, and what is in `allowed`
+    /// is let in although it is refused by default (see [`Admission`]).
+    pub fn new(own_addresses: Vec<SocketAddr>, allowed: Vec<IpNet>) -> Watches {
+        let admission = Arc::new(Admission::new(own_addresses, allowed));
+        Watches {
+            shared: Arc::new(Shared {
+                journal: Journal::default(),
+                stats: Arc::default(),
+                limit: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
+                tasks: Mutex::default(),
+            }),
+            admission: Arc::new(watch::Sender::new(admission)),
+        }
+    }
+
+    /// Other listeners, other allowed networks (a reload). Running tasks look at their last
+    /// answer again with the new rules.
+    pub fn set_admission(&self, own_addresses: Vec<SocketAddr>, allowed: Vec<IpNet>) {
+        let new = Arc::new(Admission::new(own_addresses, allowed));
+        self.admission.send_if_modified(|current| {
+            let differs = **current != *new;
+            *current = new;
+            differs
+        });
+    }
+
+    /// Follows what `discover` names. A name that is watched in the same way already has its
+    /// publication at hand; a new one starts as [`Offer::Pending`] (static endpoints, and an
+    /// address written in place of a name, are there at once and never change).
+    ///
+    /// Must be called within a tokio runtime; the task runs there. On a reload, subscribe to the
+    /// new services before the old subscriptions are dropped, and names that stay keep their task.
+    pub fn subscribe(&self, discover: &Discover) -> Subscription {
+        let (name, lookup) = match discover {
+            Discover::Static(endpoints) => return Subscription::constant(of_static(endpoints)),
+            Discover::Address { name, port, lookup } => match name.parse::<IpAddr>() {
+                Ok(address) => {
+                    let written = StaticEndpoint {
+                        address: SocketAddr::new(address, port.get()),
+                        priority: 0,
+                        weight: 1,
+                    };
+                    return Subscription::constant(of_static(&[written]));
+                }
+                Err(_) => (name, lookup),
+            },
+            Discover::Srv { name, lookup } => (name, lookup),
+        };
+        let mut tasks = self.shared.lock();
+        if let Some(entry) = tasks.get(discover)
+            && let Some(wishes) = entry.wishes.upgrade()
+        {
+            return Subscription {
+                offers: entry.offers.clone(),
+                source: Source::Task(wishes),
+            };
+        }
+        let (wishes, wished) = mpsc::channel(MAX_WISHES);
+        let (publisher, offers) = watch::channel(Publication::default());
+        let task = Task::new(
+            discover.clone(),
+            (Arc::clone(name), lookup.clone()),
+            publisher,
+            wished,
+            Arc::clone(&self.shared),
+            self.admission.subscribe(),
+        );
+        let entry = Entry {
+            wishes: wishes.downgrade(),
+            offers: offers.clone(),
+        };
+        tasks.insert(discover.clone(), entry);
+        drop(tasks);
+        tokio::spawn(task.run());
+        Subscription {
+            offers,
+            source: Source::Task(wishes),
+        }
+    }
+
+    /// What happened, and why.
+    pub fn journal(&self) -> &Journal {
+        &self.shared.journal
+    }
+
+    /// The counters, for a reader on another thread.
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.shared.stats)
+    }
+
+    /// A copy of the counters.
+    pub fn snapshot(&self) -> DnsStats {
+        self.shared.stats.snapshot()
+    }
+}
+
+impl Shared {
+    /// Takes a task that ends out of the table, unless another one took its place already, and
+    /// forgets its counters if nobody else watches that name.
+    pub(super) fn ended(&self, discover: &Discover, name: &Arc<str>) {
+        let mut tasks = self.lock();
+        if tasks
+            .get(discover)
+            .is_some_and(|entry| entry.wishes.strong_count() == 0)
+        {
+            tasks.remove(discover);
+        }
+        let watched = |key: &Discover| match key {
+            Discover::Srv { name: other, .. } | Discover::Address { name: other, .. } => {
+                other == name
+            }
+            Discover::Static(_) => false,
+        };
+        if !tasks.keys().any(watched) {
+            self.stats.forget(name);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Discover, Entry>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subscription {
+    /// Says that a connect to `backend` failed: the name is asked again soon (at most once a
+    /// second for this reason), and if only a guard keeps that backend in the offer, it leaves.
+    /// Never blocks, and may be called as often as one likes.
+    pub fn connect_failed(&self, backend: SocketAddr) {
+        self.wish(Wish::ConnectFailed(backend));
+    }
+
+    /// Asks again at the next moment at which that is allowed (at most once a second).
+    pub fn refresh(&self) {
+        self.wish(Wish::Refresh);
+    }
+
+    fn wish(&self, wish: Wish) {
+        if let Source::Task(wishes) = &self.source {
+            // A full queue holds plenty of the same wish already.
+            let _ = wishes.try_send(wish);
+        }
+    }
+
+    fn constant(offer: Offer) -> Subscription {
+        let (keep, offers) = watch::channel(Publication {
+            offer,
+            ..Publication::default()
+        });
+        Subscription {
+            offers,
+            source: Source::Constant { _keep: keep },
+        }
+    }
+}
+
+/// Endpoints as the configuration writes them; the address stands for the target. One that is
+/// written twice counts once, as it stands first.
+fn of_static(endpoints: &[StaticEndpoint]) -> Offer {
+    let mut discovered: Vec<Discovered> = Vec::with_capacity(endpoints.len());
+    for written in endpoints {
+        let endpoint = Endpoint {
+            target: written.address.ip().to_string().into(),
+            address: written.address.ip(),
+            port: written.address.port(),
+        };
+        if discovered.iter().any(|known| known.endpoint == endpoint) {
+            continue;
+        }
+        discovered.push(Discovered {
+            endpoint,
+            priority: written.priority,
+            weight: written.weight,
+            split: 1,
+        });
+    }
+    if discovered.is_empty() {
+        return Offer::Absent;
+    }
+    Offer::Endpoints(discovered.into())
+}
