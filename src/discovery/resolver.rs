@@ -468,7 +468,7 @@ impl Target {
         let host = name.iter().all(|label| label.iter().all(byte))
             && !name
                 .iter()
-                .last()
+                .next_back()
                 .is_some_and(|l| l.iter().all(u8::is_ascii_digit));
         if host {
             Target::Host(text(name))
