@@ -1,6 +1,21 @@
 //! The configuration as the rest of the program sees it: no invalid value has a representation.
 //!
-//! `raw.rs` mirrors the file, `diagnostics.rs` says what is wrong with it and where.
+//! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
+//! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
+//! `build.rs` and `routes.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and
+//! where; reading goes on after an error, so that one run shows all of them.
+
+pub mod diagnostics;
+pub mod source;
+pub mod tree;
+
+mod build;
+mod load;
+mod names;
+mod overlay;
+mod raw;
+mod read;
+mod routes;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
@@ -9,6 +24,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use diagnostics::Diagnostic;
+pub use load::{Loaded, Loader, from_toml_str, keys, load};
+pub use tree::Format;
 
 /// Everything that `evenkeel run` needs to know.
 #[derive(Debug, Clone)]

@@ -1,0 +1,654 @@
+//! From the raw file to the [`Config`] that the rest of the program sees: defaults are filled in
+//! here, names become indexes, and what contradicts itself is refused.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::diagnostics::{Problem, Problems};
+use super::load::Files;
+use super::raw;
+use super::read::{At, Positive, Within};
+use super::source::{Sources, Span};
+use super::{
+    AccessFormat, CertificateFiles, Config, Discover, Downstream, Drain, Family, Listener, Log,
+    LogFormat, Lookup, Protocol, Redirect, Service, StaticEndpoint, Strategy, TlsFrontEnd,
+    TlsVersion, Upstream, names, routes,
+};
+
+/// Connections are a third of the descriptors: one for the client, one for the backend, and one
+/// to spare for everything else.
+const DESCRIPTORS_PER_CONNECTION: u64 = 3;
+
+/// Most connections without being told so.
+const MOST_CONNECTIONS: u64 = 65_536;
+
+/// Builds the configuration. What comes back next to recorded errors is not to be used.
+pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Problems) -> Config {
+    let dns = file.dns.unwrap_or_default();
+    let defaults = file.defaults.unwrap_or_default();
+    let raw_listeners = file.listeners.unwrap_or_default();
+    let raw_services = file.services.unwrap_or_default();
+
+    let listeners: Vec<Listener> = raw_listeners
+        .iter()
+        .map(|l| listener(l, files, sources, problems))
+        .collect();
+    let probe = match file.probe.unwrap_or_default().address {
+        Some(address) => address.value.0.map(|a| (a, Some(address.span))),
+        None => Some((SocketAddr::from(([127, 0, 0, 1], 9902)), None)),
+    };
+    refuse_shared_addresses(&raw_listeners, probe, problems);
+    name_listeners(&raw_listeners, problems);
+
+    // Once for the table itself, so that a mistake there is reported once.
+    lookup(&dns, &raw::Dns::default(), problems);
+    let services: Vec<Service> = raw_services
+        .iter()
+        .map(|s| service(s, &dns, &defaults, problems))
+        .collect();
+    refuse_own_addresses(&raw_services, &listeners, problems);
+    let known = routes::Known::new(&raw_listeners, &listeners, &raw_services, problems);
+    let routes = routes::build(&file.routes.unwrap_or_default(), &known, problems);
+
+    if raw_listeners.is_empty() && file.present.iter().all(|(key, _)| *key != "listener") {
+        problems.push(
+            Problem::error(file.span.part(0..0), "there is no listener")
+                .help("add [[listener]] with address = \":8080\" and protocol = \"http\""),
+        );
+    }
+
+    Config {
+        workers: file
+            .workers
+            .and_then(|n| NonZeroUsize::new(n.value.0 as usize))
+            .or_else(|| std::thread::available_parallelism().ok())
+            .unwrap_or(NonZeroUsize::MIN),
+        listeners,
+        services,
+        routes,
+        trusted_proxies: values(file.trusted_proxies),
+        allowed_endpoints: values(dns.allow),
+        downstream: downstream(
+            &defaults,
+            file.limits.unwrap_or_default(),
+            file.http.unwrap_or_default(),
+            problems,
+        ),
+        probe: probe.map(|(address, _)| address),
+        log: log(file.log.unwrap_or_default(), problems),
+        drain: drain(file.drain.unwrap_or_default()),
+    }
+}
+
+fn values<T>(list: Option<Vec<At<T>>>) -> Vec<T> {
+    list.into_iter().flatten().map(|at| at.value).collect()
+}
+
+fn positive(at: &Option<At<Positive>>) -> Option<Duration> {
+    at.as_ref().map(|at| at.value.0)
+}
+
+fn number<const LEAST: u64, const MOST: u64>(at: &Option<At<Within<LEAST, MOST>>>) -> Option<u64> {
+    at.as_ref().map(|at| at.value.0)
+}
+
+/// Reports a key that must be there, unless it is there and was refused already.
+pub(super) fn missing(
+    table: &[(&'static str, Span)],
+    key: &str,
+    span: Span,
+    help: &str,
+    problems: &mut Problems,
+) {
+    if table.iter().all(|(k, _)| *k != key) {
+        problems.push(Problem::error(span, format!("`{key}` is missing")).help(help));
+    }
+}
+
+fn listener(
+    raw: &raw::Listener,
+    files: Files,
+    sources: &Sources,
+    problems: &mut Problems,
+) -> Listener {
+    let address = raw.address.as_ref().map(|at| at.value.0);
+    if address.is_none() {
+        let help = "for example address = \":8443\"";
+        missing(&raw.present, "address", raw.span, help, problems);
+    }
+    let address = address.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let https = match raw.protocol.as_ref().map(|at| at.value) {
+        Some(protocol) => protocol == raw::ListenerProtocol::Https,
+        None => {
+            let help = "protocol = \"https\" with certificates, or protocol = \"http\"";
+            missing(&raw.present, "protocol", raw.span, help, problems);
+            raw.certificates.is_some()
+        }
+    };
+    let protocol = if https {
+        Protocol::Https(tls(raw, files, sources, problems))
+    } else {
+        for key in ["certificates", "min_tls"] {
+            if let Some(span) = raw.key(key) {
+                problems.push(
+                    Problem::error(span, format!("`{key}` has no effect on plain http"))
+                        .help("write protocol = \"https\""),
+                );
+            }
+        }
+        Protocol::Http
+    };
+    let redirect = raw.redirect.as_ref().map(|redirect| {
+        if https {
+            problems.error(
+                redirect.0.span,
+                "a listener that speaks https cannot redirect to https",
+            );
+        }
+        self::redirect(&redirect.0, problems)
+    });
+    Listener {
+        name: match &raw.name {
+            Some(name) => Arc::from(name.value.as_str()),
+            None => Arc::from(address.to_string()),
+        },
+        address,
+        protocol,
+        redirect,
+    }
+}
+
+fn tls(
+    raw: &raw::Listener,
+    files: Files,
+    sources: &Sources,
+    problems: &mut Problems,
+) -> TlsFrontEnd {
+    let given = raw.certificates.as_deref().unwrap_or_default();
+    if given.is_empty() && (raw.certificates.is_some() || raw.key("certificates").is_none()) {
+        problems.push(
+            Problem::error(
+                raw.key("certificates").unwrap_or(raw.span),
+                "https needs a certificate",
+            )
+            .help(
+                "certificates = [{ cert = \"certs/dev.pem\", key = \"certs/dev.key\" }]; \
+                     `evenkeel cert dev` makes one to try with",
+            ),
+        );
+    }
+    let certificates = given
+        .iter()
+        .filter_map(|entry| {
+            if entry.cert.is_none() {
+                missing(
+                    &entry.present,
+                    "cert",
+                    entry.span,
+                    "a PEM file, leaf first",
+                    problems,
+                );
+            }
+            if entry.key.is_none() {
+                missing(&entry.present, "key", entry.span, "a PEM file", problems);
+            }
+            let mut path_of = |at: &At<String>| {
+                let path = sources.resolve(at.span, &at.value);
+                if files == Files::Opened
+                    && let Err(error) = std::fs::File::open(&path)
+                {
+                    let title = format!("cannot read {}: {error}", path.display());
+                    problems.error(at.span, title);
+                }
+                path
+            };
+            let cert = entry.cert.as_ref().map(&mut path_of);
+            let key = entry.key.as_ref().map(path_of);
+            Some(CertificateFiles {
+                cert: cert?,
+                key: key?,
+            })
+        })
+        .collect();
+    TlsFrontEnd {
+        certificates,
+        min_version: raw
+            .min_tls
+            .as_ref()
+            .map_or(TlsVersion::Tls12, |at| at.value),
+    }
+}
+
+fn redirect(raw: &raw::RedirectTable, problems: &mut Problems) -> Redirect {
+    let status = number(&raw.status).unwrap_or(308);
+    if let (Some(at), false) = (&raw.status, [301, 302, 307, 308].contains(&status)) {
+        problems.error(
+            at.span,
+            format!("{status} is not one of 301, 302, 307 and 308"),
+        );
+    }
+    Redirect {
+        status: u16::try_from(status).unwrap_or(308),
+        port: number(&raw.port)
+            .and_then(|p| u16::try_from(p).ok())
+            .unwrap_or(443),
+    }
+}
+
+/// Two sockets cannot share an address; a wildcard address covers the others of its port.
+fn refuse_shared_addresses(
+    listeners: &[raw::Listener],
+    probe: Option<(SocketAddr, Option<Span>)>,
+    problems: &mut Problems,
+) {
+    let mut taken: Vec<(SocketAddr, Span)> = Vec::new();
+    let own = listeners
+        .iter()
+        .filter_map(|l| l.address.as_ref())
+        .map(|at| (at.value.0, Some(at.span)));
+    for (address, span) in own.chain(probe) {
+        let earlier = taken
+            .iter()
+            .find(|(other, _)| overlap(*other, address))
+            .copied();
+        match (earlier, span) {
+            (Some((_, first)), Some(span)) => problems.push(
+                Problem::error(span, format!("{address} is listened on twice"))
+                    .and(first, "here first"),
+            ),
+            (Some((_, first)), None) => problems.push(
+                Problem::error(first, format!("{address} is the probe listener's")).help(
+                    "give the probe listener another address: [probe] address = \"…\", or \"off\"",
+                ),
+            ),
+            (None, Some(span)) => taken.push((address, span)),
+            (None, None) => {}
+        }
+    }
+}
+
+/// True if the kernel would refuse to listen on both. Port 0 is a new port each time; `[::]` takes
+/// both families.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers = |wide: SocketAddr, other: SocketAddr| {
+        wide.ip().is_unspecified() && (wide.is_ipv6() || other.is_ipv4())
+    };
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
+}
+
+fn name_listeners(listeners: &[raw::Listener], problems: &mut Problems) {
+    unique(
+        listeners.iter().filter_map(|l| l.name.as_ref()),
+        "listener",
+        problems,
+    );
+}
+
+/// Reports the second and each further use of a name.
+pub(super) fn unique<'a>(
+    given: impl Iterator<Item = &'a At<String>>,
+    what: &str,
+    problems: &mut Problems,
+) {
+    let mut first: std::collections::HashMap<&str, Span> = std::collections::HashMap::new();
+    for name in given {
+        match first.get(name.value.as_str()) {
+            Some(earlier) => problems.push(
+                Problem::error(
+                    name.span,
+                    format!("two {what}s are called `{}`", name.value),
+                )
+                .and(*earlier, "the first one"),
+            ),
+            None => {
+                first.insert(&name.value, name.span);
+            }
+        }
+    }
+}
+
+fn service(
+    raw: &raw::Service,
+    dns: &raw::Dns,
+    defaults: &raw::Defaults,
+    problems: &mut Problems,
+) -> Service {
+    if raw.name.is_none() {
+        missing(
+            &raw.present,
+            "name",
+            raw.span,
+            "routes lead to it by this name",
+            problems,
+        );
+    }
+    let own_dns = raw.dns.clone().unwrap_or_default();
+    if let Some(span) = own_dns.key("allow") {
+        problems.push(
+            Problem::error(span, "`allow` does not belong here")
+                .help("which addresses DNS may give is decided once, in [dns]"),
+        );
+    }
+    let lookup = lookup(&own_dns, dns, problems);
+    let discover = match &raw.discover {
+        Some(discover) => self::discover(discover, lookup, problems),
+        None => {
+            let help = "discover = { srv = \"_http._tcp.web.example\" }, \
+                        { a = \"web\", port = 8080 } or { static = [\"10.0.0.7:8080\"] }";
+            missing(&raw.present, "discover", raw.span, help, problems);
+            None
+        }
+    };
+    Service {
+        name: Arc::from(raw.name.as_ref().map_or("", |at| at.value.as_str())),
+        discover: discover.unwrap_or(Discover::Static(Vec::new())),
+        strategy: raw
+            .strategy
+            .as_ref()
+            .or(defaults.strategy.as_ref())
+            .map_or(Strategy::default(), |at| at.value),
+        upstream: upstream(raw, defaults),
+        upgrade: upgrade(raw.upgrade.as_ref().or(defaults.upgrade.as_ref()), problems),
+        max_body: raw
+            .max_body
+            .as_ref()
+            .or(defaults.max_body.as_ref())
+            .map(|at| at.value.0),
+    }
+}
+
+fn discover(raw: &raw::Discover, lookup: Lookup, problems: &mut Problems) -> Option<Discover> {
+    let ways: Vec<(&str, Span)> = ["srv", "a", "static"]
+        .into_iter()
+        .filter_map(|way| raw.key(way).map(|span| (way, span)))
+        .collect();
+    match ways.as_slice() {
+        [] => {
+            problems.push(
+                Problem::error(raw.span, "nothing says where the backends are")
+                    .help("give one of `srv`, `a` with `port`, and `static`"),
+            );
+            return None;
+        }
+        [_] => {}
+        [(first, first_span), (second, second_span), ..] => {
+            problems.push(
+                Problem::error(
+                    *second_span,
+                    format!("`{second}` and `{first}` exclude each other"),
+                )
+                .and(*first_span, ""),
+            );
+            return None;
+        }
+    }
+    if let (Some(port), None) = (raw.key("port"), raw.key("a")) {
+        problems.push(
+            Problem::error(port, "`port` goes with `a` only")
+                .help("SRV records and static addresses bring their own ports"),
+        );
+    }
+    if let Some(srv) = &raw.srv {
+        let name = dns_name(srv, "srv://", problems)?;
+        return Some(Discover::Srv { name, lookup });
+    }
+    if let Some(a) = &raw.a {
+        let name = dns_name(a, "a://", problems);
+        if raw.port.is_none() {
+            let help = "address records have none: { a = \"web\", port = 8080 }";
+            missing(&raw.present, "port", raw.span, help, problems);
+        }
+        let port = number(&raw.port).and_then(|p| u16::try_from(p).ok());
+        return Some(Discover::Address {
+            name: name?,
+            port: port.and_then(NonZeroU16::new)?,
+            lookup,
+        });
+    }
+    raw.fixed
+        .as_ref()
+        .and_then(|list| static_endpoints(list, raw.key("static")?, problems))
+}
+
+fn dns_name(at: &At<String>, scheme: &str, problems: &mut Problems) -> Option<Arc<str>> {
+    let name = at.value.as_str();
+    let problem = if let Some(bare) = name.strip_prefix(scheme) {
+        Problem::error(at.span, "a name is written without a scheme")
+            .help(format!("write \"{bare}\""))
+    } else if name.parse::<std::net::IpAddr>().is_ok() || name.parse::<SocketAddr>().is_ok() {
+        Problem::error(at.span, format!("`{name}` is an address, not a name"))
+            .help("addresses are listed with { static = [\"10.0.0.7:8080\"] }")
+    } else {
+        match names::check(name.as_bytes()) {
+            Ok(()) => return Some(Arc::from(name)),
+            Err(why) => Problem::error(at.span, why),
+        }
+    };
+    problems.push(problem);
+    None
+}
+
+fn static_endpoints(
+    list: &[raw::StaticEndpoint],
+    span: Span,
+    problems: &mut Problems,
+) -> Option<Discover> {
+    if list.is_empty() {
+        problems.error(span, "a static service needs at least one address");
+    }
+    let mut seen: std::collections::HashMap<SocketAddr, Span> = std::collections::HashMap::new();
+    let mut endpoints = Vec::with_capacity(list.len());
+    for raw::StaticEndpoint(entry) in list {
+        let Some(address) = &entry.address else {
+            let help = "an address and port such as \"10.0.0.7:8080\"";
+            missing(&entry.present, "address", entry.span, help, problems);
+            continue;
+        };
+        if let Some(first) = seen.insert(address.value.0, address.span) {
+            problems.push(
+                Problem::error(address.span, format!("{} is listed twice", address.value.0))
+                    .and(first, "here first"),
+            );
+        }
+        let number = |at, default| {
+            number(&at)
+                .and_then(|n| u16::try_from(n).ok())
+                .unwrap_or(default)
+        };
+        endpoints.push(StaticEndpoint {
+            address: address.value.0,
+            priority: number(entry.priority.clone(), 0),
+            weight: number(entry.weight.clone(), 1),
+        });
+    }
+    Some(Discover::Static(endpoints))
+}
+
+/// A backend that is one of our own listeners would send each request round for ever.
+fn refuse_own_addresses(
+    services: &[raw::Service],
+    listeners: &[Listener],
+    problems: &mut Problems,
+) {
+    let written = services
+        .iter()
+        .filter_map(|s| s.discover.as_ref()?.fixed.as_ref())
+        .flatten()
+        .filter_map(|raw::StaticEndpoint(entry)| entry.address.as_ref());
+    for address in written {
+        if listeners.iter().any(|l| l.address == address.value.0) {
+            problems.error(
+                address.span,
+                format!("{} is a listener of this configuration", address.value.0),
+            );
+        }
+    }
+}
+
+/// Nothing is asked for more often than this, so that a wrong unit does not flood a name server.
+const SHORTEST_REFRESH: Duration = Duration::from_millis(10);
+
+fn lookup(own: &raw::Dns, shared: &raw::Dns, problems: &mut Problems) -> Lookup {
+    /// The service's own, or that of `[dns]`, or the default.
+    macro_rules! pick {
+        ($field:ident, $convert:expr, $default:expr) => {
+            own.$field
+                .as_ref()
+                .or(shared.$field.as_ref())
+                .map_or($default, $convert)
+        };
+    }
+    for at in [&own.interval, &own.min_ttl, &own.max_ttl]
+        .into_iter()
+        .flatten()
+    {
+        if at.value.0 < SHORTEST_REFRESH {
+            problems.error(at.span, "a name is asked for at most every 10ms");
+        }
+    }
+    let min_ttl = pick!(min_ttl, |at| at.value.0, Duration::from_secs(1));
+    let max_ttl = pick!(max_ttl, |at| at.value.0, Duration::from_secs(30));
+    if min_ttl > max_ttl
+        && let Some(at) = own.min_ttl.as_ref().or(own.max_ttl.as_ref())
+    {
+        problems.error(
+            at.span,
+            format!("`min_ttl` ({min_ttl:?}) is longer than `max_ttl` ({max_ttl:?})"),
+        );
+    }
+    Lookup {
+        servers: own
+            .servers
+            .as_ref()
+            .or(shared.servers.as_ref())
+            .map(|list| list.iter().map(|at| at.value.0).collect())
+            .unwrap_or_default(),
+        timeout: pick!(timeout, |at| at.value.0, Duration::from_secs(1)),
+        retries: pick!(retries, |at| at.value.0 as u8, 1),
+        interval: own
+            .interval
+            .as_ref()
+            .or(shared.interval.as_ref())
+            .map(|at| at.value.0),
+        min_ttl,
+        max_ttl,
+        absent_after: pick!(absent_after, |at| at.value.0 as u8, 3),
+        shrink_guard: pick!(shrink_guard, |at| at.value.0 as u8, 2),
+        max_endpoints: pick!(max_endpoints, |at| at.value.0 as usize, 4096),
+        family: pick!(family, |at| at.value, Family::Auto),
+    }
+}
+
+fn upstream(own: &raw::Service, defaults: &raw::Defaults) -> Upstream {
+    /// The service's own, or that of `[defaults]`, or the default.
+    macro_rules! pick {
+        ($field:ident, $convert:expr, $default:expr) => {
+            own.$field
+                .as_ref()
+                .or(defaults.$field.as_ref())
+                .map_or($default, $convert)
+        };
+    }
+    let seconds = Duration::from_secs;
+    Upstream {
+        connect_timeout: pick!(connect_timeout, |at| at.value.0, seconds(1)),
+        response_timeout: pick!(response_timeout, |at| at.value.0, seconds(60)),
+        body_timeout: pick!(body_timeout, |at| at.value.0, seconds(30)),
+        stream_idle: pick!(stream_idle, |at| at.value.0, seconds(5 * 60)),
+        stall_timeout: pick!(stall_timeout, |at| at.value.0, seconds(30)),
+        min_rate: pick!(min_rate, |at| at.value.0, 240),
+        tunnel_idle: pick!(tunnel_idle, |at| at.value.0, seconds(60 * 60)),
+        keep_alive: pick!(backend_keep_alive, |at| at.value, seconds(4)),
+        max_idle: pick!(max_idle, |at| at.value.0 as usize, 64),
+        retries: pick!(retries, |at| at.value.0 as u8, 1),
+        retry_budget_percent: pick!(retry_budget_percent, |at| at.value.0 as u8, 20),
+        retry_budget_per_second: pick!(retry_budget_per_second, |at| at.value.0 as u32, 10),
+    }
+}
+
+fn upgrade(given: Option<&Vec<At<String>>>, problems: &mut Problems) -> Vec<Box<str>> {
+    let Some(given) = given else {
+        return vec!["websocket".into()];
+    };
+    given
+        .iter()
+        .map(|at| {
+            let token = at.value.to_ascii_lowercase();
+            if token == "h2c" || token == "h2" {
+                problems.error(
+                    at.span,
+                    format!("`{token}` is never passed on as an upgrade"),
+                );
+            } else if !token.bytes().all(|b| routes::is_token_byte(b) || b == b'/') {
+                problems.error(at.span, format!("`{token}` is not the name of a protocol"));
+            }
+            token.into_boxed_str()
+        })
+        .collect()
+}
+
+fn downstream(
+    defaults: &raw::Defaults,
+    limits: raw::Limits,
+    http: raw::Http,
+    problems: &mut Problems,
+) -> Downstream {
+    let header_bytes = limits.header_bytes.map_or(32 << 10, |at| {
+        if !(1 << 10..=1 << 20).contains(&at.value.0) {
+            problems.error(at.span, "a request head is allowed between 1KiB and 1MiB");
+        }
+        at.value.0 as usize
+    });
+    let flag = |at: Option<At<bool>>| at.is_some_and(|at| at.value);
+    Downstream {
+        header_timeout: positive(&defaults.header_timeout).unwrap_or(Duration::from_secs(10)),
+        header_bytes,
+        header_fields: number(&limits.header_fields).unwrap_or(100) as usize,
+        handshake_timeout: positive(&defaults.handshake_timeout).unwrap_or(Duration::from_secs(10)),
+        keep_alive: defaults
+            .keep_alive
+            .as_ref()
+            .map_or(Duration::from_secs(75), |at| at.value),
+        max_connections: number(&limits.max_connections)
+            .and_then(|n| NonZeroUsize::new(n as usize))
+            .unwrap_or_else(default_max_connections),
+        reject_encoded_slash: flag(http.reject_encoded_slash),
+        allow_underscores: flag(http.allow_underscores),
+        forwarded: flag(http.forwarded),
+    }
+}
+
+fn default_max_connections() -> NonZeroUsize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let third = limit.map_or(MOST_CONNECTIONS, |n| n / DESCRIPTORS_PER_CONNECTION);
+    NonZeroUsize::new(third.min(MOST_CONNECTIONS) as usize).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn log(raw: raw::Log, problems: &mut Problems) -> Log {
+    if let Some(level) = &raw.level
+        && let Err(error) = tracing_subscriber::EnvFilter::try_new(&level.value)
+    {
+        problems.push(
+            Problem::error(level.span, format!("`{}` is not a log level: {error}", level.value))
+                .help("error, warn, info, debug or trace, or a filter such as \"info,evenkeel::discovery=debug\""),
+        );
+    }
+    Log {
+        level: raw.level.map_or_else(|| "info".into(), |at| at.value),
+        format: raw.format.map_or(LogFormat::Auto, |at| at.value),
+        access: raw.access.map_or(AccessFormat::Json, |at| at.value),
+        access_query: raw.access_query.is_some_and(|at| at.value),
+    }
+}
+
+fn drain(raw: raw::Drain) -> Drain {
+    let seconds =
+        |at: Option<At<Duration>>, default| at.map_or(Duration::from_secs(default), |at| at.value);
+    Drain {
+        wait: seconds(raw.wait, 5),
+        requests: seconds(raw.requests, 30),
+        streams: seconds(raw.streams, 300),
+    }
+}

@@ -1,0 +1,245 @@
+//! One load: file, environment and flags in, configuration or diagnostics out.
+
+use std::io::Read as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::diagnostics::{Diagnostic, Problems};
+use super::read::{Key, Read};
+use super::source::Sources;
+use super::tree::{self, Format, Node, Value};
+use super::{Config, build, overlay, raw};
+
+/// A configuration that can be used, and what somebody should look at all the same.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings; empty if there are none.
+    pub warnings: Diagnostic,
+}
+
+/// Collects what a configuration is made of. Later ones go over earlier ones: defaults, the file
+/// or text, the environment, `--set`.
+#[derive(Debug, Clone, Default)]
+pub struct Loader {
+    base: Option<Base>,
+    variables: Vec<(String, String)>,
+    flags: Vec<String>,
+    files: Files,
+}
+
+/// Whether the files that a configuration names are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Files {
+    /// Whoever needs them opens them.
+    #[default]
+    Trusted,
+    /// A certificate or key that cannot be opened is an error.
+    Opened,
+}
+
+#[derive(Debug, Clone)]
+enum Base {
+    File(PathBuf),
+    Text { text: String, format: Format },
+    Arguments(Vec<Argument>),
+}
+
+/// One value that a flag of its own gives, such as `--from`.
+#[derive(Debug, Clone)]
+struct Argument {
+    flag: String,
+    text: String,
+    part: Range<usize>,
+    path: Vec<String>,
+}
+
+/// A larger file is not a configuration: 16 MiB holds some hundred thousand routes.
+const LARGEST: u64 = 16 << 20;
+
+/// Loads a file with the environment of this process over it. Warnings go to the log.
+pub fn load(path: &Path) -> Result<Config, Diagnostic> {
+    let loaded = Loader::file(path).process_environment().load()?;
+    if !loaded.warnings.is_empty() {
+        tracing::warn!("{}", loaded.warnings);
+    }
+    Ok(loaded.config)
+}
+
+/// Loads a TOML text alone, without the environment.
+pub fn from_toml_str(text: &str) -> Result<Config, Diagnostic> {
+    Loader::text(text, Format::Toml).load().map(|l| l.config)
+}
+
+/// Every key that a file can hold, as `service.dns.timeout`, with what it takes.
+pub fn keys() -> Vec<(String, &'static str)> {
+    fn walk(keys: &[Key], above: &str, all: &mut Vec<(String, &'static str)>) {
+        for key in keys {
+            let path = format!("{above}{}", key.name);
+            all.push((path.clone(), key.expects));
+            walk((key.keys)(), &format!("{path}."), all);
+        }
+    }
+    let mut all = Vec::new();
+    walk(raw::File::keys(), "", &mut all);
+    all
+}
+
+impl Loader {
+    /// From a file; its ending says which format it has.
+    pub fn file(path: impl Into<PathBuf>) -> Loader {
+        Loader {
+            base: Some(Base::File(path.into())),
+            ..Loader::default()
+        }
+    }
+
+    /// From a text.
+    pub fn text(text: impl Into<String>, format: Format) -> Loader {
+        let text = text.into();
+        Loader {
+            base: Some(Base::Text { text, format }),
+            ..Loader::default()
+        }
+    }
+
+    /// From flags alone; see [`Loader::argument`].
+    pub fn arguments() -> Loader {
+        Loader {
+            base: Some(Base::Arguments(Vec::new())),
+            ..Loader::default()
+        }
+    }
+
+    /// Sets the key at `path` (numbers for members of lists, in order) to `part` of what `flag`
+    /// holds. A mistake in it is shown as one in `flag`. Only after [`Loader::arguments`].
+    pub fn argument(
+        mut self,
+        flag: &str,
+        text: impl Into<String>,
+        part: Range<usize>,
+        path: &[&str],
+    ) -> Loader {
+        if let Some(Base::Arguments(list)) = &mut self.base {
+            list.push(Argument {
+                flag: flag.to_owned(),
+                text: text.into(),
+                part,
+                path: path.iter().map(|step| (*step).to_owned()).collect(),
+            });
+        }
+        self
+    }
+
+    /// Puts these variables over it; only those that start with `EVENKEEL_` count.
+    pub fn environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Loader {
+        self.variables.extend(variables);
+        self
+    }
+
+    /// Puts the variables of this process over it.
+    pub fn process_environment(self) -> Loader {
+        // A variable that is not UTF-8 cannot be one of ours with a value of ours.
+        self.environment(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }))
+    }
+
+    /// Puts `key=value` over it.
+    pub fn set(mut self, flag: impl Into<String>) -> Loader {
+        self.flags.push(flag.into());
+        self
+    }
+
+    /// Also opens the certificates and keys that it names: one that cannot be read is an error
+    /// at the place that names it.
+    pub fn open_files(mut self) -> Loader {
+        self.files = Files::Opened;
+        self
+    }
+
+    /// Reads and checks all of it.
+    pub fn load(self) -> Result<Loaded, Diagnostic> {
+        let mut sources = Sources::default();
+        let mut problems = Problems::default();
+        let root = match self.base {
+            Some(Base::File(path)) => {
+                let text = read_file(&path)?;
+                let base = path.parent().unwrap_or(Path::new(""));
+                let whole = sources.add(path.display().to_string(), text.as_str(), base);
+                tree::parse(Format::of(&path), &text, whole, &mut problems)
+            }
+            Some(Base::Text { text, format }) => {
+                let whole = sources.add("configuration", text.as_str(), Path::new(""));
+                tree::parse(format, &text, whole, &mut problems)
+            }
+            Some(Base::Arguments(arguments)) => {
+                let mut root = empty();
+                for argument in arguments {
+                    let Argument {
+                        flag,
+                        text,
+                        part,
+                        path,
+                    } = argument;
+                    let value = text.get(part.clone()).unwrap_or_default();
+                    let span = sources.add(flag, text.as_str(), Path::new("")).part(part);
+                    overlay::argument(&mut root, &path, value, span, &mut problems);
+                }
+                Some(root)
+            }
+            None => Some(empty()),
+        };
+        let Some(mut root) = root else {
+            return Err(problems.into_diagnostic(sources));
+        };
+        overlay::environment(&mut root, &self.variables, &mut sources, &mut problems);
+        for flag in &self.flags {
+            overlay::set(&mut root, flag, &mut sources, &mut problems);
+        }
+        let config = raw::File::read(&root, &mut problems)
+            .map(|file| build::build(file, self.files, &sources, &mut problems));
+        match config {
+            Some(config) if !problems.any_error() => Ok(Loaded {
+                config,
+                warnings: problems.into_diagnostic(sources),
+            }),
+            _ => Err(problems.into_diagnostic(sources)),
+        }
+    }
+}
+
+fn empty() -> Node {
+    Node {
+        span: super::source::Span::default(),
+        value: Value::Table(Vec::new()),
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, Diagnostic> {
+    let failed = |error: std::io::Error| {
+        let help = (error.kind() == std::io::ErrorKind::NotFound)
+            .then(|| "`evenkeel proxy` and `evenkeel demo` need no file".to_owned());
+        Diagnostic::without_place(format!("cannot read {}: {error}", path.display()), help)
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > LARGEST {
+        let title = format!("{} is larger than 16 MiB", path.display());
+        return Err(Diagnostic::without_place(title, None));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1;
+        let title = format!("{} is not UTF-8 in line {line}", path.display());
+        Diagnostic::without_place(title, None)
+    })
+}

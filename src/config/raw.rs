@@ -1,0 +1,364 @@
+//! The file as it is written: one struct per table, one field per key, nothing decided yet.
+//!
+//! `docs/configuration.md` says what each key means; a test compares the two. Keys and words
+//! after `later` belong to Evenkeel and not to this version: they are refused by name, because
+//! taking them and doing nothing would be worse.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::diagnostics::Problems;
+use super::read::{
+    At, Bind, BindOrOff, ByteSize, Connect, Key, NameServer, Pairs, Positive, Read, Within, choice,
+    table,
+};
+use super::tree::{Node, Value};
+use super::{AccessFormat, Family, LogFormat, Strategy, TlsVersion};
+
+table! {
+    /// The whole file.
+    pub struct File = "configuration" {
+        "workers" => workers: At<Within<1, 1024>>,
+        "trusted_proxies" => trusted_proxies: Vec<At<IpNet>>,
+        "listener" => listeners: Vec<Listener>,
+        "service" => services: Vec<Service>,
+        "route" => routes: Vec<Route>,
+        "dns" => dns: Dns,
+        "defaults" => defaults: Defaults,
+        "limits" => limits: Limits,
+        "http" => http: Http,
+        "probe" => probe: Probe,
+        "log" => log: Log,
+        "drain" => drain: Drain,
+    }
+    later ["admin", "tickets", "cookies", "tsig", "explain_from"]
+}
+
+table! {
+    /// `[[listener]]`
+    pub struct Listener = "[[listener]]" {
+        "name" => name: At<String>,
+        "address" => address: At<Bind>,
+        "protocol" => protocol: At<ListenerProtocol>,
+        "certificates" => certificates: Vec<Certificate>,
+        "min_tls" => min_tls: At<TlsVersion>,
+        "redirect" => redirect: Redirect,
+    }
+    later ["proxy_protocol", "client_certificates", "acme"]
+}
+
+/// `protocol` of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ListenerProtocol {
+    Http,
+    Https,
+}
+
+choice! {
+    ListenerProtocol = "\"http\" or \"https\"" {
+        "http" => ListenerProtocol::Http,
+        "https" => ListenerProtocol::Https,
+    }
+    later ["tcp", "tls"]
+}
+
+choice! {
+    TlsVersion = "\"1.2\" or \"1.3\"" {
+        "1.2" => TlsVersion::Tls12,
+        "1.3" => TlsVersion::Tls13,
+    }
+    later []
+}
+
+table! {
+    /// One entry of `certificates`.
+    pub struct Certificate = "certificates" {
+        "cert" => cert: At<String>,
+        "key" => key: At<String>,
+    }
+    later []
+}
+
+table! {
+    /// `redirect`, written out.
+    pub struct RedirectTable = "redirect" {
+        "to" => to: At<RedirectTarget>,
+        "port" => port: At<Within<1, 65535>>,
+        "status" => status: At<Within<300, 399>>,
+    }
+    later []
+}
+
+/// `redirect`: the word `https`, or a table.
+#[derive(Debug, Clone)]
+pub struct Redirect(pub RedirectTable);
+
+/// What a redirect leads to.
+#[derive(Debug, Clone, Copy)]
+pub struct RedirectTarget;
+
+choice! {
+    RedirectTarget = "\"https\"" { "https" => RedirectTarget, }
+    later []
+}
+
+impl Read for Redirect {
+    const EXPECTS: &'static str = "\"https\" or a table";
+
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        if matches!(node.value, Value::Table(_)) {
+            return RedirectTable::read(node, problems).map(Redirect);
+        }
+        At::<RedirectTarget>::read(node, problems).map(|to| {
+            Redirect(RedirectTable {
+                span: to.span,
+                ..RedirectTable::default()
+            })
+        })
+    }
+
+    fn keys() -> &'static [Key] {
+        RedirectTable::keys()
+    }
+}
+
+table! {
+    /// `[[service]]`
+    pub struct Service = "[[service]]" {
+        "name" => name: At<String>,
+        "discover" => discover: Discover,
+        "strategy" => strategy: At<Strategy>,
+        "upstream" => upstream: At<UpstreamProtocol>,
+        "dns" => dns: Dns,
+        "connect_timeout" => connect_timeout: At<Positive>,
+        "response_timeout" => response_timeout: At<Positive>,
+        "body_timeout" => body_timeout: At<Positive>,
+        "stream_idle" => stream_idle: At<Positive>,
+        "stall_timeout" => stall_timeout: At<Positive>,
+        "min_rate" => min_rate: At<ByteSize>,
+        "tunnel_idle" => tunnel_idle: At<Positive>,
+        "backend_keep_alive" => backend_keep_alive: At<Duration>,
+        "max_idle" => max_idle: At<Within<0, 65536>>,
+        "retries" => retries: At<Within<0, 10>>,
+        "retry_budget_percent" => retry_budget_percent: At<Within<0, 100>>,
+        "retry_budget_per_second" => retry_budget_per_second: At<Within<0, 1_000_000>>,
+        "max_body" => max_body: At<ByteSize>,
+        "upgrade" => upgrade: Vec<At<String>>,
+    }
+    later [
+        "health", "tls", "sticky", "slow_start", "spill", "max_in_flight", "try_timeout",
+        "retry_on", "ejection", "proxy_protocol",
+    ]
+    elsewhere {
+        "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
+        "keep_alive" => "it is the idle time of a client's connection: set it in [defaults]; a \
+            backend's is `backend_keep_alive`",
+        "host" => "hosts and paths belong to a [[route]] that names this service",
+        "path" => "hosts and paths belong to a [[route]] that names this service",
+        "srv" => "write it as discover = { srv = \"…\" }",
+        "static" => "write it as discover = { static = [\"…\"] }",
+    }
+}
+
+choice! {
+    Strategy = "\"weighted\", \"round_robin\" or \"cycle\"" {
+        "weighted" => Strategy::Weighted,
+        "round_robin" => Strategy::RoundRobin,
+        "cycle" => Strategy::Cycle,
+    }
+    later ["least_connections", "random", "two_choices", "hash"]
+}
+
+/// `upstream` of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamProtocol;
+
+choice! {
+    UpstreamProtocol = "\"http\"" { "http" => UpstreamProtocol, }
+    later ["https", "h2", "h2c"]
+}
+
+table! {
+    /// `discover`
+    pub struct Discover = "discover" {
+        "srv" => srv: At<String>,
+        "a" => a: At<String>,
+        "port" => port: At<Within<1, 65535>>,
+        "static" => fixed: Vec<StaticEndpoint>,
+    }
+    later []
+}
+
+table! {
+    /// One entry of `static`, written out.
+    pub struct StaticTable = "static" {
+        "address" => address: At<Connect>,
+        "priority" => priority: At<Within<0, 65535>>,
+        "weight" => weight: At<Within<0, 65535>>,
+    }
+    later []
+}
+
+/// One entry of `static`: an address, or a table.
+#[derive(Debug, Clone)]
+pub struct StaticEndpoint(pub StaticTable);
+
+impl Read for StaticEndpoint {
+    const EXPECTS: &'static str = "an address and port such as \"10.0.0.7:8080\", or a table";
+
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        if matches!(node.value, Value::Table(_)) {
+            return StaticTable::read(node, problems).map(StaticEndpoint);
+        }
+        At::<Connect>::read(node, problems).map(|address| {
+            StaticEndpoint(StaticTable {
+                span: node.span,
+                address: Some(address),
+                ..StaticTable::default()
+            })
+        })
+    }
+
+    fn keys() -> &'static [Key] {
+        StaticTable::keys()
+    }
+}
+
+table! {
+    /// `[[route]]`
+    pub struct Route = "[[route]]" {
+        "name" => name: At<String>,
+        "listener" => listeners: Vec<At<String>>,
+        "host" => host: At<String>,
+        "path" => path: At<String>,
+        "headers" => headers: Pairs<At<String>>,
+        "service" => service: At<String>,
+    }
+    later ["client_certificates"]
+    elsewhere { "redirect" => "a listener redirects: redirect = \"https\" in its [[listener]]", }
+}
+
+table! {
+    /// `[dns]`, and `dns` of a service.
+    pub struct Dns = "[dns]" {
+        "servers" => servers: Vec<At<NameServer>>,
+        "timeout" => timeout: At<Positive>,
+        "retries" => retries: At<Within<0, 10>>,
+        "interval" => interval: At<Positive>,
+        "min_ttl" => min_ttl: At<Positive>,
+        "max_ttl" => max_ttl: At<Positive>,
+        "absent_after" => absent_after: At<Within<1, 100>>,
+        "shrink_guard" => shrink_guard: At<Within<1, 100>>,
+        "max_endpoints" => max_endpoints: At<Within<1, 65536>>,
+        "family" => family: At<Family>,
+        "allow" => allow: Vec<At<IpNet>>,
+    }
+    later ["tsig"]
+}
+
+choice! {
+    Family = "\"auto\", \"v4\", \"v6\" or \"both\"" {
+        "auto" => Family::Auto,
+        "v4" => Family::V4,
+        "v6" => Family::V6,
+        "both" => Family::Both,
+    }
+    later []
+}
+
+table! {
+    /// `[defaults]`
+    pub struct Defaults = "[defaults]" {
+        "header_timeout" => header_timeout: At<Positive>,
+        "handshake_timeout" => handshake_timeout: At<Positive>,
+        "keep_alive" => keep_alive: At<Duration>,
+        "connect_timeout" => connect_timeout: At<Positive>,
+        "response_timeout" => response_timeout: At<Positive>,
+        "body_timeout" => body_timeout: At<Positive>,
+        "stream_idle" => stream_idle: At<Positive>,
+        "stall_timeout" => stall_timeout: At<Positive>,
+        "min_rate" => min_rate: At<ByteSize>,
+        "tunnel_idle" => tunnel_idle: At<Positive>,
+        "backend_keep_alive" => backend_keep_alive: At<Duration>,
+        "max_idle" => max_idle: At<Within<0, 65536>>,
+        "retries" => retries: At<Within<0, 10>>,
+        "retry_budget_percent" => retry_budget_percent: At<Within<0, 100>>,
+        "retry_budget_per_second" => retry_budget_per_second: At<Within<0, 1_000_000>>,
+        "max_body" => max_body: At<ByteSize>,
+        "upgrade" => upgrade: Vec<At<String>>,
+        "strategy" => strategy: At<Strategy>,
+    }
+    later [
+        "health", "tls", "sticky", "slow_start", "spill", "max_in_flight", "try_timeout",
+        "retry_on", "ejection",
+    ]
+}
+
+table! {
+    /// `[limits]`
+    pub struct Limits = "[limits]" {
+        "max_connections" => max_connections: At<Within<1, 10_000_000>>,
+        "header_bytes" => header_bytes: At<ByteSize>,
+        "header_fields" => header_fields: At<Within<1, 10_000>>,
+    }
+    later ["max_connections_per_client"]
+}
+
+table! {
+    /// `[http]`
+    pub struct Http = "[http]" {
+        "reject_encoded_slash" => reject_encoded_slash: At<bool>,
+        "allow_underscores" => allow_underscores: At<bool>,
+        "forwarded" => forwarded: At<bool>,
+    }
+    later []
+}
+
+table! {
+    /// `[probe]`
+    pub struct Probe = "[probe]" {
+        "address" => address: At<BindOrOff>,
+    }
+    later ["ready"]
+}
+
+table! {
+    /// `[log]`
+    pub struct Log = "[log]" {
+        "level" => level: At<String>,
+        "format" => format: At<LogFormat>,
+        "access" => access: At<AccessFormat>,
+        "access_query" => access_query: At<bool>,
+    }
+    later []
+}
+
+choice! {
+    LogFormat = "\"auto\", \"text\" or \"json\"" {
+        "auto" => LogFormat::Auto,
+        "text" => LogFormat::Text,
+        "json" => LogFormat::Json,
+    }
+    later []
+}
+
+choice! {
+    AccessFormat = "\"off\", \"json\" or \"combined\"" {
+        "off" => AccessFormat::Off,
+        "json" => AccessFormat::Json,
+        "combined" => AccessFormat::Combined,
+    }
+    later []
+}
+
+table! {
+    /// `[drain]`
+    pub struct Drain = "[drain]" {
+        "wait" => wait: At<Duration>,
+        "requests" => requests: At<Duration>,
+        "streams" => streams: At<Duration>,
+    }
+    later []
+}

@@ -1,0 +1,421 @@
+//! Routes: names become indexes, hosts and paths are brought to the form in which the router
+//! compares them, and two routes that could claim the same request are refused.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::build::{missing, unique};
+use super::diagnostics::{Problem, Problems};
+use super::read::At;
+use super::source::Span;
+use super::{HostPattern, Listener, Route, names, raw};
+
+/// The names that routes refer to.
+pub struct Known<'a> {
+    listeners: Vec<(&'a str, usize)>,
+    services: HashMap<&'a str, usize>,
+    raw_services: &'a [raw::Service],
+    raw_listeners: &'a [raw::Listener],
+}
+
+impl<'a> Known<'a> {
+    /// Collects them; a name that two services share is an error.
+    pub fn new(
+        raw_listeners: &'a [raw::Listener],
+        listeners: &'a [Listener],
+        raw_services: &'a [raw::Service],
+        problems: &mut Problems,
+    ) -> Known<'a> {
+        let names = || raw_services.iter().map(|s| s.name.as_ref());
+        unique(names().flatten(), "service", problems);
+        Known {
+            listeners: listeners
+                .iter()
+                .enumerate()
+                .map(|(i, l)| (&*l.name, i))
+                .collect(),
+            services: names()
+                .enumerate()
+                .filter_map(|(i, name)| name.map(|n| (n.value.as_str(), i)))
+                .collect(),
+            raw_services,
+            raw_listeners,
+        }
+    }
+
+    fn listener(&self, name: &At<String>, problems: &mut Problems) -> Option<usize> {
+        let found = self.listeners.iter().find(|(n, _)| *n == name.value);
+        if found.is_none() {
+            let known = self.listeners.iter().map(|(n, _)| *n);
+            problems.push(unknown("listener", name, known));
+        }
+        found.map(|(_, i)| *i)
+    }
+
+    fn service(&self, name: &At<String>, problems: &mut Problems) -> Option<usize> {
+        let found = self.services.get(name.value.as_str()).copied();
+        if found.is_none() {
+            let mut known: Vec<&str> = self.services.keys().copied().collect();
+            known.sort_unstable();
+            problems.push(unknown("service", name, known.into_iter()));
+        }
+        found
+    }
+}
+
+fn unknown<'a>(
+    what: &str,
+    name: &At<String>,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> Problem {
+    let problem = Problem::error(name.span, format!("there is no {what} `{}`", name.value));
+    let problem = problem.did_you_mean(&name.value, known.clone());
+    if problem.places.iter().any(|(_, label)| !label.is_empty()) {
+        return problem;
+    }
+    // A long list would hide the message.
+    let mut list: Vec<String> = known.take(10).map(|n| format!("`{n}`")).collect();
+    list.sort();
+    match list.as_slice() {
+        [] => problem.help(format!("no {what} is configured")),
+        _ => problem.help(format!("known: {}", list.join(", "))),
+    }
+}
+
+/// Builds the routes and says which services and listeners none of them uses.
+pub fn build(raw: &[raw::Route], known: &Known<'_>, problems: &mut Problems) -> Vec<Route> {
+    unique(
+        raw.iter().filter_map(|r| r.name.as_ref()),
+        "route",
+        problems,
+    );
+    let routes: Vec<(Route, Span)> = raw
+        .iter()
+        .filter_map(|r| route(r, known, problems).map(|route| (route, r.span)))
+        .collect();
+    refuse_ties(&routes, problems);
+    // A route that was refused might have been the one that leads there.
+    if !problems.any_error() {
+        warn_of_unused(&routes, known, problems);
+    }
+    routes.into_iter().map(|(route, _)| route).collect()
+}
+
+fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option<Route> {
+    let before = problems.count();
+    let host = match &raw.host {
+        Some(at) => host(at, problems),
+        None => Some(HostPattern::Any),
+    };
+    let path = match &raw.path {
+        Some(at) => path(at, problems),
+        None => Some("/".into()),
+    };
+    let mut listeners = Vec::new();
+    for name in raw.listeners.iter().flatten() {
+        if let Some(index) = known.listener(name, problems) {
+            if let Some(redirect) = &known.raw_listeners[index].redirect {
+                problems.push(
+                    Problem::error(
+                        name.span,
+                        format!("listener `{}` redirects every request", name.value),
+                    )
+                    .and(redirect.0.span, "here"),
+                );
+            }
+            if !listeners.contains(&index) {
+                listeners.push(index);
+            }
+        }
+    }
+    if let (Some([]), Some(span)) = (raw.listeners.as_deref(), raw.key("listener")) {
+        problems.push(
+            Problem::error(span, "this route is on no listener")
+                .help("leave `listener` out for all of them"),
+        );
+    }
+    let headers = headers(raw, problems);
+    let service = match &raw.service {
+        Some(name) => known.service(name, problems),
+        None => {
+            missing(
+                &raw.present,
+                "service",
+                raw.span,
+                "the name of a [[service]]",
+                problems,
+            );
+            None
+        }
+    };
+    let (host, path, service) = (host?, path?, service?);
+    if problems.count() > before {
+        return None;
+    }
+    Some(Route {
+        label: match &raw.name {
+            Some(name) => Arc::from(name.value.as_str()),
+            None => label(&host, &path, &headers),
+        },
+        listeners,
+        host,
+        path,
+        headers,
+        service,
+    })
+}
+
+/// What a route without a name is called.
+fn label(host: &HostPattern, path: &str, headers: &[(Box<str>, Box<str>)]) -> Arc<str> {
+    let mut text = match host {
+        HostPattern::Any => "*".to_owned(),
+        HostPattern::Wildcard(suffix) => format!("*.{suffix}"),
+        HostPattern::Exact(host) => host.to_string(),
+    };
+    text.push_str(path);
+    for (name, value) in headers {
+        text.push_str(&format!(" {name}={value}"));
+    }
+    text.into()
+}
+
+/// Brings a host to the form in which a request's is compared: lower case, no final dot.
+fn host(at: &At<String>, problems: &mut Problems) -> Option<HostPattern> {
+    let written = at.value.to_ascii_lowercase();
+    let bare = written.strip_suffix('.').unwrap_or(&written);
+    let refused = |why: &str, help: &str| Some(Problem::error(at.span, why).help(help));
+    let problem = if bare == "*" {
+        refused("`*` alone is every host", "leave `host` out")
+    } else if bare.contains("://") {
+        refused(
+            "a host is written without a scheme",
+            "for example host = \"shop.example.com\"",
+        )
+    } else if bare.contains('/') {
+        refused("a host has no path", "`path` is a key of its own")
+    } else if let Some(v6) = bare.strip_prefix('[').and_then(|b| b.strip_suffix(']')) {
+        match v6.parse::<std::net::Ipv6Addr>() {
+            Ok(_) => return Some(HostPattern::Exact(bare.into())),
+            Err(_) => refused(
+                "this is not an IPv6 address",
+                "for example host = \"[::1]\"",
+            ),
+        }
+    } else if bare.parse::<std::net::Ipv6Addr>().is_ok() {
+        refused(
+            "an IPv6 address stands in brackets",
+            &format!("write \"[{bare}]\""),
+        )
+    } else if bare.contains(':') {
+        refused(
+            "a host has no port",
+            "a route matches the host whatever the port",
+        )
+    } else {
+        let suffix = bare.strip_prefix("*.");
+        match names::check(suffix.unwrap_or(bare).as_bytes()) {
+            Ok(()) => {
+                return Some(match suffix {
+                    Some(suffix) => HostPattern::Wildcard(suffix.into()),
+                    None => HostPattern::Exact(bare.into()),
+                });
+            }
+            Err(_) if bare.contains('*') => refused(
+                "`*` stands only in front, for one or more labels",
+                "for example host = \"*.example.com\"",
+            ),
+            Err(why) => Some(Problem::error(at.span, why)),
+        }
+    };
+    problem.into_iter().for_each(|p| problems.push(p));
+    None
+}
+
+/// Checks that a path is in the form that a request's path has after normalisation, so that the
+/// two can be compared byte by byte. A final slash means nothing: `/api/` is `/api`.
+fn path(at: &At<String>, problems: &mut Problems) -> Option<Box<str>> {
+    let path = at.value.as_str();
+    let refused = |why: String, help: Option<String>| {
+        let mut problem = Problem::error(at.span, why);
+        problem.help = help;
+        Some(problem)
+    };
+    let problem = if !path.starts_with('/') {
+        refused(
+            "a path starts with `/`".into(),
+            Some(format!("write \"/{path}\"")),
+        )
+    } else if path.contains('*') {
+        refused(
+            "`*` has no meaning in a path".into(),
+            Some(
+                "a path matches itself and all that is below it: \"/api\" covers \"/api/x\"".into(),
+            ),
+        )
+    } else if let Some(bad) = path.chars().find(|c| !is_path_char(*c)) {
+        refused(
+            format!("a path has no `{bad}` in it, at least not raw"),
+            None,
+        )
+    } else if path.split('/').any(|s| s == "." || s == "..") {
+        refused("a path has no `.` and `..` in it".into(), None)
+    } else if let Some(escape) = unneeded_escape(path) {
+        refused(
+            format!("`{escape}` is not how a request's path arrives here"),
+            Some("letters, digits, `-`, `.`, `_` and `~` stand for themselves; other bytes are two hex digits after `%`".into()),
+        )
+    } else {
+        let trimmed = path.trim_end_matches('/');
+        return Some(if trimmed.is_empty() {
+            "/".into()
+        } else {
+            trimmed.into()
+        });
+    };
+    problem.into_iter().for_each(|p| problems.push(p));
+    None
+}
+
+/// RFC 3986 §3.3 `pchar`, the slash, and the percent sign of an escape.
+fn is_path_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/%".contains(c)
+}
+
+/// The first escape that normalisation would have decoded, or that is none.
+fn unneeded_escape(path: &str) -> Option<&str> {
+    path.match_indices('%').map(|(at, _)| at).find_map(|at| {
+        let escape = path.get(at..at + 3).unwrap_or(&path[at..]);
+        let byte = escape
+            .get(1..)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let fine = escape.len() == 3
+            && escape[1..].bytes().all(|b| b.is_ascii_hexdigit())
+            && byte.is_some_and(|b| b != 0 && !(b.is_ascii_alphanumeric() || b"-._~".contains(&b)));
+        (!fine).then_some(escape)
+    })
+}
+
+/// RFC 9110 §5.6.2 `tchar`.
+pub(super) fn is_token_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+fn headers(raw: &raw::Route, problems: &mut Problems) -> Vec<(Box<str>, Box<str>)> {
+    let mut headers: Vec<(Box<str>, Box<str>)> = Vec::new();
+    for (name, value) in raw.headers.iter().flat_map(|pairs| &pairs.0) {
+        let lower = name.value.to_ascii_lowercase();
+        if lower.is_empty() || !lower.bytes().all(is_token_byte) {
+            problems.error(
+                name.span,
+                format!("`{}` is not the name of a header", name.value),
+            );
+        } else if lower == "host" {
+            problems.push(
+                Problem::error(name.span, "`Host` is matched with `host`")
+                    .help("for example host = \"shop.example.com\""),
+            );
+        } else if headers.iter().any(|(n, _)| **n == *lower) {
+            problems.error(name.span, format!("`{}` is listed twice", name.value));
+        }
+        if value.value.trim() != value.value {
+            problems.error(value.span, "a header's value has no space around it");
+        }
+        headers.push((lower.into(), value.value.as_str().into()));
+    }
+    headers.sort();
+    headers
+}
+
+/// Two routes of equal rank that can match the same request leave the choice to chance.
+///
+/// Rank is host, path and number of header conditions, so only routes with the same host and the
+/// same path can tie: with the same conditions, or with as many other ones that one request can
+/// meet. The latter are settled by a third route that asks for the conditions of both.
+fn refuse_ties(routes: &[(Route, Span)], problems: &mut Problems) {
+    let mut groups: HashMap<(&HostPattern, &str), Vec<&(Route, Span)>> = HashMap::new();
+    for entry in routes {
+        groups
+            .entry((&entry.0.host, &entry.0.path))
+            .or_default()
+            .push(entry);
+    }
+    for group in groups.values() {
+        for (i, (first, first_span)) in group.iter().enumerate() {
+            let rivals = group[i + 1..].iter().filter(|(second, _)| {
+                share_a_listener(first, second)
+                    && first.headers.len() == second.headers.len()
+                    && compatible(first, second)
+                    && !settled(first, second, group)
+            });
+            for (second, second_span) in rivals {
+                let mut problem = Problem::error(
+                    *second_span,
+                    format!(
+                        "routes `{}` and `{}` can match the same request with equal rank",
+                        first.label, second.label
+                    ),
+                )
+                .and(*first_span, "the other one");
+                if first.headers != second.headers {
+                    problem =
+                        problem.help("add a route with the header conditions of both, or drop one");
+                }
+                problems.push(problem);
+            }
+        }
+    }
+}
+
+fn share_a_listener(a: &Route, b: &Route) -> bool {
+    a.listeners.is_empty()
+        || b.listeners.is_empty()
+        || a.listeners.iter().any(|l| b.listeners.contains(l))
+}
+
+/// True if one request can meet the header conditions of both: none asks for another value of the
+/// same field.
+fn compatible(a: &Route, b: &Route) -> bool {
+    a.headers
+        .iter()
+        .all(|(name, value)| b.headers.iter().all(|(n, v)| n != name || v == value))
+}
+
+/// True if a third route takes every request that both would match.
+fn settled(a: &Route, b: &Route, group: &[&(Route, Span)]) -> bool {
+    let mut both = a.headers.clone();
+    both.extend(b.headers.iter().cloned());
+    both.sort();
+    both.dedup();
+    if both == a.headers {
+        return false;
+    }
+    let covers = |c: &Route| {
+        c.listeners.is_empty()
+            || [a, b].iter().any(|r| {
+                !r.listeners.is_empty() && r.listeners.iter().all(|l| c.listeners.contains(l))
+            })
+    };
+    group.iter().any(|(c, _)| c.headers == both && covers(c))
+}
+
+fn warn_of_unused(routes: &[(Route, Span)], known: &Known<'_>, problems: &mut Problems) {
+    for (index, service) in known.raw_services.iter().enumerate() {
+        if routes.iter().all(|(r, _)| r.service != index)
+            && let Some(name) = &service.name
+        {
+            problems.push(Problem::warning(
+                name.span,
+                format!("no route leads to service `{}`", name.value),
+            ));
+        }
+    }
+    for (index, listener) in known.raw_listeners.iter().enumerate() {
+        let used = |r: &Route| r.listeners.is_empty() || r.listeners.contains(&index);
+        if listener.redirect.is_none() && !routes.iter().any(|(r, _)| used(r)) {
+            problems.push(
+                Problem::warning(listener.span, "no route uses this listener")
+                    .help("it answers every request with 404"),
+            );
+        }
+    }
+}
