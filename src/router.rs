@@ -1,0 +1,186 @@
+//! Host, path and header fields to a route. Built once per configuration, read by every worker.
+//!
+//! Which route wins, first difference decides:
+//! 1. an exact host before a wildcard (the longer suffix first) before no host;
+//! 2. the longer path, in whole segments;
+//! 3. more header conditions.
+//!
+//! Every route that matches takes part: when no path of the exact host matches, or its header
+//! conditions are not met, the wildcard's routes are tried, and then those without a host. What is
+//! left equal is refused when the configuration is read.
+//!
+//! A lookup costs one hash per label of the host and one per segment of the path, both bounded by
+//! the longest that is configured, so that a long request costs no more. It allocates nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::{Config, HostPattern, Route};
+use crate::http::headers::Fields;
+
+/// All routes of a configuration.
+#[derive(Debug, Default)]
+pub struct Router {
+    exact: HashMap<Box<str>, Paths>,
+    wildcard: HashMap<Box<str>, Paths>,
+    any: Paths,
+    /// Bytes of the longest key of `wildcard`.
+    longest_wildcard: usize,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// Index into [`Config::services`].
+    pub service: usize,
+    /// What logs call the route.
+    pub label: Arc<str>,
+}
+
+/// The routes of one host pattern.
+#[derive(Debug, Default)]
+struct Paths {
+    /// By path without a final slash, so that `/` is the empty key; each list begins with the
+    /// routes that ask for most headers.
+    by_path: HashMap<Box<[u8]>, Vec<Candidate>>,
+    /// Bytes of the longest key.
+    longest: usize,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    /// Indexes of listeners; empty: all.
+    listeners: Box<[usize]>,
+    headers: Box<[(Box<str>, Box<str>)]>,
+    found: RouteMatch,
+}
+
+impl Router {
+    /// Builds the tables.
+    pub fn new(config: &Config) -> Router {
+        let mut router = Router::default();
+        for route in &config.routes {
+            let paths = match &route.host {
+                HostPattern::Any => &mut router.any,
+                HostPattern::Exact(host) => router.exact.entry(host.clone()).or_default(),
+                HostPattern::Wildcard(suffix) => {
+                    router.longest_wildcard = router.longest_wildcard.max(suffix.len());
+                    router.wildcard.entry(suffix.clone()).or_default()
+                }
+            };
+            paths.insert(route);
+        }
+        let all = router
+            .exact
+            .values_mut()
+            .chain(router.wildcard.values_mut());
+        for paths in all.chain([&mut router.any]) {
+            for candidates in paths.by_path.values_mut() {
+                candidates.sort_by_key(|c| std::cmp::Reverse(c.headers.len()));
+            }
+        }
+        router
+    }
+
+    /// The route of a request that came in on `listener` (index into [`Config::listeners`]).
+    /// `host` is lower case without port and final dot, `path` is normalised, as a
+    /// [`RequestHead`](crate::http::head::RequestHead) has them; the path `*` of `OPTIONS *`
+    /// matches what has no path.
+    pub fn route(
+        &self,
+        listener: usize,
+        host: &str,
+        path: &[u8],
+        fields: &Fields,
+    ) -> Option<&RouteMatch> {
+        if let Some(found) = self
+            .exact
+            .get(host)
+            .and_then(|paths| paths.find(listener, path, fields))
+        {
+            return Some(found);
+        }
+        self.suffixes(host)
+            .filter_map(|suffix| self.wildcard.get(suffix))
+            .find_map(|paths| paths.find(listener, path, fields))
+            .or_else(|| self.any.find(listener, path, fields))
+    }
+
+    /// What is behind each dot of `host`, longest first, as far as a wildcard can be that long.
+    fn suffixes<'h>(&self, host: &'h str) -> impl Iterator<Item = &'h str> {
+        // With no wildcard at all nothing is looked at.
+        let reach = if self.wildcard.is_empty() {
+            host.len()
+        } else {
+            // One byte more, for the dot in front of the longest.
+            host.len().saturating_sub(self.longest_wildcard + 1)
+        };
+        memchr::memchr_iter(b'.', &host.as_bytes()[reach..])
+            .map(move |dot| reach + dot)
+            // `*` stands for at least one label.
+            .filter(|dot| *dot > 0)
+            .map(move |dot| &host[dot + 1..])
+    }
+}
+
+impl Paths {
+    fn insert(&mut self, route: &Route) {
+        let key = route.path.trim_end_matches('/').as_bytes();
+        self.longest = self.longest.max(key.len());
+        self.by_path.entry(key.into()).or_default().push(Candidate {
+            listeners: route.listeners.clone().into(),
+            headers: route.headers.clone().into(),
+            found: RouteMatch {
+                service: route.service,
+                label: route.label.clone(),
+            },
+        });
+    }
+
+    fn find(&self, listener: usize, path: &[u8], fields: &Fields) -> Option<&RouteMatch> {
+        let whole = (path.len() <= self.longest).then_some(path.len());
+        // A key ends where a slash follows, so slashes after `longest` cannot end one.
+        let reach = &path[..path.len().min(self.longest + 1)];
+        whole
+            .into_iter()
+            .chain(memchr::memrchr_iter(b'/', reach))
+            // `*` has no slash to end the empty key.
+            .chain((!path.starts_with(b"/")).then_some(0))
+            .filter_map(|end| self.by_path.get(&path[..end]))
+            .flatten()
+            .find(|candidate| candidate.matches(listener, fields))
+            .map(|candidate| &candidate.found)
+    }
+}
+
+impl Candidate {
+    fn matches(&self, listener: usize, fields: &Fields) -> bool {
+        (self.listeners.is_empty() || self.listeners.contains(&listener))
+            && self
+                .headers
+                .iter()
+                .all(|(name, value)| has_value(fields, name, value.as_bytes()))
+    }
+}
+
+/// True if the field has that value, exactly. Several lines of it are one value, joined with a
+/// comma and a space (RFC 9110 §5.3).
+fn has_value(fields: &Fields, name: &str, value: &[u8]) -> bool {
+    let mut rest = value;
+    let mut lines = 0;
+    for line in fields.named(name) {
+        let expected = match lines {
+            0 => Some(rest),
+            _ => rest.strip_prefix(b", "),
+        };
+        match expected.and_then(|e| e.strip_prefix(line)) {
+            Some(behind) => rest = behind,
+            None => return false,
+        }
+        lines += 1;
+    }
+    lines > 0 && rest.is_empty()
+}
+
+#[cfg(test)]
+mod tests;
