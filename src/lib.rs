@@ -19,6 +19,7 @@
 //!
 //! | floor | what lives there |
 //! |---|---|
+//! | 8 | [`cli`]: one file per command |
 //! | 7 | [`server`]: composition root |
 //! | 6 | [`admin`], [`listener`] |
 //! | 5 | [`proxy`]: one request from route to account |
@@ -29,12 +30,14 @@
 //! | 0 | [`telemetry`], [`clock`], [`published`] |
 
 pub mod balance;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod discovery;
 pub mod events;
 pub mod http;
 pub mod published;
+pub mod router;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -1,0 +1,77 @@
+//! The command line: one file per command, each with its arguments and its `run`.
+//!
+//! A new command is a file here and a line in [`Command`] and in [`Command::run`]. Exit codes: 0
+//! fine, 1 start-up or configuration, 2 usage (clap's own), 3 the drain deadline passed.
+
+pub mod check;
+pub mod proxy_options;
+pub mod run_options;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Diagnostic;
+
+/// Everything that can be typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "evenkeel",
+    version,
+    about = "A load balancer that is driven by DNS SRV records: HTTPS in, DNS decides, kept-alive HTTP out",
+    after_help = "\
+Examples:
+  evenkeel check evenkeel.toml
+  evenkeel check evenkeel.toml --set log.level=debug
+
+Exit codes: 0 fine, 1 start-up or configuration, 2 usage, 3 drain deadline passed.",
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One variant per command, in the order in which somebody meets them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a configuration file and say all that is wrong with it
+    Check(check::Args),
+}
+
+impl Command {
+    /// Carries it out.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Check(args) => check::run(args),
+        }
+    }
+}
+
+/// From the arguments of this process to its exit code; what went wrong is on standard error.
+pub fn main() -> ExitCode {
+    match Cli::parse().command.run() {
+        Ok(code) => code,
+        Err(error) => {
+            match error.downcast_ref::<Diagnostic>() {
+                Some(diagnostic) => print_diagnostic(diagnostic),
+                None => eprintln!("evenkeel: {error:#}"),
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a report on standard error, in colour where somebody sees it.
+pub fn print_diagnostic(diagnostic: &Diagnostic) {
+    // https://no-color.org: set and not empty.
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    if std::io::stderr().is_terminal() && !plain {
+        eprintln!("{}\n", diagnostic.styled());
+    } else {
+        eprintln!("{diagnostic}\n");
+    }
+}
