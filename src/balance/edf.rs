@@ -128,7 +128,8 @@ impl Edf {
     /// random part of that distance. A class so spaced looks the same at every moment, classes
     /// know nothing of each other, and seen from one of their turns the rest of such a process is
     /// as it was (Palm): hence the exact probability. Equal spacing is what keeps the picks
-    /// smooth where thousands of light members surround a heavy one.
+    /// smooth where thousands of light members surround a heavy one: of N picks a member of share
+    /// f has got f·N, give or take 1 + f·(number of different strides).
     fn scatter(&mut self) -> Vec<Reverse<Turn>> {
         let first = self.draw();
         let mut order: Vec<u32> = (0..self.slots.len() as u32).collect();

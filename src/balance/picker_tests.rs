@@ -105,35 +105,37 @@ fn weight() -> impl proptest::strategy::Strategy<Value = u16> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// Over Σw/gcd picks each backend gets w/gcd, give or take one, from any moment on.
     #[test]
     fn counts_over_a_period_are_exact(
-        weights in prop::collection::vec(weight(), 1..40),
+        weights in prop_oneof![
+            prop::collection::vec(1u16..=300, 1..40),
+            prop::collection::vec(weight(), 1..4),
+        ],
         seed in any::<u64>(),
         skip in 0usize..5_000,
     ) {
-        let period = period(&weights).min(40_000);
+        let period = period(&weights);
         let sum: f64 = weights.iter().map(|&w| f64::from(w)).sum();
         let mut fixture = Fixture::weighted(&weights, seed);
         fixture.picks(skip);
         let got = fixture.count(period);
-        if period == self::period(&weights) {
-            for (n, &weight) in (1..).zip(&weights) {
-                let exact = f64::from(weight) * period as f64 / sum;
-                let got = got.get(&n).copied().unwrap_or(0) as f64;
-                prop_assert!((got - exact).abs() <= 1.0, "b{} got {} of {}", n, got, exact);
-            }
+        for (n, &weight) in (1..).zip(&weights) {
+            let exact = f64::from(weight) * period as f64 / sum;
+            let got = got.get(&n).copied().unwrap_or(0) as f64;
+            prop_assert!((got - exact).abs() <= 1.0, "b{} got {} of {}", n, got, exact);
         }
     }
 
-    /// With a few backends, or with any number of equal ones, nobody is ever much more than one
-    /// pick ahead of or behind its fluid share.
+    /// In virtual time V each class of equal weights has at any moment been served its share of
+    /// V to within one, and so has each of its members. Counted in picks N instead of V, a member
+    /// of share f is therefore within 1 + f·(number of classes) of f·N.
     #[test]
     fn nobody_is_far_from_its_fluid_share(
         weights in prop_oneof![
-            prop::collection::vec(weight(), 1..6),
+            prop::collection::vec(weight(), 1..30),
             (1u16..100, 1usize..200).prop_map(|(weight, n)| vec![weight; n]),
             // A heavy one among many light ones of equal weight.
             (1u16..100, 1usize..200).prop_map(|(weight, n)| {
@@ -145,22 +147,23 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let sum: f64 = weights.iter().map(|&w| f64::from(w)).sum();
-        let bound = if weights.len() < 6 { 2.5 } else { 1.51 };
+        let classes = weights.iter().collect::<std::collections::BTreeSet<_>>().len() as f64;
         let mut fixture = Fixture::weighted(&weights, seed);
         let mut got = vec![0.0; weights.len()];
         for picks in 1..2_000 {
             got[fixture.pick() as usize - 1] += 1.0;
             for (got, &weight) in got.iter().zip(&weights) {
-                let fluid = f64::from(weight) / sum * f64::from(picks);
-                prop_assert!((got - fluid).abs() <= bound, "{} of {} after {}", got, fluid, picks);
+                let share = f64::from(weight) / sum;
+                let (fluid, bound) = (share * f64::from(picks), 1.0 + share * classes);
+                prop_assert!((got - fluid).abs() < bound, "{} of {} after {}", got, fluid, picks);
             }
         }
     }
 
-    /// The turns of one backend are one stride apart, so in any window of picks nobody gets more
-    /// than its share and a little.
+    /// Whatever came before, who is picked is listed now, and at the lowest priority there is
+    /// (RFC 2782) unless the strategy is `cycle`.
     #[test]
-    fn changes_under_picks_lose_and_invent_nothing(
+    fn only_who_is_listed_is_picked(
         sets in prop::collection::vec(prop::collection::btree_map(1u32..12, weight(), 1..8), 1..12),
         seed in any::<u64>(),
         strategy in prop_oneof![
