@@ -1,0 +1,213 @@
+//! A record to a line. Nothing is allocated but what the buffer needs to grow.
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use super::line::{self, Quoting};
+use super::{AccessFormat, Record};
+use crate::telemetry::date::{Civil, MONTHS, unix_millis};
+
+/// Writes lines, and remembers the text of the current second.
+#[derive(Debug)]
+pub(super) struct Formatter {
+    format: AccessFormat,
+    query: bool,
+    /// Seconds since 1970 that `second_text` stands for.
+    second: i64,
+    second_text: Vec<u8>,
+}
+
+impl Formatter {
+    pub(super) fn new(format: AccessFormat, query: bool) -> Formatter {
+        Formatter {
+            format,
+            query,
+            second: i64::MIN,
+            second_text: Vec::new(),
+        }
+    }
+
+    /// Appends a line and its end.
+    pub(super) fn line(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+        match self.format {
+            AccessFormat::Off => return,
+            AccessFormat::Json => self.json(record, out),
+            AccessFormat::Combined => self.combined(record, out),
+        }
+        out.push(b'\n');
+    }
+
+    fn json(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"time\":\"");
+        let millis = self.second(record.ended, out);
+        out.push(b'.');
+        out.extend([millis / 100, millis / 10 % 10, millis % 10].map(|digit| b'0' + digit as u8));
+        out.extend_from_slice(b"Z\"");
+
+        let mut object = Object(out);
+        object.with("client", |out| {
+            quoted(out, |out| line::socket(out, record.client))
+        });
+        object.optional_text("tls", record.tls);
+        object.text("listener", record.listener);
+        object.optional_text("route", record.route);
+        object.optional_text("service", record.service);
+        if let Some(backend) = record.backend {
+            object.with("backend", |out| {
+                quoted(out, |out| line::socket(out, backend))
+            });
+        }
+        object.number("attempts", record.attempts.into());
+        object.text("method", record.method);
+        object.text("host", record.host);
+        object.text("path", record.path);
+        if self.query && !record.query.is_empty() {
+            object.text("query", record.query);
+        }
+        object.text("protocol", record.protocol);
+        object.number("status", record.status.into());
+        object.number("received", record.received);
+        object.number("sent", record.sent);
+        match record.broken {
+            None => object.text("end", "complete"),
+            Some(broken) => {
+                object.text("end", broken.side);
+                object.text("phase", broken.phase);
+            }
+        }
+        object.text("request_id", record.request_id);
+        object.optional_text("trace_id", record.traceparent.and_then(trace_id));
+        object.optional_text("referer", self.referer(record));
+        object.optional_text("user_agent", record.user_agent);
+        if let Some(connect) = record.connect {
+            object.with("connect_ms", |out| line::millis(out, connect));
+        }
+        if let Some(first_byte) = record.first_byte {
+            object.with("first_byte_ms", |out| line::millis(out, first_byte));
+        }
+        object.with("total_ms", |out| line::millis(out, record.total));
+        out.push(b'}');
+    }
+
+    /// `client - - [time] "request" status bytes "referer" "user agent"`
+    fn combined(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+        let text = |out: &mut Vec<u8>, text: &[u8]| line::text(out, text, Quoting::Combined);
+        line::ip(out, record.client.ip());
+        out.extend_from_slice(b" - - [");
+        self.second(record.ended, out);
+        out.extend_from_slice(b" +0000] \"");
+        text(out, record.method);
+        out.push(b' ');
+        text(out, record.path);
+        if self.query {
+            text(out, record.query);
+        }
+        out.push(b' ');
+        text(out, record.protocol.as_bytes());
+        out.extend_from_slice(b"\" ");
+        line::number(out, record.status.into());
+        out.push(b' ');
+        line::number(out, record.sent);
+        for field in [self.referer(record), record.user_agent] {
+            out.extend_from_slice(b" \"");
+            text(out, field.unwrap_or(b"-"));
+            out.push(b'"');
+        }
+    }
+
+    /// A referrer's query is a query, of some other page: it may hold as much that is private.
+    fn referer<'a>(&self, record: &Record<'a>) -> Option<&'a [u8]> {
+        let referer = record.referer?;
+        let end = referer.iter().position(|byte| matches!(byte, b'?' | b'#'));
+        Some(match end {
+            Some(end) if !self.query => &referer[..end],
+            _ => referer,
+        })
+    }
+
+    /// Appends the time up to the second; returns the milliseconds after it.
+    fn second(&mut self, time: SystemTime, out: &mut Vec<u8>) -> u16 {
+        let millis = unix_millis(time);
+        let second = millis.div_euclid(1_000);
+        if second != self.second {
+            self.second = second;
+            self.second_text.clear();
+            let Civil {
+                year,
+                month,
+                day,
+                hour,
+                minute,
+                second,
+            } = Civil::from_unix(second);
+            let name = MONTHS[usize::from(month) - 1];
+            // A Vec takes everything.
+            let _ = match self.format {
+                AccessFormat::Combined => write!(
+                    self.second_text,
+                    "{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{second:02}"
+                ),
+                _ => write!(
+                    self.second_text,
+                    "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
+                ),
+            };
+        }
+        out.extend_from_slice(&self.second_text);
+        millis.rem_euclid(1_000) as u16
+    }
+}
+
+/// A JSON object that has one member already.
+struct Object<'a>(&'a mut Vec<u8>);
+
+impl Object<'_> {
+    fn with(&mut self, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
+        value(self.0);
+    }
+
+    fn text(&mut self, name: &str, text: impl AsRef<[u8]>) {
+        self.with(name, |out| {
+            quoted(out, |out| line::text(out, text.as_ref(), Quoting::Json));
+        });
+    }
+
+    fn optional_text(&mut self, name: &str, text: Option<impl AsRef<[u8]>>) {
+        if let Some(text) = text {
+            self.text(name, text);
+        }
+    }
+
+    fn number(&mut self, name: &str, n: u64) {
+        self.with(name, |out| line::number(out, n));
+    }
+}
+
+fn quoted(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'"');
+    content(out);
+    out.push(b'"');
+}
+
+/// The trace id in a `traceparent` (W3C Trace Context §3.2.2): version, trace id, parent id and
+/// flags in lower-case hex, of which the version is not ff and no id is all zeros. Later versions
+/// may have more after it.
+pub(super) fn trace_id(traceparent: &[u8]) -> Option<&[u8]> {
+    let head = traceparent.get(..55)?;
+    let hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let zero = |part: &[u8]| part.iter().all(|&b| b == b'0');
+    let (version, trace, parent, flags) = (&head[..2], &head[3..35], &head[36..52], &head[53..]);
+    let dashes = [head[2], head[35], head[52]] == *b"---";
+    let after = &traceparent[55..];
+    let ends = after.is_empty() || (version != b"00" && after[0] == b'-');
+    let valid = dashes
+        && ends
+        && [version, trace, parent, flags].into_iter().all(hex)
+        && version != b"ff"
+        && !zero(trace)
+        && !zero(parent);
+    valid.then_some(trace)
+}

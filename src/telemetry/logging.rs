@@ -1,0 +1,262 @@
+//! The program's own log, on standard error: what it does and what went wrong, by `tracing`.
+//!
+//! Requests are in the access log (`access/`), on standard output.
+
+use std::fmt::{Debug, Write};
+use std::io::{self, IsTerminal};
+
+use tracing::field::Field;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{self, MakeWriter};
+
+use super::date::Rfc3339;
+
+/// Format of the program's own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum LoggingError {
+    #[error("{origin}: \"{filter}\" is no level and no filter: {source}")]
+    Filter {
+        origin: &'static str,
+        filter: String,
+        source: tracing_subscriber::filter::ParseError,
+    },
+    #[error("the log was set up before")]
+    Twice(#[source] tracing::dispatcher::SetGlobalDefaultError),
+}
+
+/// Environment variables that take the place of the configured level, in this order.
+const VARIABLES: [&str; 2] = ["EVENKEEL_LOG", "RUST_LOG"];
+
+/// Sets up the log of the process, once. `level`: `off`, `error`, `warn`, `info`, `debug`,
+/// `trace`, or a filter in the syntax of tracing-subscriber's `EnvFilter`. A set, non-empty
+/// `EVENKEEL_LOG` or else `RUST_LOG` takes its place.
+pub fn init(level: &str, format: LogFormat) -> Result<(), LoggingError> {
+    let terminal = io::stderr().is_terminal();
+    let chosen = choose(level, |name| std::env::var(name).ok());
+    let filter = filter(chosen)?;
+    let json = match format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let dispatch = dispatch(filter, json, terminal, io::stderr);
+    tracing::dispatcher::set_global_default(dispatch).map_err(LoggingError::Twice)
+}
+
+/// Where a filter was given, and the filter.
+type Chosen = (&'static str, String);
+
+fn choose(level: &str, variable: impl Fn(&str) -> Option<String>) -> Chosen {
+    VARIABLES
+        .into_iter()
+        .find_map(|name| {
+            Some((
+                name,
+                variable(name).filter(|value| !value.trim().is_empty())?,
+            ))
+        })
+        .unwrap_or_else(|| ("log level", level.to_owned()))
+}
+
+/// A mere level is ours: other crates are heard from `warn` on, or they drown us. A filter means
+/// what it says.
+fn filter((origin, text): Chosen) -> Result<EnvFilter, LoggingError> {
+    let directives = match text.trim().parse::<LevelFilter>() {
+        Ok(level) => format!("{},evenkeel={level}", level.min(LevelFilter::WARN)),
+        Err(_) => text.trim().to_owned(),
+    };
+    EnvFilter::builder()
+        .parse(directives)
+        .map_err(|source| LoggingError::Filter {
+            origin,
+            filter: text,
+            source,
+        })
+}
+
+fn dispatch<W>(filter: EnvFilter, json: bool, colours: bool, writer: W) -> tracing::Dispatch
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_timer(Utc)
+        .with_ansi(colours)
+        .with_writer(writer);
+    if json {
+        builder.json().flatten_event(true).into()
+    } else {
+        builder
+            .fmt_fields(debug_fn(write_field).delimited(" "))
+            .into()
+    }
+}
+
+/// tracing-subscriber escapes terminal sequences in messages, but neither line ends nor anything
+/// in a field that is given by its `Display`. What peers send ends up in both.
+fn write_field(
+    writer: &mut fmt::format::Writer<'_>,
+    field: &Field,
+    value: &dyn Debug,
+) -> std::fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{}=", field.name())?;
+    }
+    write!(Escaped(writer), "{value:?}")
+}
+
+/// Passes text on with its control characters escaped.
+struct Escaped<'a, 'b>(&'a mut fmt::format::Writer<'b>);
+
+impl Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            let plain = part.trim_end_matches(char::is_control);
+            self.0.write_str(plain)?;
+            write!(self.0, "{}", part[plain.len()..].escape_default())?;
+        }
+        Ok(())
+    }
+}
+
+struct Utc;
+
+impl FormatTime for Utc {
+    fn format_time(&self, writer: &mut fmt::format::Writer<'_>) -> std::fmt::Result {
+        write!(writer, "{}", Rfc3339::millis(std::time::SystemTime::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Out(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Out {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(level: &str, json: bool, events: impl FnOnce()) -> String {
+        let out = Out::default();
+        let writer = out.clone();
+        let filter = filter(("test", level.to_owned())).unwrap();
+        let dispatch = dispatch(filter, json, false, move || writer.clone());
+        tracing::dispatcher::with_default(&dispatch, events);
+        let bytes = out.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn events() {
+        tracing::debug!(target: "evenkeel::proxy", "ours in detail");
+        tracing::info!(target: "evenkeel::server", "ours");
+        tracing::info!(target: "hickory_resolver", "theirs");
+        tracing::warn!(target: "hickory_resolver", "their warning");
+    }
+
+    #[test]
+    fn levels_are_ours_and_filters_are_taken_at_their_word() {
+        for (level, expected) in [
+            ("info", &["ours", "their warning"][..]),
+            ("DEBUG", &["ours in detail", "ours", "their warning"]),
+            ("warn", &["their warning"]),
+            ("error", &[]),
+            ("off", &[]),
+            ("hickory_resolver=info", &["theirs", "their warning"]),
+            ("info,hickory_resolver=off", &["ours"]),
+        ] {
+            let text = logged(level, false, events);
+            let messages: Vec<_> = text
+                .lines()
+                .map(|line| line.rsplit(": ").next().unwrap())
+                .collect();
+            assert_eq!(messages, expected, "{level}");
+        }
+    }
+
+    #[test]
+    fn json_is_an_object_a_line() {
+        let text = logged(
+            "info",
+            true,
+            || tracing::info!(target: "evenkeel", backend = "b\n1", "joined"),
+        );
+        let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(event["message"], "joined");
+        assert_eq!(event["backend"], "b\n1");
+        assert_eq!(event["level"], "INFO");
+        assert_eq!(
+            event["timestamp"].as_str().unwrap().len(),
+            "2026-01-02T03:04:05.678Z".len()
+        );
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    /// What peers send ends up in messages: it must not steer a terminal or forge a line.
+    #[test]
+    fn text_escapes_control_characters() {
+        let name = "x\u{1b}[31m\r\nforged \u{9b}";
+        let text = logged(
+            "info",
+            false,
+            || tracing::info!(target: "evenkeel", %name, ?name, "{name}"),
+        );
+        assert_eq!(
+            text.trim_end().chars().find(|c| c.is_control()),
+            None,
+            "{text:?}"
+        );
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file() {
+        let none = |_: &str| None;
+        assert_eq!(choose("info", none), ("log level", "info".into()));
+        let rust_log = |name: &str| (name == "RUST_LOG").then(|| "debug".to_owned());
+        assert_eq!(choose("info", rust_log), ("RUST_LOG", "debug".into()));
+        let both = |name: &str| Some(format!("{name}=info"));
+        assert_eq!(
+            choose("info", both),
+            ("EVENKEEL_LOG", "EVENKEEL_LOG=info".into())
+        );
+        let empty = |_: &str| Some(" ".to_owned());
+        assert_eq!(choose("warn", empty), ("log level", "warn".into()));
+    }
+
+    #[test]
+    fn nonsense_is_said_with_its_origin() {
+        let error = filter(("RUST_LOG", "evenkeel=loud".to_owned()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("RUST_LOG: \"evenkeel=loud\" is no level"),
+            "{error}"
+        );
+    }
+}
