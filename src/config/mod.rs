@@ -25,6 +25,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::telemetry::access::AccessFormat;
+pub use crate::telemetry::logging::LogFormat;
+
 pub use diagnostics::Diagnostic;
 pub use load::{Loaded, Loader, from_toml_str, keys, load};
 pub use tree::Format;
@@ -302,25 +305,6 @@ pub struct Log {
     pub access: AccessFormat,
     /// Query strings appear in the access log.
     pub access_query: bool,
-}
-
-/// Format of the program's own log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    Text,
-    Json,
-}
-
-/// Format of the access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum AccessFormat {
-    Off,
-    Json,
-    Combined,
 }
 
 /// How a TERM is carried out.
