@@ -205,3 +205,238 @@ fn keeps_alive(version: Version, fields: &Fields) -> bool {
         Version::Http2 => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(list: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::default();
+        for (name, value) in list {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
+        fields
+    }
+
+    fn response(status: u16, list: &[(&str, &str)]) -> ResponseHead {
+        ResponseHead {
+            status,
+            fields: fields(list),
+            ..ResponseHead::default()
+        }
+    }
+
+    // Requests and responses to GET are tested by raw bytes beside the parser.
+    #[test]
+    fn responses_by_method_and_status() {
+        const LENGTH: &[(&str, &str)] = &[("Content-Length", "5")];
+        const CHUNKED: &[(&str, &str)] = &[("Transfer-Encoding", "chunked")];
+        const NEITHER: &[(&str, &str)] = &[];
+        for (rule, method, status, list, expected) in [
+            (
+                "9112 §6.3 step 1 HEAD",
+                Method::Head,
+                200,
+                LENGTH,
+                Ok(BodyFraming::None),
+            ),
+            (
+                "9112 §6.3 step 1 HEAD",
+                Method::Head,
+                200,
+                CHUNKED,
+                Ok(BodyFraming::None),
+            ),
+            (
+                "9112 §6.3 step 1 HEAD",
+                Method::Head,
+                200,
+                NEITHER,
+                Ok(BodyFraming::None),
+            ),
+            (
+                "9112 §6.3 step 1 HEAD",
+                Method::Head,
+                500,
+                NEITHER,
+                Ok(BodyFraming::None),
+            ),
+            (
+                "9112 §6.3 step 1 204",
+                Method::Post,
+                204,
+                LENGTH,
+                Ok(BodyFraming::None),
+            ),
+            (
+                "9112 §6.3 step 1 204",
+                Method::Post,
+                204,
+                CHUNKED,
+                Ok(BodyFraming::None),
+            ),
+            (
+                "9112 §6.3 step 1 304",
+                Method::Get,
+                304,
+                LENGTH,
+                Ok(BodyFraming::None),
+            ),
+            (
+                "9112 §6.3 step 1 304",
+                Method::Get,
+                304,
+                NEITHER,
+                Ok(BodyFraming::None),
+            ),
+            (
+                "9112 §6.3 step 1 1xx",
+                Method::Post,
+                100,
+                NEITHER,
+                Ok(BodyFraming::None),
+            ),
+            (
+                "9112 §6.3 step 1 1xx",
+                Method::Post,
+                199,
+                NEITHER,
+                Ok(BodyFraming::None),
+            ),
+            (
+                "9112 §6.3 step 4",
+                Method::Post,
+                200,
+                CHUNKED,
+                Ok(BodyFraming::Chunked),
+            ),
+            (
+                "9112 §6.3 step 6",
+                Method::Post,
+                404,
+                LENGTH,
+                Ok(BodyFraming::Length(5)),
+            ),
+            (
+                "9112 §6.3 step 8",
+                Method::Post,
+                303,
+                NEITHER,
+                Ok(BodyFraming::UntilClose),
+            ),
+            (
+                "9112 §6.3 step 3 before step 1",
+                Method::Head,
+                200,
+                &[("Content-Length", "5"), ("Transfer-Encoding", "chunked")],
+                Err("content-length together with transfer-encoding"),
+            ),
+            (
+                "9112 §6.3 step 5 before step 1",
+                Method::Head,
+                200,
+                &[("Content-Length", "5"), ("Content-Length", "6")],
+                Err("differing content-lengths"),
+            ),
+            (
+                "9110 §8.6 1xx",
+                Method::Head,
+                101,
+                LENGTH,
+                Err("interim response with a body"),
+            ),
+        ] {
+            let head = response(status, list);
+            assert_eq!(
+                response_framing(method, &head),
+                expected.map_err(BadResponse),
+                "{rule} {status} {list:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn persistence() {
+        use Version::{Http2, Http10, Http11};
+        for (rule, version, values, expected) in [
+            ("9112 §9.3 1.1 persists", Http11, &[][..], true),
+            ("9112 §9.3 1.1 with close", Http11, &["close"], false),
+            ("9110 §7.6.1 options in any case", Http11, &["Close"], false),
+            (
+                "9110 §7.6.1 close in a list",
+                Http11,
+                &["a, close ,b"],
+                false,
+            ),
+            (
+                "9110 §7.6.1 close in another field",
+                Http11,
+                &["a", "close"],
+                false,
+            ),
+            (
+                "9112 §9.3 close wins",
+                Http11,
+                &["keep-alive, close"],
+                false,
+            ),
+            (
+                "9110 §7.6.1 other options",
+                Http11,
+                &["closed, keep-alive"],
+                true,
+            ),
+            ("9112 §9.3 1.0 does not persist", Http10, &[], false),
+            (
+                "9112 §9.3 1.0 with keep-alive",
+                Http10,
+                &["Keep-Alive"],
+                true,
+            ),
+            (
+                "9112 §9.3 1.0, close wins",
+                Http10,
+                &["close", "keep-alive"],
+                false,
+            ),
+            (
+                "9112 §9.3 1.0 with another option",
+                Http10,
+                &["upgrade"],
+                false,
+            ),
+            ("9113 §8.2.2 HTTP/2 has no such field", Http2, &[], true),
+        ] {
+            let list: Vec<_> = values.iter().map(|v| ("Connection", *v)).collect();
+            let request = RequestHead {
+                version,
+                fields: fields(&list),
+                ..RequestHead::default()
+            };
+            assert_eq!(request_keeps_alive(&request), expected, "{rule}");
+            let response = ResponseHead {
+                version,
+                ..response(200, &list)
+            };
+            assert_eq!(response_keeps_alive(&response), expected, "{rule}");
+        }
+        // RFC 9112 §6.1, RFC 9110 §8.6: what follows such a 204 may be the body it must not have.
+        for (list, expected) in [
+            (&[][..], true),
+            (&[("Content-Length", "0")], true),
+            (&[("Content-Length", "5")], false),
+            (&[("Transfer-Encoding", "chunked")], false),
+        ] {
+            assert_eq!(
+                response_keeps_alive(&response(204, list)),
+                expected,
+                "{list:?}"
+            );
+        }
+        // A 304 may say the length of what it stands for.
+        assert!(response_keeps_alive(&response(
+            304,
+            &[("Content-Length", "5")]
+        )));
+    }
+}

@@ -226,3 +226,178 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 const BAD_ESCAPE: Rejection = Rejection::bad_request("malformed escape in the path");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn normalised(raw: &[u8]) -> Result<String, u16> {
+        let mut out = b"left over".to_vec();
+        normalise_path(raw, &mut out)
+            .map(|()| String::from_utf8(out).expect("ASCII"))
+            .map_err(|rejection| rejection.status)
+    }
+
+    #[test]
+    fn paths() {
+        for (rule, raw, expected) in [
+            ("the root", "/", Ok("/")),
+            ("3986 §3.3 empty segments stay", "//a///b/", Ok("//a///b/")),
+            (
+                "3986 §6.2.2.2 unreserved are decoded",
+                "/%41%7a%30%2d%5F%7E%2e",
+                Ok("/Az0-_~."),
+            ),
+            (
+                "3986 §6.2.2.2 others stay",
+                "/%20%21%3a%40%7f%c3%A4",
+                Ok("/%20%21%3a%40%7f%c3%A4"),
+            ),
+            ("an encoded slash stays", "/a%2fb%2Fc", Ok("/a%2fb%2Fc")),
+            ("an encoded backslash stays", "/a%5cb%5Cc", Ok("/a%5cb%5Cc")),
+            (
+                "an encoded percent is decoded by nobody",
+                "/%252e%252e/",
+                Ok("/%252e%252e/"),
+            ),
+            ("encoded delimiters stay", "/a%3fb%23c", Ok("/a%3fb%23c")),
+            (
+                "3986 §3.3 sub-delimiters pass",
+                "/!$&'()*+,;=:@",
+                Ok("/!$&'()*+,;=:@"),
+            ),
+            (
+                "visible ASCII outside the grammar passes",
+                "/\"<>^`{|}[]",
+                Ok("/\"<>^`{|}[]"),
+            ),
+            ("3986 §5.2.4 a dot", "/a/./b", Ok("/a/b")),
+            ("3986 §5.2.4 a dot at the end", "/a/.", Ok("/a/")),
+            ("3986 §5.2.4 a dot at the start", "/./a", Ok("/a")),
+            ("3986 §5.2.4 only a dot", "/.", Ok("/")),
+            ("3986 §5.2.4 two dots", "/a/b/../c", Ok("/a/c")),
+            ("3986 §5.2.4 two dots at the end", "/a/b/..", Ok("/a/")),
+            ("3986 §5.2.4 two dots and a slash", "/a/b/../", Ok("/a/")),
+            ("3986 §5.2.4 back to the root", "/a/..", Ok("/")),
+            ("3986 §5.2.4 back to the root and on", "/a/../b", Ok("/b")),
+            ("3986 §5.2.4 several", "/a/b/c/./../../g", Ok("/a/g")),
+            ("3986 §5.2.4 empty segments count", "/a//../b", Ok("/a/b")),
+            ("3986 §5.2.4 an empty segment at the start", "//..", Ok("/")),
+            (
+                "3986 §6.2.2.3 encoded dots are dots",
+                "/a/%2e%2E/b/%2e/c",
+                Ok("/b/c"),
+            ),
+            ("three dots are a name", "/.../a", Ok("/.../a")),
+            ("dots in a name", "/a../..b/.c/d.", Ok("/a../..b/.c/d.")),
+            ("a parameter makes it a name", "/a/..;x/b", Ok("/a/..;x/b")),
+            (
+                "an encoded slash makes it a name",
+                "/a/..%2f../b",
+                Ok("/a/..%2f../b"),
+            ),
+            ("above the root", "/..", Err(400)),
+            ("above the root with a slash", "/../", Err(400)),
+            ("above the root later", "/a/../..", Err(400)),
+            ("above the root and back", "/../a", Err(400)),
+            ("above the root by escapes", "/%2E%2e", Err(400)),
+            ("above the root after a dot", "/./..", Err(400)),
+            ("NUL", "/%00", Err(400)),
+            ("NUL inside", "/a%00b", Err(400)),
+            ("a backslash", "/\\", Err(400)),
+            ("a backslash for a slash", "/a\\..\\b", Err(400)),
+            ("an escape cut short", "/%", Err(400)),
+            ("an escape of one digit", "/%4", Err(400)),
+            ("an escape before a slash", "/%4/", Err(400)),
+            ("an escape that is none", "/%zz", Err(400)),
+            ("an escape with a sign", "/%+1", Err(400)),
+            ("an escape of an escape", "/%%34%31", Err(400)),
+            ("a query", "/a?b", Err(400)),
+            ("a fragment", "/a#b", Err(400)),
+            ("a space", "/a b", Err(400)),
+            ("a control character", "/a\x1fb", Err(400)),
+            ("DEL", "/\x7f", Err(400)),
+            ("above ASCII", "/ä", Err(400)),
+            ("no slash", "a", Err(400)),
+            ("a dot without slash", "../a", Err(400)),
+            ("empty", "", Err(400)),
+        ] {
+            assert_eq!(
+                normalised(raw.as_bytes()).as_deref(),
+                expected.as_ref().map(|s| *s),
+                "{rule}"
+            );
+        }
+    }
+
+    #[test]
+    fn encoded_slashes() {
+        for (path, expected) in [
+            ("/", false),
+            ("/a%2fb", true),
+            ("/%2F", true),
+            ("/a%5c", true),
+            ("/%5C/a", true),
+            ("/%20%2f", true),
+            ("/2f5c", false),
+            ("/%25%32f", false),
+            ("/%252f", false),
+            ("/%2", false),
+            ("/%", false),
+        ] {
+            assert_eq!(has_encoded_slash(path.as_bytes()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn methods() {
+        for (text, method, idempotent) in [
+            ("GET", Method::Get, true),
+            ("HEAD", Method::Head, true),
+            ("POST", Method::Post, false),
+            ("PUT", Method::Put, true),
+            ("DELETE", Method::Delete, true),
+            ("CONNECT", Method::Connect, false),
+            ("OPTIONS", Method::Options, true),
+            ("TRACE", Method::Trace, true),
+            ("PATCH", Method::Patch, false),
+            ("OTHER", Method::Other, false),
+        ] {
+            assert_eq!(Method::of(text.as_bytes()), method, "{text}");
+            assert_eq!(method.name(), text);
+            assert_eq!(method.is_idempotent(), idempotent, "9110 §9.2.2 {text}");
+        }
+        for (rule, text) in [
+            ("9110 §9.1 case-sensitive", "get"),
+            ("a prefix", "GE"),
+            ("longer", "GETS"),
+            ("empty", ""),
+        ] {
+            assert_eq!(Method::of(text.as_bytes()), Method::Other, "{rule}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn a_normal_path_stays_as_it_is(raw in "/([./a%]|%2[eEfF5]|%61|\\.\\.|/){0,24}") {
+            if let Ok(once) = normalised(raw.as_bytes()) {
+                prop_assert_eq!(normalised(once.as_bytes()), Ok(once.clone()));
+                prop_assert!(once.starts_with('/'));
+                prop_assert!(once.split('/').all(|s| s != "." && s != ".."), "{once}");
+            }
+        }
+
+        #[test]
+        fn any_path_is_refused_or_visible(raw in prop::collection::vec(any::<u8>(), 0..24)) {
+            let raw = [b"/", raw.as_slice()].concat();
+            if let Ok(path) = normalised(&raw) {
+                prop_assert!(path.bytes().all(|b| b.is_ascii_graphic() && !b"\\?#".contains(&b)));
+                prop_assert!(path.len() <= raw.len());
+            }
+        }
+    }
+}

@@ -142,3 +142,173 @@ fn end(connection: ConnectionField, out: &mut Vec<u8>) {
 
 /// `u64::MAX` in base 10.
 const MAX_DIGITS: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> RequestHead {
+        let mut head = RequestHead {
+            path: b"/a".to_vec(),
+            query: b"?b".to_vec(),
+            authority: b"c:80".to_vec(),
+            ..RequestHead::default()
+        };
+        for (name, value) in [
+            ("A", "1"),
+            ("content-length", "5"),
+            ("B", ""),
+            ("TRANSFER-ENCODING", "chunked"),
+            ("Host", "smuggled"),
+            ("Connection", "close"),
+            ("a", "2"),
+        ] {
+            head.fields.push(name.as_bytes(), value.as_bytes());
+        }
+        head
+    }
+
+    #[test]
+    fn requests() {
+        for (framing, connection, last_lines) in [
+            (BodyFraming::None, ConnectionField::None, ""),
+            (
+                BodyFraming::Length(0),
+                ConnectionField::None,
+                "Content-Length: 0\r\n",
+            ),
+            (
+                BodyFraming::Length(u64::MAX),
+                ConnectionField::Close,
+                "Content-Length: 18446744073709551615\r\nConnection: close\r\n",
+            ),
+            (
+                BodyFraming::Chunked,
+                ConnectionField::KeepAlive,
+                "Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n",
+            ),
+            (
+                BodyFraming::UntilClose,
+                ConnectionField::Upgrade,
+                "Transfer-Encoding: chunked\r\nConnection: Upgrade\r\n",
+            ),
+        ] {
+            let mut out = b"before ".to_vec();
+            request_head(&request(), framing, connection, &mut out);
+            let expected = format!(
+                "before GET /a?b HTTP/1.1\r\nHost: c:80\r\nA: 1\r\nB: \r\na: 2\r\n{last_lines}\r\n"
+            );
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{framing:?}");
+        }
+    }
+
+    #[test]
+    fn methods() {
+        for (method, text, expected) in [
+            (Method::Delete, "", "DELETE "),
+            (Method::Other, "PROPFIND", "PROPFIND "),
+            (Method::Other, "OTHER", "OTHER "),
+        ] {
+            let head = RequestHead {
+                method,
+                method_text: text.as_bytes().to_vec(),
+                ..request()
+            };
+            let mut out = Vec::new();
+            request_head(&head, BodyFraming::None, ConnectionField::None, &mut out);
+            assert!(out.starts_with(expected.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn responses() {
+        const BOTH: &[(&str, &str)] = &[("Content-Length", "5"), ("Transfer-Encoding", "chunked")];
+        const TWICE: &[(&str, &str)] = &[("Content-Length", "5, 5"), ("Content-Length", "5")];
+        const BAD: &[(&str, &str)] = &[("Content-Length", "5\t6")];
+        const NEITHER: &[(&str, &str)] = &[];
+        for (rule, status, list, framing, expected) in [
+            (
+                "the framing alone says",
+                200,
+                BOTH,
+                BodyFraming::Length(7),
+                "Content-Length: 7\r\n",
+            ),
+            (
+                "the framing alone says",
+                200,
+                BOTH,
+                BodyFraming::Chunked,
+                "Transfer-Encoding: chunked\r\n",
+            ),
+            (
+                "the framing alone says",
+                200,
+                BOTH,
+                BodyFraming::UntilClose,
+                "",
+            ),
+            (
+                "9110 §8.6 HEAD and 304 keep it",
+                304,
+                BOTH,
+                BodyFraming::None,
+                "Content-Length: 5\r\n",
+            ),
+            (
+                "9110 §8.6 said once",
+                200,
+                TWICE,
+                BodyFraming::None,
+                "Content-Length: 5\r\n",
+            ),
+            (
+                "9110 §8.6 not one that is malformed",
+                200,
+                BAD,
+                BodyFraming::None,
+                "",
+            ),
+            ("9110 §8.6 a 204 has none", 204, BOTH, BodyFraming::None, ""),
+            ("9110 §8.6 a 1xx has none", 103, BOTH, BodyFraming::None, ""),
+            ("there was none", 200, NEITHER, BodyFraming::None, ""),
+        ] {
+            let mut head = ResponseHead {
+                status,
+                reason: b"So so".to_vec(),
+                ..ResponseHead::default()
+            };
+            for (name, value) in list {
+                head.fields.push(name.as_bytes(), value.as_bytes());
+            }
+            let mut out = Vec::new();
+            response_head(&head, framing, ConnectionField::None, &mut out);
+            let expected = format!("HTTP/1.1 {status} So so\r\n{expected}\r\n");
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        for n in [
+            0,
+            1,
+            9,
+            10,
+            15,
+            16,
+            255,
+            4096,
+            65535,
+            u64::from(u32::MAX),
+            u64::MAX,
+        ] {
+            let mut out = Vec::new();
+            number(n, 10, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), n.to_string());
+            let mut out = Vec::new();
+            number(n, 16, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{n:x}"));
+        }
+    }
+}
