@@ -34,6 +34,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod discovery;
+pub mod dns_server;
 pub mod events;
 pub mod http;
 pub mod published;
