@@ -1,0 +1,217 @@
+//! Buffers that belong to a worker and are lent to a connection while it has bytes to hold.
+//!
+//! A read goes into a scratch buffer of the worker; only when bytes arrive does the connection
+//! keep it. A connection that waits holds nothing, or just the part of a message it has so far.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Size of a scratch buffer. Larger than most messages, so that one read takes a whole one and
+/// the runtime learns from the short read that the socket is empty.
+pub const SCRATCH: usize = 64 * 1024;
+
+/// Scratch buffers a worker keeps for the next reader; more are given back to the allocator.
+const KEPT: usize = 64;
+
+/// One worker's spare buffers.
+#[derive(Debug, Default)]
+pub struct BufferPool {
+    scratch: RefCell<Vec<Box<[u8]>>>,
+    output: RefCell<Vec<Vec<u8>>>,
+}
+
+impl BufferPool {
+    /// An empty pool.
+    pub fn new() -> Rc<BufferPool> {
+        Rc::default()
+    }
+
+    fn take(&self) -> Box<[u8]> {
+        let spare = self.scratch.borrow_mut().pop();
+        spare.unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
+    }
+
+    fn put(&self, buffer: Box<[u8]>) {
+        let mut spare = self.scratch.borrow_mut();
+        if buffer.len() == SCRATCH && spare.len() < KEPT {
+            spare.push(buffer);
+        }
+    }
+
+    /// An empty vector to write a message into; it comes back when the guard is dropped.
+    pub fn output(self: &Rc<Self>) -> Output {
+        let bytes = self.output.borrow_mut().pop().unwrap_or_default();
+        Output {
+            bytes,
+            pool: Rc::clone(self),
+        }
+    }
+
+    /// Gives most spare buffers back to the allocator; for a worker that has become quiet.
+    pub fn trim(&self) {
+        self.scratch.borrow_mut().truncate(4);
+        self.output.borrow_mut().truncate(4);
+    }
+}
+
+/// A vector lent by a [`BufferPool`].
+#[derive(Debug)]
+pub struct Output {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    pool: Rc<BufferPool>,
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let mut spare = self.pool.output.borrow_mut();
+        if bytes.capacity() <= 2 * SCRATCH && spare.len() < KEPT {
+            bytes.clear();
+            spare.push(bytes);
+        }
+    }
+}
+
+/// Bytes received and not yet used up.
+#[derive(Debug)]
+pub struct Inbox {
+    pool: Rc<BufferPool>,
+    /// Empty, a scratch buffer, or a small copy made while waiting for more.
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Inbox {
+    /// An empty inbox.
+    pub fn new(pool: Rc<BufferPool>) -> Inbox {
+        Inbox {
+            pool,
+            bytes: Box::default(),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// What was received and not consumed.
+    pub fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// True if nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Marks `n` bytes as used up; the last one gives the buffer back.
+    pub fn consume(&mut self, n: usize) {
+        self.start += n;
+        assert!(
+            self.start <= self.end,
+            "no more is consumed than was received"
+        );
+        if self.is_empty() {
+            self.release();
+        }
+    }
+
+    /// Calls `read` with a scratch buffer; what it says it wrote is appended. Nothing changes if
+    /// it returns `None`, except that a large buffer is exchanged for a small copy.
+    ///
+    /// `read` is given room for at least one byte unless [`SCRATCH`] bytes are held already.
+    pub fn fill_with<E>(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> Option<Result<usize, E>>,
+    ) -> Option<Result<usize, E>> {
+        let held = self.end - self.start;
+        let mut scratch = self.pool.take();
+        let outcome = read(&mut scratch[held..]);
+        match outcome {
+            Some(Ok(n)) if n > 0 => {
+                scratch[..held].copy_from_slice(self.filled());
+                self.release();
+                self.bytes = scratch;
+                self.end = held + n;
+            }
+            _ => {
+                self.pool.put(scratch);
+                self.shrink();
+            }
+        }
+        outcome
+    }
+
+    /// Exchanges a scratch buffer that is held for a part of a message for a copy of just that.
+    fn shrink(&mut self) {
+        let held = self.end - self.start;
+        if self.bytes.len() == SCRATCH && held <= SCRATCH / 2 {
+            let small: Box<[u8]> = self.filled().into();
+            self.release();
+            self.end = small.len();
+            self.bytes = small;
+        }
+    }
+
+    fn release(&mut self) {
+        self.start = 0;
+        self.end = 0;
+        let bytes = std::mem::take(&mut self.bytes);
+        if !bytes.is_empty() {
+            self.pool.put(bytes);
+        }
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn give(inbox: &mut Inbox, bytes: &[u8]) {
+        let n = inbox.fill_with(|room| {
+            room[..bytes.len()].copy_from_slice(bytes);
+            Some(Ok::<_, ()>(bytes.len()))
+        });
+        assert_eq!(n, Some(Ok(bytes.len())));
+    }
+
+    #[test]
+    fn what_is_left_over_stays_in_front_of_what_comes() {
+        let pool = BufferPool::new();
+        let mut inbox = Inbox::new(Rc::clone(&pool));
+        give(&mut inbox, b"abcdef");
+        inbox.consume(4);
+        give(&mut inbox, b"gh");
+        assert_eq!(inbox.filled(), b"efgh");
+        inbox.consume(4);
+        assert!(inbox.is_empty());
+        assert_eq!(inbox.bytes.len(), 0, "an empty inbox holds no buffer");
+        assert!(!pool.scratch.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_read_that_must_wait_leaves_only_a_small_copy() {
+        let mut inbox = Inbox::new(BufferPool::new());
+        give(&mut inbox, b"part of a head");
+        assert!(inbox.fill_with(|_| None::<Result<usize, ()>>).is_none());
+        assert_eq!(inbox.bytes.len(), 14);
+        give(&mut inbox, b", rest");
+        assert_eq!(inbox.filled(), b"part of a head, rest");
+    }
+
+    #[test]
+    fn output_comes_back_empty() {
+        let pool = BufferPool::new();
+        let mut out = pool.output();
+        out.bytes.extend_from_slice(b"x");
+        drop(out);
+        assert_eq!(pool.output.borrow().len(), 1);
+        assert!(pool.output().bytes.is_empty());
+    }
+}

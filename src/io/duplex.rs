@@ -1,0 +1,109 @@
+//! One transport used in both directions by the same task.
+//!
+//! The copies of an exchange run side by side as two futures of one task; each borrows the
+//! transport for the length of a poll only.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+
+use super::buffer::Inbox;
+use super::pace::Pace;
+use super::transport::Transport;
+
+/// A [`Transport`] whose two directions can be driven by two futures of one task.
+#[derive(Debug)]
+pub struct Duplex(RefCell<Transport>);
+
+/// Why a write did not get through.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The peer took nothing for too long, or too little.
+    #[error("the peer does not take what is sent to it")]
+    Stalled,
+}
+
+impl Duplex {
+    /// Wraps a transport.
+    pub fn new(transport: Transport) -> Duplex {
+        Duplex(RefCell::new(transport))
+    }
+
+    /// Reads once into `inbox`. `Ok(0)`: the peer has ended its direction.
+    pub fn poll_fill(&self, cx: &mut Context<'_>, inbox: &mut Inbox) -> Poll<io::Result<usize>> {
+        let mut transport = self.0.borrow_mut();
+        let outcome = inbox.fill_with(|room| match transport.poll_read(cx, room) {
+            Poll::Ready(outcome) => Some(outcome),
+            Poll::Pending => None,
+        });
+        match outcome {
+            Some(outcome) => Poll::Ready(outcome),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Reads once into `inbox`; cancel-safe. `Ok(0)`: the peer has ended its direction.
+    pub async fn fill(&self, inbox: &mut Inbox) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, inbox)).await
+    }
+
+    /// Writes `first` and then `second`, whole, and flushes. Not cancel-safe: how much went out
+    /// is lost with the future.
+    pub async fn write_all(
+        &self,
+        mut first: &[u8],
+        mut second: &[u8],
+        pace: &mut Pace,
+    ) -> Result<(), WriteError> {
+        poll_fn(|cx| {
+            let mut transport = self.0.borrow_mut();
+            while !first.is_empty() || !second.is_empty() {
+                match transport.poll_write(cx, first, second) {
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+                    }
+                    Poll::Ready(Ok(n)) => {
+                        pace.progress(n);
+                        let of_first = n.min(first.len());
+                        first = &first[of_first..];
+                        second = &second[n - of_first..];
+                    }
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e.into())),
+                    Poll::Pending => {
+                        return pace.poll_wait(cx).map(|_| Err(WriteError::Stalled));
+                    }
+                }
+            }
+            match transport.poll_flush(cx) {
+                Poll::Ready(outcome) => {
+                    pace.stop();
+                    Poll::Ready(outcome.map_err(WriteError::from))
+                }
+                Poll::Pending => pace.poll_wait(cx).map(|_| Err(WriteError::Stalled)),
+            }
+        })
+        .await
+    }
+
+    /// Ends our direction.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        poll_fn(|cx| self.0.borrow_mut().poll_shutdown(cx)).await
+    }
+
+    /// When dropped, the connection is reset instead of closed: the peer cannot take what it got
+    /// for the whole.
+    pub fn reset_on_close(&self) {
+        let transport = self.0.borrow();
+        // If it cannot be set, the connection is beyond saying anything.
+        let _ = socket2::SockRef::from(transport.tcp()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// See [`Transport::is_quiet`].
+    pub fn is_quiet(&self) -> bool {
+        self.0.borrow_mut().is_quiet()
+    }
+}

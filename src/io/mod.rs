@@ -1,0 +1,11 @@
+//! Bytes in and out: transports, buffers that an idle connection does not hold, deadlines that
+//! cost nothing per operation, and the two-way copy of a tunnel.
+//!
+//! Nothing here knows HTTP.
+
+pub mod buffer;
+pub mod deadline;
+pub mod duplex;
+pub mod pace;
+pub mod relay;
+pub mod transport;
