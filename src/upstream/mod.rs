@@ -1,3 +1,5 @@
 //! Backends and the connections to them.
 
 pub mod backend;
+pub mod connect;
+pub mod pool;

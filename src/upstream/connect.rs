@@ -1,0 +1,44 @@
+//! New connections to backends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::io::deadline::Timer;
+
+/// Unacknowledged data after which the kernel gives a connection up (RFC 5482).
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Silence after which the kernel asks whether the peer is still there, and how often.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+
+/// Connects to a backend within `wait`; `timer` is the caller's to lend. Cancel-safe.
+pub async fn connect(address: SocketAddr, timer: &Timer, wait: Duration) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    let stream = timer
+        .limit(wait, socket.connect(address))
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)??;
+    notice_dead_peers(&stream)?;
+    Ok(stream)
+}
+
+/// Sets what makes the kernel notice a peer that is gone without a word, and TCP_NODELAY.
+pub fn notice_dead_peers(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY)
+        .with_retries(PROBES);
+    socket.set_tcp_keepalive(&keepalive)
+}

@@ -1,0 +1,198 @@
+//! Idle connections to backends, kept by one worker: last in, first out.
+//!
+//! A connection is looked at before it is stored, before it is used and at every sweep: one on
+//! which bytes wait that nobody asked for, or the end, is dropped. Bounded per backend; a
+//! connection that is idle for longer than the service allows goes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backend::{Backend, BackendId};
+use crate::clock::Millis;
+use crate::io::duplex::Duplex;
+
+/// One worker's idle connections.
+#[derive(Debug, Default)]
+pub struct Pool {
+    kept: HashMap<BackendId, Kept>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    backend: Arc<Backend>,
+    /// The one used last is last.
+    idle: Vec<Idle>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    io: Duplex,
+    since: Millis,
+    expires: Millis,
+}
+
+impl Pool {
+    /// An idle connection to `backend`, the one used last, if it has been idle for at most
+    /// `max_age` and is still sound.
+    pub fn take(&mut self, backend: BackendId, max_age: Duration, now: Millis) -> Option<Duplex> {
+        let idle = &mut self.kept.get_mut(&backend)?.idle;
+        while let Some(last) = idle.last() {
+            if now.since(last.since) > max_age || now >= last.expires {
+                // Those below are older still; the sweep takes them.
+                return None;
+            }
+            let connection = idle.pop()?;
+            self.count -= 1;
+            if connection.io.is_quiet() {
+                return Some(connection.io);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request, unless it is unsound or `limit` are kept already:
+    /// then the oldest makes room.
+    pub fn put(
+        &mut self,
+        backend: &Arc<Backend>,
+        io: Duplex,
+        keep: Duration,
+        limit: usize,
+        now: Millis,
+    ) {
+        if limit == 0 || backend.withdrawn() || !io.is_quiet() {
+            return;
+        }
+        let kept = self.kept.entry(backend.id).or_insert_with(|| Kept {
+            backend: Arc::clone(backend),
+            idle: Vec::new(),
+        });
+        let idle = &mut kept.idle;
+        if idle.len() >= limit {
+            idle.remove(0);
+            self.count -= 1;
+        }
+        idle.push(Idle {
+            io,
+            since: now,
+            expires: now.after(keep),
+        });
+        self.count += 1;
+    }
+
+    /// Drops what has expired, what has become unsound, and every connection to a backend that
+    /// discovery has withdrawn.
+    pub fn sweep(&mut self, now: Millis) {
+        self.kept.retain(|_, kept| {
+            if kept.backend.withdrawn() {
+                kept.idle.clear();
+            }
+            kept.idle.retain(|i| now < i.expires && i.io.is_quiet());
+            !kept.idle.is_empty()
+        });
+        self.count = self.kept.values().map(|kept| kept.idle.len()).sum();
+    }
+
+    /// Number of idle connections.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::transport::Transport;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    const A: BackendId = BackendId(1);
+
+    fn backend() -> Arc<Backend> {
+        let endpoint = crate::discovery::Endpoint {
+            target: "a".into(),
+            address: [127, 0, 0, 1].into(),
+            port: 1,
+        };
+        Backend::new(A, "web".into(), endpoint)
+    }
+
+    const KEEP: Duration = Duration::from_secs(4);
+
+    async fn pair() -> (Duplex, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has ports");
+        let address = listener.local_addr().expect("it is bound");
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let ours = ours.expect("somebody listens");
+        (
+            Duplex::new(Transport::Plain(ours)),
+            theirs.expect("somebody connects").0,
+        )
+    }
+
+    #[tokio::test]
+    async fn last_in_is_first_out_and_the_oldest_makes_room() {
+        let (mut pool, backend) = (Pool::default(), backend());
+        let mut peers = Vec::new();
+        for at in 1..=3 {
+            let (io, peer) = pair().await;
+            peers.push(peer);
+            pool.put(&backend, io, KEEP, 2, Millis(at));
+        }
+        assert_eq!(pool.len(), 2);
+        let second = Duration::from_secs(1);
+        assert!(pool.take(A, second, Millis(10)).is_some());
+        assert!(pool.take(A, second, Millis(10)).is_some());
+        assert!(pool.take(A, second, Millis(10)).is_none());
+        assert!(pool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_old_connection_is_not_given_out() {
+        let (mut pool, backend) = (Pool::default(), backend());
+        let (io, _peer) = pair().await;
+        pool.put(&backend, io, KEEP, 2, Millis(1));
+        assert!(pool.take(A, Duration::from_secs(1), Millis(1500)).is_none());
+        assert_eq!(pool.len(), 1, "somebody less particular may have it");
+        pool.sweep(Millis(4100));
+        assert!(pool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn stray_bytes_and_closure_end_a_pooled_connection() {
+        for stray in [&b"HTTP/1.1 200 OK\r\n"[..], b""] {
+            let (mut pool, backend) = (Pool::default(), backend());
+            let (io, mut peer) = pair().await;
+            pool.put(&backend, io, KEEP, 2, Millis(1));
+            peer.write_all(stray).await.expect("the other end is open");
+            if stray.is_empty() {
+                drop(peer);
+            }
+            // The reactor needs a turn to hear of it.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+                pool.sweep(Millis(2));
+            }
+            assert!(pool.take(A, KEEP, Millis(2)).is_none(), "{stray:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_to_a_removed_backend_go() {
+        let (mut pool, backend) = (Pool::default(), backend());
+        let (io, _peer) = pair().await;
+        pool.put(&backend, io, KEEP, 2, Millis(1));
+        backend.set_withdrawn(true);
+        pool.sweep(Millis(2));
+        assert!(pool.is_empty());
+    }
+}
