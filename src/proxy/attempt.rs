@@ -1,0 +1,530 @@
+//! One attempt at a request with one backend: both directions copied at once.
+//!
+//! Two futures of one task: `send` writes head and body to the backend, `receive` reads its
+//! response and writes it to the client. The attempt is over when the response is; a response
+//! that comes before the request body is done is delivered.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::ops::Range;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::drain::Phase;
+use super::failure::{Cause, Failure, Progress, Side};
+use super::forward;
+use super::worker::Worker;
+use crate::config::Upstream;
+use crate::http::body::{BodyFraming, response_framing, response_keeps_alive};
+use crate::http::h1::body::{BadBody, BodyDecoder, encode_chunk, encode_last_chunk};
+use crate::http::h1::encode::{self, ConnectionField};
+use crate::http::h1::parse::{self, HeadLimits};
+use crate::http::head::{BadResponse, RequestHead, ResponseHead, Version};
+use crate::http::headers::Fields;
+use crate::io::buffer::Inbox;
+use crate::io::deadline::Timer;
+use crate::io::duplex::{Duplex, WriteError};
+use crate::io::pace::Pace;
+
+/// Bounds of a backend's response head: twice what a client may send, and within one buffer.
+const RESPONSE_HEAD: HeadLimits = HeadLimits {
+    bytes: 60 * 1024,
+    fields: 256,
+};
+
+/// Bound of a chunked body's trailer section, in bytes.
+pub const TRAILERS: usize = 16 * 1024;
+
+/// Interim responses that one request may be given.
+const INTERIM: u32 = 64;
+
+/// A write to the backend failed: so long for the response that it may have sent before.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What an attempt is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The head for the backend.
+    pub head: &'a RequestHead,
+    /// Framing of the request's body, the same on both sides.
+    pub framing: BodyFraming,
+    /// Protocol to switch to, if the client asked for one that is allowed.
+    pub upgrade: Option<&'a str>,
+    /// The client's connection may go on after the response.
+    pub keep_alive: bool,
+    /// The client waits for `100 (Continue)` before it sends its body.
+    pub expects_continue: bool,
+    /// Largest body.
+    pub max_body: u64,
+    /// Deadlines.
+    pub limits: &'a Upstream,
+}
+
+/// The client's side of an attempt.
+#[derive(Debug)]
+pub struct Client<'a> {
+    /// Its connection.
+    pub io: &'a Duplex,
+    /// What came from it and was not used yet.
+    pub inbox: &'a mut Inbox,
+    /// Patience with its sending.
+    pub reading: &'a mut Pace,
+    /// Patience with its receiving.
+    pub writing: &'a mut Pace,
+}
+
+/// How far an attempt has come; looked at by both futures and by the caller afterwards.
+#[derive(Debug)]
+pub struct State {
+    /// See [`Progress`].
+    pub progress: Cell<Progress>,
+    /// Bytes of the request body were taken out of the inbox: it cannot be sent again.
+    pub consumed: Cell<bool>,
+    /// The request has been sent to its end.
+    pub request_done: Cell<bool>,
+    /// Bytes in the inbox that belong to a request which is done.
+    pub used: Cell<usize>,
+    /// Bytes of the request's body taken from the client.
+    pub received: Cell<u64>,
+    /// Bytes of the response's body given to the client.
+    pub sent: Cell<u64>,
+    /// When the first byte of the response came.
+    pub first_byte: Cell<Option<Instant>>,
+    /// Final status forwarded; 0: none yet.
+    pub status: Cell<u16>,
+    /// The response has no other end than the closing of the connection.
+    pub until_close: Cell<bool>,
+}
+
+impl State {
+    /// Nothing has happened.
+    pub fn new() -> State {
+        State {
+            progress: Cell::new(Progress::NothingSent),
+            consumed: Cell::new(false),
+            request_done: Cell::new(false),
+            used: Cell::new(0),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            first_byte: Cell::new(None),
+            status: Cell::new(0),
+            until_close: Cell::new(false),
+        }
+    }
+
+    fn reached(&self, progress: Progress) {
+        self.progress.set(self.progress.get().max(progress));
+    }
+
+    fn fail(&self, cause: Cause) -> Failure {
+        Failure::new(cause, self.progress.get())
+    }
+}
+
+/// How an attempt ended well.
+#[derive(Debug)]
+pub enum Done {
+    /// The response went to the client to its end.
+    Answered {
+        /// The client's connection may be used again.
+        client_keeps: bool,
+        /// The backend's connection may be used again.
+        upstream_keeps: bool,
+    },
+    /// The backend switches protocols (101); nothing was sent to the client yet. What the backend
+    /// sent after its head is in the inbox.
+    Switched(Inbox),
+}
+
+/// Makes one attempt. `timer` and `pushing` (patience with the backend's receiving) are lent.
+pub async fn attempt(
+    worker: &Rc<Worker>,
+    job: Job<'_>,
+    client: Client<'_>,
+    upstream: &Duplex,
+    (timer, pushing): (&Timer, &mut Pace),
+    response: &mut ResponseHead,
+    state: &State,
+) -> Result<Done, Failure> {
+    let Client {
+        io,
+        inbox,
+        reading,
+        writing,
+    } = client;
+    timer.set(job.limits.response_timeout);
+    let outcome = {
+        let mut send = pin!(send(
+            worker,
+            job,
+            (io, inbox, reading),
+            (upstream, pushing),
+            timer,
+            state
+        ));
+        let mut receive = pin!(receive(
+            worker,
+            job,
+            (io, writing),
+            upstream,
+            timer,
+            response,
+            state
+        ));
+        let mut sending = true;
+        poll_fn(|cx| {
+            if sending && let Poll::Ready(outcome) = send.as_mut().poll(cx) {
+                sending = false;
+                match outcome {
+                    Ok(()) => state.request_done.set(true),
+                    Err(failure)
+                        if failure.meaning().side == Side::Upstream
+                            && failure.progress > Progress::NothingSent =>
+                    {
+                        // It may have answered before it stopped listening.
+                        timer.set(LAST_WORDS);
+                    }
+                    Err(failure) => return Poll::Ready(Err(failure)),
+                }
+            }
+            if let Poll::Ready(outcome) = receive.as_mut().poll(cx) {
+                return Poll::Ready(outcome);
+            }
+            let phase = worker.shared.drain.phase();
+            if phase >= Phase::CutAll
+                || (phase >= Phase::CutRequests && state.progress.get() < Progress::Forwarded)
+            {
+                return Poll::Ready(Err(state.fail(Cause::Drained)));
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    timer.clear();
+    outcome
+}
+
+/// Writes the request to the backend: the head together with what there is of the body, then the
+/// rest as it comes.
+async fn send(
+    worker: &Rc<Worker>,
+    job: Job<'_>,
+    (client, inbox, reading): (&Duplex, &mut Inbox, &mut Pace),
+    (upstream, pushing): (&Duplex, &mut Pace),
+    timer: &Timer,
+    state: &State,
+) -> Result<(), Failure> {
+    let mut body = BodyDecoder::new(job.framing, TRAILERS);
+    let recode = match job.framing {
+        BodyFraming::Chunked => Recode::Chunk,
+        _ => Recode::Direct,
+    };
+    let connection = match job.upgrade {
+        Some(_) => ConnectionField::Upgrade,
+        None => ConnectionField::None,
+    };
+    let mut first = true;
+    loop {
+        {
+            let mut out = worker.buffers.output();
+            if first {
+                encode::request_head(job.head, job.framing, connection, &mut out.bytes);
+            }
+            let gathered = gather(&mut body, inbox.filled(), recode, &mut out.bytes)
+                .map_err(|e| state.fail(Cause::RequestBody(e)))?;
+            state.received.set(state.received.get() + gathered.data);
+            if state.received.get() > job.max_body {
+                return Err(state.fail(Cause::BodyTooLarge));
+            }
+            let direct = &inbox.filled()[gathered.direct.clone()];
+            if !out.bytes.is_empty() || !direct.is_empty() {
+                let before = pushing.moved();
+                let outcome = upstream.write_all(&out.bytes, direct, pushing).await;
+                if pushing.moved() > before {
+                    state.reached(Progress::Sent);
+                }
+                outcome.map_err(|e| match e {
+                    WriteError::Io(_) => state.fail(Cause::UpstreamClosed),
+                    WriteError::Stalled => state.fail(Cause::UpstreamStalled),
+                })?;
+            }
+            if body.is_done() && first {
+                // The inbox keeps the body until the response has come: it may be sent again.
+                state.used.set(gathered.used);
+                return Ok(());
+            }
+            if gathered.used > 0 {
+                state.consumed.set(true);
+                inbox.consume(gathered.used);
+            }
+            first = false;
+        }
+        if body.is_done() {
+            timer.set(job.limits.response_timeout);
+            return Ok(());
+        }
+        let n = poll_fn(|cx| match client.poll_fill(cx, inbox) {
+            Poll::Ready(outcome) => {
+                Poll::Ready(outcome.map_err(|e| state.fail(Cause::ClientIo(e))))
+            }
+            // Whoever waits for our 100, or reads a response, need not send.
+            Poll::Pending
+                if state.progress.get() == Progress::Forwarded
+                    || (job.expects_continue && !state.consumed.get()) =>
+            {
+                reading.stop();
+                Poll::Pending
+            }
+            Poll::Pending => reading
+                .poll_wait(cx)
+                .map(|_| Err(state.fail(Cause::ClientStalled))),
+        })
+        .await?;
+        if n == 0 {
+            return Err(state.fail(Cause::ClientClosed));
+        }
+        reading.progress(n);
+        timer.set(match state.status.get() {
+            0 => job.limits.response_timeout,
+            _ => job.limits.stream_idle,
+        });
+    }
+}
+
+/// Reads the backend's response and writes it to the client.
+async fn receive(
+    worker: &Rc<Worker>,
+    job: Job<'_>,
+    (client, writing): (&Duplex, &mut Pace),
+    upstream: &Duplex,
+    timer: &Timer,
+    response: &mut ResponseHead,
+    state: &State,
+) -> Result<Done, Failure> {
+    let mut inbox = Inbox::new(Rc::clone(&worker.buffers));
+    let mut interim = 0;
+    loop {
+        read_head(upstream, &mut inbox, timer, response, state).await?;
+        match response.status {
+            101 if job.upgrade.is_some() => return Ok(Done::Switched(inbox)),
+            101 => return Err(bad(state, "101 although no upgrade was asked for")),
+            100..200 => {
+                interim += 1;
+                if interim > INTERIM {
+                    return Err(bad(state, "too many interim responses"));
+                }
+                // RFC 9110 §15.2: never to an HTTP/1.0 client.
+                if job.head.version != Version::Http10 {
+                    let mut out = worker.buffers.output();
+                    forward::rewrite_response(response);
+                    let (framing, connection) = (BodyFraming::None, ConnectionField::None);
+                    encode::response_head(response, framing, connection, &mut out.bytes);
+                    state.reached(Progress::Forwarded);
+                    write(client, &out.bytes, &[], writing, state).await?;
+                }
+            }
+            _ => break,
+        }
+    }
+
+    let framing = response_framing(job.head.method, response)
+        .map_err(|e| state.fail(Cause::BadResponse(e)))?;
+    let (framing_out, recode) = match (framing, job.head.version) {
+        (BodyFraming::Chunked, Version::Http10) => (BodyFraming::UntilClose, Recode::Unchunk),
+        (BodyFraming::UntilClose, Version::Http10) => (BodyFraming::UntilClose, Recode::Direct),
+        (BodyFraming::Chunked | BodyFraming::UntilClose, _) => {
+            (BodyFraming::Chunked, Recode::Chunk)
+        }
+        (framing, _) => (framing, Recode::Direct),
+    };
+    let upstream_keeps = response_keeps_alive(response) && framing != BodyFraming::UntilClose;
+    let client_keeps = job.keep_alive
+        && state.request_done.get()
+        && framing_out != BodyFraming::UntilClose
+        && worker.shared.drain.phase() < Phase::Closing;
+    let connection = match (client_keeps, job.head.version) {
+        (false, _) => ConnectionField::Close,
+        (true, Version::Http10) => ConnectionField::KeepAlive,
+        (true, _) => ConnectionField::None,
+    };
+    forward::rewrite_response(response);
+
+    let mut body = BodyDecoder::new(framing, TRAILERS);
+    let mut first = true;
+    loop {
+        {
+            let mut out = worker.buffers.output();
+            if first {
+                encode::response_head(response, framing_out, connection, &mut out.bytes);
+            }
+            let gathered = gather(&mut body, inbox.filled(), recode, &mut out.bytes)
+                .map_err(|e| state.fail(Cause::ResponseBody(e)))?;
+            let direct = &inbox.filled()[gathered.direct.clone()];
+            if !out.bytes.is_empty() || !direct.is_empty() {
+                state.reached(Progress::Forwarded);
+                state.status.set(response.status);
+                state
+                    .until_close
+                    .set(framing_out == BodyFraming::UntilClose);
+                write(client, &out.bytes, direct, writing, state).await?;
+                state.sent.set(state.sent.get() + gathered.data);
+            }
+            inbox.consume(gathered.used);
+            first = false;
+        }
+        if body.is_done() {
+            break;
+        }
+        timer.set(job.limits.stream_idle);
+        match timer.guard(upstream.fill(&mut inbox)).await {
+            Err(_) => return Err(state.fail(Cause::StreamIdle)),
+            Ok(Err(_)) => return Err(state.fail(Cause::UpstreamClosed)),
+            Ok(Ok(0)) if body.closed() => {
+                if recode == Recode::Chunk {
+                    let mut out = worker.buffers.output();
+                    encode_last_chunk(&Fields::default(), &mut out.bytes);
+                    write(client, &out.bytes, &[], writing, state).await?;
+                }
+                break;
+            }
+            Ok(Ok(0)) => return Err(state.fail(Cause::UpstreamClosed)),
+            Ok(Ok(_)) => {}
+        }
+    }
+    Ok(Done::Answered {
+        client_keeps,
+        upstream_keeps: upstream_keeps && state.request_done.get() && inbox.is_empty(),
+    })
+}
+
+/// Reads one response head off the front of `inbox`, filling it as needed.
+async fn read_head(
+    upstream: &Duplex,
+    inbox: &mut Inbox,
+    timer: &Timer,
+    response: &mut ResponseHead,
+    state: &State,
+) -> Result<(), Failure> {
+    loop {
+        if !inbox.is_empty() {
+            let parsed = parse::response_head(inbox.filled(), RESPONSE_HEAD, response)
+                .map_err(|e| state.fail(Cause::BadResponse(e)))?;
+            if let Some(n) = parsed {
+                inbox.consume(n);
+                return Ok(());
+            }
+        }
+        match timer.guard(upstream.fill(inbox)).await {
+            Err(_) => return Err(state.fail(Cause::ResponseTimeout)),
+            Ok(Err(_) | Ok(0)) => return Err(state.fail(Cause::UpstreamClosed)),
+            Ok(Ok(_)) => {
+                state.reached(Progress::Answered);
+                if state.first_byte.get().is_none() {
+                    state.first_byte.set(Some(Instant::now()));
+                }
+            }
+        }
+    }
+}
+
+async fn write(
+    client: &Duplex,
+    first: &[u8],
+    second: &[u8],
+    pace: &mut Pace,
+    state: &State,
+) -> Result<(), Failure> {
+    client
+        .write_all(first, second, pace)
+        .await
+        .map_err(|e| match e {
+            WriteError::Io(e) => state.fail(Cause::ClientIo(e)),
+            WriteError::Stalled => state.fail(Cause::ClientStalled),
+        })
+}
+
+fn bad(state: &State, what: &'static str) -> Failure {
+    state.fail(Cause::BadResponse(BadResponse(what)))
+}
+
+/// How a body's framing changes on its way through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recode {
+    /// Not at all: its bytes go on as they lie in the inbox.
+    Direct,
+    /// Whatever it was, it becomes chunked.
+    Chunk,
+    /// It was chunked and becomes bare.
+    Unchunk,
+}
+
+/// What [`gather`] found in an inbox.
+#[derive(Debug)]
+struct Gathered {
+    /// Bytes of the inbox that are used up once the output is written.
+    used: usize,
+    /// Where in the inbox the bytes lie that go on behind the output.
+    direct: Range<usize>,
+    /// Bytes of data.
+    data: u64,
+}
+
+/// Takes all there is of a body out of `input`, appended to `out` where its framing changes.
+fn gather(
+    body: &mut BodyDecoder,
+    input: &[u8],
+    recode: Recode,
+    out: &mut Vec<u8>,
+) -> Result<Gathered, BadBody> {
+    let mut gathered = Gathered {
+        used: 0,
+        direct: 0..0,
+        data: 0,
+    };
+    while !body.is_done() {
+        let rest = &input[gathered.used..];
+        let piece = body.decode(rest)?;
+        let data = &rest[piece.data.clone()];
+        gathered.data += data.len() as u64;
+        match recode {
+            Recode::Chunk => encode_chunk(data, out),
+            Recode::Unchunk => out.extend_from_slice(data),
+            Recode::Direct => {
+                // A body of known length, or until close, is one run.
+                if !data.is_empty() {
+                    gathered.direct =
+                        gathered.used + piece.data.start..gathered.used + piece.data.end;
+                }
+            }
+        }
+        gathered.used += piece.consumed;
+        if piece.end {
+            if recode == Recode::Chunk {
+                encode_last_chunk(body.trailers(), out);
+            }
+            break;
+        }
+        if piece.consumed == 0 || gathered.used == input.len() {
+            break;
+        }
+    }
+    Ok(gathered)
+}
+
+/// Length of a request's body at the front of `input`, framing included, if it is whole there.
+pub fn whole_body(framing: BodyFraming, input: &[u8]) -> Option<usize> {
+    let mut body = BodyDecoder::new(framing, TRAILERS);
+    let mut used = 0;
+    while !body.is_done() {
+        let piece = body.decode(&input[used..]).ok()?;
+        used += piece.consumed;
+        if piece.consumed == 0 && !piece.end {
+            return None;
+        }
+    }
+    Some(used)
+}

@@ -1,0 +1,238 @@
+//! A request's way to a backend: pick, connect or reuse, attempt, and again where that is safe.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::account::Account;
+use super::attempt::{self, Client, Done, Job, State};
+use super::failure::{Cause, Failure, Progress};
+use super::retry::{Facts, Verdict, verdict};
+use super::worker::Worker;
+use crate::balance::picker::NoBackend;
+use crate::http::body::BodyFraming;
+use crate::http::head::ResponseHead;
+use crate::io::buffer::Inbox;
+use crate::io::deadline::Timer;
+use crate::io::duplex::Duplex;
+use crate::io::pace::Pace;
+use crate::io::transport::Transport;
+use crate::upstream::backend::{Backend, BackendId, InFlight};
+use crate::upstream::connect::connect;
+
+/// A request that may not be repeated takes a kept connection only if it was used within this
+/// time: the shorter it was idle, the less likely its peer is closing it at this moment.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How a request ended that was not a failure.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The response is with the client.
+    Answered {
+        /// The client's connection may be used again.
+        client_keeps: bool,
+        /// Bytes of the inbox that belong to this request still.
+        used: usize,
+    },
+    /// The backend switched protocols: from here on it is a tunnel.
+    Switched(Tunnel),
+}
+
+/// A connection that left HTTP.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The backend's connection.
+    pub upstream: Duplex,
+    /// What came from it after its head.
+    pub inbox: Inbox,
+    /// Counts the tunnel as in flight for as long as it is held.
+    pub _guard: InFlight,
+}
+
+/// A failure for which the client can still be answered, or not.
+#[derive(Debug)]
+pub struct Failed {
+    /// What happened in the last attempt.
+    pub failure: Failure,
+    /// Bytes of the request's body were taken from the inbox.
+    pub consumed: bool,
+    /// The client was given part of a response that only the closing of its connection ends.
+    pub until_close: bool,
+}
+
+/// What an exchange borrows from its connection.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    /// The client's side.
+    pub client: Client<'a>,
+    /// For response and stream deadlines.
+    pub timer: &'a Timer,
+    /// Patience with the backend's receiving.
+    pub pushing: &'a mut Pace,
+    /// Room for the response head.
+    pub response: &'a mut ResponseHead,
+    /// Room for the backends that were tried.
+    pub tried: &'a mut Vec<BackendId>,
+}
+
+/// Sends a request to a backend of `service` and its response to the client.
+pub async fn exchange(
+    worker: &Rc<Worker>,
+    service: usize,
+    job: Job<'_>,
+    lent: Lent<'_>,
+    account: &mut Account,
+) -> Result<Outcome, Failed> {
+    let Lent {
+        client,
+        timer,
+        pushing,
+        response,
+        tried,
+    } = lent;
+    let mut retries_left = job.limits.retries;
+    let mut last: Option<Failed> = None;
+    // The backend whose kept connection failed: it may be asked again over a new one.
+    let mut stale: Option<Arc<Backend>> = None;
+    tried.clear();
+    worker.earn_retry(service);
+    loop {
+        let (backend, only_new) = match worker.pick(service, tried) {
+            Ok(pick) => (pick.backend, false),
+            Err(none) => match (none, stale.take()) {
+                (NoBackend::Exhausted, Some(backend)) => (backend, true),
+                _ => {
+                    return Err(last.unwrap_or_else(|| {
+                        let cause = Cause::NoBackend(none);
+                        Failed::unconsumed(Failure::new(cause, Progress::NothingSent))
+                    }));
+                }
+            },
+        };
+        let guard = backend.begin();
+        if account.attempts > 0 {
+            worker.metrics.retry(service);
+        }
+        account.attempts += 1;
+        let begun = Instant::now();
+        account.backend = Some(Arc::clone(&backend));
+        tried.push(backend.id);
+
+        let repeatable = job.head.method.is_idempotent()
+            && matches!(job.framing, BodyFraming::None | BodyFraming::Length(0));
+        let max_age = if repeatable { Duration::MAX } else { FRESH };
+        let kept = match only_new {
+            true => None,
+            false => {
+                let mut pool = worker.pool().borrow_mut();
+                pool.take(backend.id, max_age, worker.deadlines.now())
+            }
+        };
+        let reused = kept.is_some();
+        let upstream = match kept {
+            Some(kept) => kept,
+            None => {
+                let address = backend.endpoint.socket();
+                match connect(address, timer, job.limits.connect_timeout).await {
+                    Ok(tcp) => {
+                        backend.connected();
+                        account.connect = Some(begun.elapsed());
+                        Duplex::new(Transport::Plain(tcp))
+                    }
+                    Err(e) => {
+                        worker.connect_failed(service, &backend);
+                        let failure = Failure::new(Cause::Connect(e), Progress::NothingSent);
+                        worker.upstream_failed(service, &backend, &failure);
+                        last = Some(Failed::unconsumed(failure));
+                        if account.begun.elapsed() > job.limits.response_timeout {
+                            return Err(last.expect("it was set just now"));
+                        }
+                        continue;
+                    }
+                }
+            }
+        };
+
+        let state = State::new();
+        let client = Client {
+            io: client.io,
+            inbox: &mut *client.inbox,
+            reading: &mut *client.reading,
+            writing: &mut *client.writing,
+        };
+        let deadlines = (timer, &mut *pushing);
+        let outcome =
+            attempt::attempt(worker, job, client, &upstream, deadlines, response, &state).await;
+        account.received = state.received.get();
+        account.sent = state.sent.get();
+        account.status = state.status.get();
+        let first_byte = state.first_byte.get();
+        account.first_byte = first_byte.map(|at| at - account.begun);
+        worker.attempted(&backend, first_byte.map(|at| at - begun));
+        match outcome {
+            Ok(Done::Answered {
+                client_keeps,
+                upstream_keeps,
+            }) => {
+                if upstream_keeps {
+                    let limits = (job.limits.keep_alive, worker.idle_limit(service));
+                    let now = worker.deadlines.now();
+                    let mut pool = worker.pool().borrow_mut();
+                    pool.put(&backend, upstream, limits.0, limits.1, now);
+                }
+                return Ok(Outcome::Answered {
+                    client_keeps,
+                    used: state.used.get(),
+                });
+            }
+            Ok(Done::Switched(inbox)) => {
+                return Ok(Outcome::Switched(Tunnel {
+                    upstream,
+                    inbox,
+                    _guard: guard,
+                }));
+            }
+            Err(failure) => {
+                worker.upstream_failed(service, &backend, &failure);
+                let facts = Facts {
+                    method: job.head.method,
+                    replayable: !state.consumed.get(),
+                    retries_left,
+                };
+                let again = match verdict(&failure, facts) {
+                    Verdict::GiveUp => false,
+                    Verdict::Again => true,
+                    Verdict::AgainIfAffordable => {
+                        retries_left -= 1;
+                        worker.spend_retry(service)
+                    }
+                };
+                if reused {
+                    stale = Some(backend);
+                }
+                let failed = Failed {
+                    failure,
+                    consumed: state.consumed.get(),
+                    until_close: state.until_close.get(),
+                };
+                if !again {
+                    return Err(failed);
+                }
+                last = Some(failed);
+            }
+        }
+    }
+}
+
+impl Failed {
+    /// A failure before anything was taken from the client's inbox.
+    pub fn unconsumed(failure: Failure) -> Failed {
+        Failed {
+            failure,
+            consumed: false,
+            until_close: false,
+        }
+    }
+}

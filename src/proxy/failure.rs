@@ -1,0 +1,148 @@
+//! What went wrong with a request: whose side, how far it had got, and what follows from that.
+
+use std::io;
+
+use crate::balance::picker::NoBackend;
+use crate::http::h1::body::BadBody;
+use crate::http::head::{BadResponse, Rejection};
+
+/// Whose side a failure is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Downstream,
+    /// A backend, or that there is none.
+    Upstream,
+    /// Ourselves, the configuration included.
+    Internal,
+}
+
+/// How far an attempt had got when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Progress {
+    /// The backend has not been sent a byte.
+    NothingSent,
+    /// It was sent something and has sent nothing.
+    Sent,
+    /// Bytes of a response have come.
+    Answered,
+    /// Bytes of a response have gone on to the client.
+    Forwarded,
+}
+
+/// What happened.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The client's request is refused.
+    #[error("{}", .0.reason)]
+    Rejected(Rejection),
+    /// The client's body is broken.
+    #[error("request body: {0}")]
+    RequestBody(BadBody),
+    /// The client's body is larger than the service takes.
+    #[error("request body is larger than max_body")]
+    BodyTooLarge,
+    /// The client closed before its request was whole.
+    #[error("the client closed before its request was whole")]
+    ClientClosed,
+    /// The client's connection failed.
+    #[error("the client's connection failed: {0}")]
+    ClientIo(#[source] io::Error),
+    /// The client does not send its request, or does not take its response.
+    #[error("the client held us up for too long")]
+    ClientStalled,
+    /// No route matches.
+    #[error("no route matches")]
+    NoRoute,
+    /// There is nobody to send it to.
+    #[error("{0}")]
+    NoBackend(#[source] NoBackend),
+    /// No connection could be made.
+    #[error("connect failed: {0}")]
+    Connect(#[source] io::Error),
+    /// The backend closed, or its connection broke, before its response was whole.
+    #[error("the backend closed its connection too early")]
+    UpstreamClosed,
+    /// The backend does not take the request.
+    #[error("the backend held us up for too long")]
+    UpstreamStalled,
+    /// The backend's response cannot be understood.
+    #[error("bad response: {0}")]
+    BadResponse(BadResponse),
+    /// The backend's body is broken.
+    #[error("response body: {0}")]
+    ResponseBody(BadBody),
+    /// No response in time.
+    #[error("no response in time")]
+    ResponseTimeout,
+    /// Nothing moved for too long while the response was under way.
+    #[error("nothing moved for too long")]
+    StreamIdle,
+    /// A drain's deadline passed.
+    #[error("cut off by the drain deadline")]
+    Drained,
+}
+
+/// A request that failed, or one attempt at it.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct Failure {
+    /// What happened.
+    #[source]
+    pub cause: Cause,
+    /// How far it had got.
+    pub progress: Progress,
+}
+
+/// What a failure means to the client, the log and the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meaning {
+    /// Whose side.
+    pub side: Side,
+    /// Status to answer with, as long as nothing was forwarded; 0: there is nobody to answer.
+    pub status: u16,
+    /// Label of the metric and of the log field.
+    pub reason: &'static str,
+    /// The client's connection cannot be used any further.
+    pub closes: bool,
+}
+
+impl Failure {
+    /// A failure of an attempt that had got so far.
+    pub fn new(cause: Cause, progress: Progress) -> Failure {
+        Failure { cause, progress }
+    }
+
+    /// The one place where status, side, label and connection handling are derived.
+    pub fn meaning(&self) -> Meaning {
+        use Side::{Downstream, Internal, Upstream};
+        let (side, status, reason, closes) = match &self.cause {
+            Cause::Rejected(r) => (Downstream, r.status, "bad_request", true),
+            Cause::RequestBody(_) => (Downstream, 400, "bad_request_body", true),
+            Cause::BodyTooLarge => (Downstream, 413, "body_too_large", true),
+            Cause::ClientClosed => (Downstream, 400, "client_closed", true),
+            Cause::ClientIo(_) => (Downstream, 0, "client_io", true),
+            Cause::ClientStalled => (Downstream, 408, "client_stalled", true),
+            Cause::NoRoute => (Internal, 404, "no_route", false),
+            Cause::NoBackend(NoBackend::Unresolved) => (Upstream, 503, "unresolved", false),
+            Cause::NoBackend(_) => (Upstream, 503, "no_backend", false),
+            Cause::Connect(e) if e.kind() == io::ErrorKind::TimedOut => {
+                (Upstream, 503, "connect_timeout", false)
+            }
+            Cause::Connect(_) => (Upstream, 503, "connect_failed", false),
+            Cause::UpstreamClosed => (Upstream, 502, "upstream_closed", false),
+            Cause::UpstreamStalled => (Upstream, 504, "upstream_stalled", false),
+            Cause::BadResponse(_) => (Upstream, 502, "bad_response", false),
+            Cause::ResponseBody(_) => (Upstream, 502, "bad_response_body", false),
+            Cause::ResponseTimeout => (Upstream, 504, "response_timeout", false),
+            Cause::StreamIdle => (Upstream, 504, "stream_idle", false),
+            Cause::Drained => (Internal, 503, "drained", true),
+        };
+        Meaning {
+            side,
+            status,
+            reason,
+            closes,
+        }
+    }
+}

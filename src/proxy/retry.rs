@@ -1,0 +1,247 @@
+//! May a failed attempt be made again? Pure; the rules are RFC 9110 §9.2.2 and the budget.
+
+use std::time::Duration;
+
+use super::failure::{Failure, Progress, Side};
+use crate::clock::Millis;
+use crate::http::head::Method;
+
+/// What is known of a request when an attempt at it has failed.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// The request's method.
+    pub method: Method,
+    /// The body is still whole in our hands, or there is none.
+    pub replayable: bool,
+    /// Attempts that cost budget are still allowed.
+    pub retries_left: u8,
+}
+
+/// Whether to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// No: answer with the failure.
+    GiveUp,
+    /// Yes, at no cost: the backend was sent nothing.
+    Again,
+    /// Yes, if the budget allows it.
+    AgainIfAffordable,
+}
+
+/// Decides after `failure`.
+pub fn verdict(failure: &Failure, facts: Facts) -> Verdict {
+    if failure.meaning().side != Side::Upstream || !facts.replayable {
+        return Verdict::GiveUp;
+    }
+    match failure.progress {
+        Progress::NothingSent => Verdict::Again,
+        Progress::Sent
+            if facts.method.is_idempotent()
+                && facts.retries_left > 0
+                && matches!(failure.cause, super::failure::Cause::UpstreamClosed) =>
+        {
+            Verdict::AgainIfAffordable
+        }
+        Progress::Sent | Progress::Answered | Progress::Forwarded => Verdict::GiveUp,
+    }
+}
+
+/// Retries that one worker may still make for one service: a share of its requests and some per
+/// second besides, so that a service in trouble is not buried under retries.
+#[derive(Debug)]
+pub struct Budget {
+    /// In hundredths of a retry.
+    tokens: u64,
+    percent: u64,
+    per_second: u64,
+    refilled: Millis,
+}
+
+/// Retries that are saved up at most, in seconds of `per_second` and in requests' shares alike.
+const SAVED: u64 = 10;
+
+impl Budget {
+    /// `percent` of the requests and `per_second` besides. Starts with one second's worth.
+    pub fn new(percent: u8, per_second: u32, now: Millis) -> Budget {
+        Budget {
+            tokens: u64::from(per_second) * 100,
+            percent: u64::from(percent),
+            per_second: u64::from(per_second),
+            refilled: now,
+        }
+    }
+
+    /// A request was begun: earns its share.
+    pub fn earn(&mut self) {
+        self.tokens = (self.tokens + self.percent).min(self.limit());
+    }
+
+    /// Takes one retry out of the budget, if it is there.
+    pub fn spend(&mut self, now: Millis) -> bool {
+        let passed = now.since(self.refilled);
+        if passed >= Duration::from_millis(10) {
+            let earned = self.per_second * passed.as_millis() as u64 / 10;
+            self.tokens = self.tokens.saturating_add(earned).min(self.limit());
+            self.refilled = now;
+        }
+        match self.tokens.checked_sub(100) {
+            Some(rest) => {
+                self.tokens = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn limit(&self) -> u64 {
+        (self.per_second * 100 + self.percent * 100).max(100) * SAVED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::picker::NoBackend;
+    use crate::proxy::failure::Cause;
+
+    #[test]
+    fn rules() {
+        let closed = || Cause::UpstreamClosed;
+        let refused = || Cause::Connect(std::io::ErrorKind::ConnectionRefused.into());
+        let rows = [
+            (
+                "a: nothing was sent, any method",
+                refused(),
+                Progress::NothingSent,
+                Method::Post,
+                true,
+                0,
+                Verdict::Again,
+            ),
+            (
+                "a: nothing was sent, but the body is gone",
+                refused(),
+                Progress::NothingSent,
+                Method::Post,
+                false,
+                1,
+                Verdict::GiveUp,
+            ),
+            (
+                "c: idempotent, no byte came, body still whole",
+                closed(),
+                Progress::Sent,
+                Method::Put,
+                true,
+                1,
+                Verdict::AgainIfAffordable,
+            ),
+            (
+                "c: not idempotent",
+                closed(),
+                Progress::Sent,
+                Method::Post,
+                true,
+                1,
+                Verdict::GiveUp,
+            ),
+            (
+                "c: idempotent, but the body is gone",
+                closed(),
+                Progress::Sent,
+                Method::Put,
+                false,
+                1,
+                Verdict::GiveUp,
+            ),
+            (
+                "c: no retry left",
+                closed(),
+                Progress::Sent,
+                Method::Get,
+                true,
+                0,
+                Verdict::GiveUp,
+            ),
+            (
+                "a byte of a response came",
+                closed(),
+                Progress::Answered,
+                Method::Get,
+                true,
+                1,
+                Verdict::GiveUp,
+            ),
+            (
+                "a byte was forwarded",
+                closed(),
+                Progress::Forwarded,
+                Method::Get,
+                true,
+                1,
+                Verdict::GiveUp,
+            ),
+            (
+                "a time-out is not proof of anything",
+                Cause::ResponseTimeout,
+                Progress::Sent,
+                Method::Get,
+                true,
+                1,
+                Verdict::GiveUp,
+            ),
+            (
+                "the client's own fault",
+                Cause::ClientStalled,
+                Progress::NothingSent,
+                Method::Get,
+                true,
+                1,
+                Verdict::GiveUp,
+            ),
+            (
+                "nobody is there, decidedly",
+                Cause::NoBackend(NoBackend::Empty),
+                Progress::Answered,
+                Method::Get,
+                true,
+                1,
+                Verdict::GiveUp,
+            ),
+        ];
+        for (rule, cause, progress, method, replayable, retries_left, expected) in rows {
+            let facts = Facts {
+                method,
+                replayable,
+                retries_left,
+            };
+            assert_eq!(
+                verdict(&Failure::new(cause, progress), facts),
+                expected,
+                "{rule}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_budget_is_a_share_of_the_requests_and_some_per_second() {
+        let mut budget = Budget::new(20, 10, Millis(1));
+        let spent =
+            |budget: &mut Budget, now| (0..10_000).take_while(|_| budget.spend(now)).count();
+        assert_eq!(
+            spent(&mut budget, Millis(1)),
+            10,
+            "one second's worth at the start"
+        );
+        for _ in 0..100 {
+            budget.earn();
+        }
+        assert_eq!(spent(&mut budget, Millis(1)), 20, "20 % of 100 requests");
+        assert_eq!(spent(&mut budget, Millis(501)), 5, "half a second");
+        assert_eq!(
+            spent(&mut budget, Millis(3_600_000)),
+            300,
+            "what is saved up is bounded"
+        );
+    }
+}

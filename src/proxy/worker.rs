@@ -1,0 +1,234 @@
+//! What one worker owns: its schedules, its idle connections, its buffers and deadlines.
+//!
+//! Everything here lives on one thread; a borrow of a cell never crosses an await.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::drain::Drain;
+use super::failure::{self, Failure};
+use super::retry::Budget;
+use crate::balance::picker::{NoBackend, Pick, Picker};
+use crate::balance::snapshot::Snapshot;
+use crate::clock::Millis;
+use crate::config::{Config, Service};
+use crate::events::Event;
+use crate::io::buffer::BufferPool;
+use crate::io::deadline::Deadlines;
+use crate::published::Published;
+use crate::router::Router;
+use crate::telemetry::metrics::{self, BackendLabels, Shard, Side};
+use crate::upstream::backend::{Backend, BackendId};
+use crate::upstream::pool::Pool;
+
+/// What a worker is given when it starts.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Its routes.
+    pub router: Arc<Router>,
+    /// The backends of each service, in the order of the configuration.
+    pub snapshots: Vec<Arc<Published<Snapshot>>>,
+    /// How far a drain has come.
+    pub drain: Arc<Drain>,
+    /// Where noticed things go.
+    pub events: mpsc::Sender<Event>,
+    /// Client connections open in this process.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Shared with the others.
+    pub shared: Shared,
+    /// Spare buffers.
+    pub buffers: Rc<BufferPool>,
+    /// Its table of deadlines.
+    pub deadlines: Rc<Deadlines>,
+    /// Open client connections of this worker.
+    pub connections: Cell<usize>,
+    /// Its share of the metrics.
+    pub metrics: Rc<Shard>,
+    services: Vec<ServiceState>,
+    pool: RefCell<Pool>,
+    random: RefCell<fastrand::Rng>,
+}
+
+#[derive(Debug)]
+struct ServiceState {
+    picker: RefCell<Picker>,
+    budget: RefCell<Budget>,
+}
+
+impl Worker {
+    /// A worker with schedules of its own.
+    pub fn new(shared: Shared, metrics: Rc<Shard>) -> Rc<Worker> {
+        let workers = u32::try_from(shared.config.workers.get()).unwrap_or(u32::MAX);
+        let mut random = fastrand::Rng::new();
+        let deadlines = Deadlines::new();
+        let services = shared.config.services.iter().zip(&shared.snapshots);
+        let services = services.map(|(service, snapshot)| {
+            let upstream = &service.upstream;
+            let per_second = upstream.retry_budget_per_second.div_ceil(workers);
+            ServiceState {
+                picker: RefCell::new(Picker::new(
+                    snapshot.reader(),
+                    service.strategy,
+                    random.u64(..),
+                )),
+                budget: RefCell::new(Budget::new(
+                    upstream.retry_budget_percent,
+                    per_second,
+                    deadlines.now(),
+                )),
+            }
+        });
+        Rc::new(Worker {
+            services: services.collect(),
+            buffers: BufferPool::new(),
+            deadlines,
+            connections: Cell::new(0),
+            metrics,
+            pool: RefCell::default(),
+            random: RefCell::new(random),
+            shared,
+        })
+    }
+
+    /// The configuration of a service.
+    pub fn service(&self, service: usize) -> &Service {
+        &self.shared.config.services[service]
+    }
+
+    /// The backend for the next request to a service.
+    pub fn pick(&self, service: usize, excluded: &[BackendId]) -> Result<Pick, NoBackend> {
+        let mut picker = self.services[service].picker.borrow_mut();
+        picker.pick(self.deadlines.now(), excluded)
+    }
+
+    /// A request was begun: the retry budget of its service grows.
+    pub fn earn_retry(&self, service: usize) {
+        self.services[service].budget.borrow_mut().earn();
+    }
+
+    /// Takes a retry out of the budget of a service, if it is there.
+    pub fn spend_retry(&self, service: usize) -> bool {
+        let mut budget = self.services[service].budget.borrow_mut();
+        budget.spend(self.deadlines.now())
+    }
+
+    /// The idle connections.
+    pub fn pool(&self) -> &RefCell<Pool> {
+        &self.pool
+    }
+
+    /// A connect to a backend failed: passed over from now on, and the control thread is told.
+    pub fn connect_failed(&self, service: usize, backend: &Backend) {
+        // The table's time may be a tick old: what is passed over is so for a second at least.
+        backend.connect_failed(Millis::now());
+        self.metrics
+            .connect_failed(backend.id.0, || labels(backend));
+        let event = Event::ConnectFailed {
+            service,
+            backend: backend.endpoint.socket(),
+        };
+        // A full queue means that the control thread has plenty of such news already.
+        let _ = self.shared.events.try_send(event);
+    }
+
+    /// An attempt with a backend is over; the first byte of its response came after so long.
+    pub fn attempted(&self, backend: &Backend, first_byte: Option<Duration>) {
+        self.metrics
+            .attempt(backend.id.0, first_byte, || labels(backend));
+    }
+
+    /// An attempt failed: counts it, and says so once, if it was the backend's doing.
+    pub fn upstream_failed(&self, service: usize, backend: &Backend, failure: &Failure) {
+        let meaning = failure.meaning();
+        if meaning.side != failure::Side::Upstream {
+            return;
+        }
+        self.metrics.upstream_error(service, meaning.reason);
+        tracing::debug!(
+            service = %backend.service,
+            backend = %backend.endpoint.socket(),
+            reason = meaning.reason,
+            progress = ?failure.progress,
+            error = %failure,
+            "attempt failed",
+        );
+    }
+
+    /// 32 random hexadecimal digits.
+    pub fn request_id(&self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut random = self.random.borrow_mut();
+        let bits = (u128::from(random.u64(..)) << 64) | u128::from(random.u64(..));
+        std::array::from_fn(|i| DIGITS[(bits >> (4 * i)) as usize & 15])
+    }
+
+    /// Most idle connections this worker keeps to one backend.
+    pub fn idle_limit(&self, service: usize) -> usize {
+        let workers = self.shared.config.workers.get();
+        self.service(service).upstream.max_idle.div_ceil(workers)
+    }
+
+    /// What is to be done at every tick, besides the deadlines.
+    pub fn tick(&self) {
+        let now = self.deadlines.now();
+        self.pool.borrow_mut().sweep(now);
+        if self.connections.get() == 0 {
+            self.buffers.trim();
+        }
+    }
+}
+
+/// What a backend is called in the metrics.
+pub fn labels(backend: &Backend) -> BackendLabels {
+    BackendLabels {
+        service: Arc::clone(&backend.service),
+        backend: backend.endpoint.socket().to_string().into(),
+    }
+}
+
+/// Counts an open client connection until it is dropped.
+#[derive(Debug)]
+pub struct OpenConnection {
+    worker: Rc<Worker>,
+    _counted: metrics::OpenConnection,
+}
+
+impl OpenConnection {
+    /// Counts one more, unless the process has as many as it may.
+    pub fn open(worker: &Rc<Worker>, side: Side) -> Option<OpenConnection> {
+        let limit = worker.shared.config.downstream.max_connections.get();
+        // Relaxed: a number, it orders nothing; the limit holds because every taker adds first.
+        if worker.shared.open.fetch_add(1, Ordering::Relaxed) >= limit {
+            worker.shared.open.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        worker.connections.set(worker.connections.get() + 1);
+        Some(OpenConnection {
+            _counted: worker.metrics.open(side),
+            worker: Rc::clone(worker),
+        })
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.worker.shared.open.fetch_sub(1, Ordering::Relaxed);
+        let connections = &self.worker.connections;
+        connections.set(connections.get() - 1);
+    }
+}
+
+/// Time between two runs of [`Worker::tick`].
+pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
