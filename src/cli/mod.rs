@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Diagnostic;
+use crate::config::{Diagnostic, Loaded};
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -38,6 +38,10 @@ pub struct Cli {
 /// One variant per command, in the order in which somebody meets them.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run what a configuration file describes, until a signal ends it
+    Run(run_options::Args),
+    /// Balance from one address to one service; needs no file
+    Proxy(proxy_options::Args),
     /// Check a configuration file and say all that is wrong with it
     Check(check::Args),
 }
@@ -46,9 +50,19 @@ impl Command {
     /// Carries it out.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
+            Command::Run(args) => serve(args.configuration.load()?),
+            Command::Proxy(args) => serve(args.load()?),
             Command::Check(args) => check::run(args),
         }
     }
+}
+
+/// Says what is doubtful about a configuration, then runs it.
+fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
+    if !loaded.warnings.is_empty() {
+        print_diagnostic(&loaded.warnings);
+    }
+    crate::server::run(loaded.config)
 }
 
 /// From the arguments of this process to its exit code; what went wrong is on standard error.

@@ -1,0 +1,190 @@
+//! Where clients come in: sockets, the accept loop, the TLS handshake.
+//!
+//! One socket per address, given to every worker as a duplicated descriptor, so that no queue is
+//! lost when a worker goes and a second instance on the same port is refused.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::io::transport::Transport;
+use crate::proxy::connection::{Peer, serve};
+use crate::proxy::drain::Phase;
+use crate::proxy::worker::{OpenConnection, Worker};
+use crate::telemetry::metrics::{Handshake, Side};
+use crate::upstream::connect::notice_dead_peers;
+
+/// Connections that the kernel completes before we accept them.
+const BACKLOG: i32 = 4096;
+
+/// After an accept that failed for want of descriptors or memory: time for others to close some.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// What a plain client is told when there are as many connections as there may be.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: evenkeel\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 30\r\nRetry-After: 1\r\n\
+    Connection: close\r\n\r\n503: too many connections now\n";
+
+/// Binds a listening socket. An IPv6 wildcard takes IPv4 as well.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    // Not SO_REUSEPORT: two instances on one port are a mistake that has to show.
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// A listener as a worker is given it.
+#[derive(Debug)]
+pub struct Listening {
+    /// Index in the configuration.
+    pub index: usize,
+    /// The worker's own descriptor of the shared socket.
+    pub socket: std::net::TcpListener,
+    /// TLS, if it speaks TLS.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// Accepts until a drain closes the listener; then takes what the kernel has completed already.
+pub async fn accept(worker: Rc<Worker>, listening: Listening) -> io::Result<()> {
+    let socket = TcpListener::from_std(listening.socket)?;
+    let tls = listening.tls.map(TlsAcceptor::from);
+    let timer = worker.deadlines.timer();
+    loop {
+        let accepted = poll_fn(|cx| match socket.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending if worker.shared.drain.phase() >= Phase::Closing => Poll::Ready(None),
+            // The timer is never set: it is there to be woken when the phase changes.
+            Poll::Pending => timer.poll_expired(cx).map(|_| None),
+        })
+        .await;
+        match accepted {
+            None => return Ok(()),
+            Some(Ok((stream, address))) => {
+                admit(&worker, listening.index, tls.as_ref(), stream, address);
+            }
+            Some(Err(e)) if is_exhaustion(&e) => {
+                tracing::warn!(error = %e, "accept failed; waiting for descriptors");
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+            // The client was gone before we looked.
+            Some(Err(e)) => tracing::debug!(error = %e, "accept failed"),
+        }
+    }
+}
+
+fn is_exhaustion(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    exhausted
+        .iter()
+        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+fn admit(
+    worker: &Rc<Worker>,
+    listener: usize,
+    tls: Option<&TlsAcceptor>,
+    stream: TcpStream,
+    address: SocketAddr,
+) {
+    let Some(open) = OpenConnection::open(worker, Side::Downstream(listener)) else {
+        if tls.is_none() {
+            // As much as fits at once; nobody waits for it.
+            let _ = stream.try_write(FULL);
+        }
+        return;
+    };
+    if let Err(e) = notice_dead_peers(&stream) {
+        tracing::debug!(error = %e, "the client was gone before it was served");
+        return;
+    }
+    let worker = Rc::clone(worker);
+    let tls = tls.cloned();
+    tokio::task::spawn_local(async move {
+        let (transport, version) = match tls {
+            None => (Transport::Plain(stream), None),
+            Some(tls) => match handshake(&worker, tls, stream).await {
+                Some((transport, version)) => (transport, Some(version)),
+                None => return,
+            },
+        };
+        let peer = Peer {
+            address,
+            listener,
+            tls: version,
+        };
+        serve(worker, transport, peer).await;
+        drop(open);
+    });
+}
+
+async fn handshake(
+    worker: &Rc<Worker>,
+    tls: TlsAcceptor,
+    stream: TcpStream,
+) -> Option<(Transport, &'static str)> {
+    let wait = worker.shared.config.downstream.handshake_timeout;
+    let timer = worker.deadlines.timer();
+    let outcome = timer.limit(wait, tls.accept(stream)).await;
+    let metrics = &worker.metrics;
+    match outcome {
+        Ok(Ok(stream)) => {
+            let session = stream.get_ref().1;
+            let version = match session.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
+                _ => "1.3",
+            };
+            let ended = match session.handshake_kind() {
+                Some(rustls::HandshakeKind::Resumed) => Handshake::Resumed,
+                _ => Handshake::Full,
+            };
+            metrics.handshake(Some(version), ended);
+            Some((Transport::Tls(Box::new(stream)), version))
+        }
+        Ok(Err(e)) => {
+            tracing::debug!(error = %e, "TLS handshake failed");
+            metrics.handshake(None, Handshake::Failed);
+            None
+        }
+        Err(_) => {
+            metrics.handshake(None, Handshake::TimedOut);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FULL;
+
+    #[test]
+    fn the_canned_response_tells_its_length() {
+        let text = std::str::from_utf8(FULL).expect("it is text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("it has a head");
+        assert!(
+            head.contains(&format!("Content-Length: {}\r\n", body.len())),
+            "{head}"
+        );
+    }
+}

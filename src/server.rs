@@ -1,0 +1,365 @@
+//! The composition root: binds sockets, starts workers and the control thread, carries a drain out.
+//!
+//! One control thread (discovery, services, probe listener, drain) and one thread per worker,
+//! each with a single-threaded runtime of its own. Workers read snapshots and send events; the
+//! control thread writes snapshots and never touches a request.
+
+mod control;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+
+use control::Control;
+
+use crate::balance::service::Service;
+use crate::clock::Millis;
+use crate::config::{Config, Protocol};
+use crate::io::deadline::TICK;
+use crate::listener::{self, Listening};
+use crate::proxy::drain::{Drain, Phase};
+use crate::proxy::worker::{HOUSEKEEPING, Shared, Worker};
+use crate::router::Router;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::server::{FrontEnd, front_end};
+
+/// Events that wait for the control thread; more are dropped.
+const EVENTS: usize = 1024;
+
+/// In a drain, connections without a request get so long to send one, and to be told that the
+/// connection closes with its response.
+const IDLE_GRACE: Duration = Duration::from_secs(2);
+
+/// A server that runs in threads of its own.
+#[derive(Debug)]
+pub struct Running {
+    /// Where each listener listens, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
+    /// Where the probe listener listens.
+    pub probe: Option<SocketAddr>,
+    orders: mpsc::UnboundedSender<Order>,
+    control: JoinHandle<anyhow::Result<Drained>>,
+}
+
+/// What the control thread can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Drain, then end.
+    Drain,
+    /// End at once.
+    Stop,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything under way was finished.
+    Clean,
+    /// A deadline passed, or it was told to stop at once, with something still under way.
+    Cut,
+}
+
+/// Runs until a signal ends it: the body of `evenkeel run` and `evenkeel proxy`.
+pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let running = start(config)?;
+    let orders = running.orders.clone();
+    let runtime = runtime().context("cannot start a runtime for signals")?;
+    // The control thread can end on its own only by an error; then there is no signal to wait for.
+    let (ended, has_ended) = oneshot::channel();
+    let control = running.control;
+    let waiter = std::thread::spawn(move || {
+        let outcome = control.join();
+        let _ = ended.send(());
+        outcome
+    });
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = signals(orders) => outcome,
+            _ = has_ended => Ok(()),
+        }
+    })?;
+    let outcome = waiter.join().expect("it only joins another thread");
+    match outcome {
+        Ok(Ok(Drained::Clean)) => Ok(ExitCode::SUCCESS),
+        Ok(Ok(Drained::Cut)) => Ok(ExitCode::from(3)),
+        Ok(Err(e)) => Err(e),
+        Err(_) => anyhow::bail!("the control thread panicked"),
+    }
+}
+
+/// Turns signals into orders: the first TERM or INT drains, the second ends at once.
+async fn signals(orders: mpsc::UnboundedSender<Order>) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut order = Order::Drain;
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        match order {
+            Order::Drain => tracing::info!("draining; another signal ends at once"),
+            Order::Stop => tracing::warn!("ending at once"),
+        }
+        if orders.send(order).is_err() {
+            return Ok(());
+        }
+        order = Order::Stop;
+    }
+}
+
+/// Binds every socket, loads every certificate and starts all threads. Nothing is resolved here:
+/// DNS may be down. An error leaves nothing running.
+pub fn start(config: Config) -> anyhow::Result<Running> {
+    let config = Arc::new(config);
+    let mut sockets = Vec::new();
+    let mut front_ends = Vec::new();
+    for listener in &config.listeners {
+        let socket = listener::bind(listener.address).with_context(|| {
+            format!(
+                "listener {}: cannot listen on {}",
+                listener.name, listener.address
+            )
+        })?;
+        sockets.push(socket);
+        front_ends.push(match &listener.protocol {
+            Protocol::Http => None,
+            Protocol::Https(tls) => {
+                let name = &listener.name;
+                Some(front_end(tls).with_context(|| format!("listener {name}"))?)
+            }
+        });
+    }
+    let probe = config.probe.map(|address| {
+        listener::bind(address)
+            .with_context(|| format!("probe listener: cannot listen on {address}"))
+    });
+    let probe = probe.transpose()?;
+    let addresses = sockets
+        .iter()
+        .map(|s| s.local_addr())
+        .collect::<Result<Vec<_>, _>>()?;
+    let probe_address = probe.as_ref().map(|s| s.local_addr()).transpose()?;
+
+    let services: Vec<_> = config
+        .services
+        .iter()
+        .map(|s| Service::new(Arc::clone(&s.name)))
+        .collect();
+    let (events, noticed) = mpsc::channel(EVENTS);
+    let shared = Shared {
+        router: Arc::new(Router::new(&config)),
+        snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
+        drain: Drain::new(),
+        events,
+        open: Arc::new(AtomicUsize::new(0)),
+        config: Arc::clone(&config),
+    };
+    let metrics = Metrics::new(
+        config
+            .services
+            .iter()
+            .map(|s| Arc::clone(&s.name))
+            .collect(),
+        config
+            .listeners
+            .iter()
+            .map(|l| Arc::clone(&l.name))
+            .collect(),
+    );
+
+    // Dropped by a worker when it ends: the control thread learns that all have.
+    let (alive, mut gone) = mpsc::channel::<()>(1);
+    let mut heartbeats = Vec::new();
+    let mut threads = Vec::new();
+    for index in 0..config.workers.get() {
+        let heartbeat = Arc::new(AtomicU64::new(Millis::now().0));
+        heartbeats.push(Arc::clone(&heartbeat));
+        let start = WorkerStart {
+            listening: listening(&sockets, &front_ends)?,
+            shared: shared.clone(),
+            metrics: Arc::clone(&metrics),
+            heartbeat,
+            alive: alive.clone(),
+        };
+        let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+        threads.push(thread.spawn(move || start.run())?);
+    }
+    drop((alive, sockets));
+
+    let (orders, ordered) = mpsc::unbounded_channel();
+    let own = addresses.iter().copied().chain(probe_address).collect();
+    let drain = Arc::clone(&shared.drain);
+    let times = config.drain;
+    let control = Control {
+        config: Arc::clone(&config),
+        own_addresses: own,
+        services,
+    };
+    let thread = std::thread::Builder::new().name("control".to_owned());
+    let control = thread.spawn(move || {
+        let runtime = runtime().context("cannot start the control thread's runtime")?;
+        let outcome = runtime.block_on(async {
+            control.start(noticed);
+            anyhow::Ok(carry_out(&drain, ordered, &mut gone, times).await)
+        });
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+        outcome
+    })?;
+    for (listener, address) in config.listeners.iter().zip(&addresses) {
+        tracing::info!(listener = %listener.name, %address, "listening");
+    }
+    if let Some(address) = probe_address {
+        tracing::info!(%address, "probe listening");
+    }
+    Ok(Running {
+        addresses,
+        probe: probe_address,
+        orders,
+        control,
+    })
+}
+
+impl Running {
+    /// Gives an order; the first [`Order::Drain`] counts.
+    pub fn order(&self, order: Order) {
+        // It fails only when the server has ended already.
+        let _ = self.orders.send(order);
+    }
+
+    /// Waits until the server has ended.
+    pub fn wait(self) -> anyhow::Result<Drained> {
+        match self.control.join() {
+            Ok(outcome) => outcome,
+            Err(_) => anyhow::bail!("the control thread panicked"),
+        }
+    }
+}
+
+/// Waits for orders and takes the drain from phase to phase.
+async fn carry_out(
+    drain: &Drain,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    gone: &mut mpsc::Receiver<()>,
+    times: crate::config::Drain,
+) -> Drained {
+    let mut order = orders.recv().await;
+    if order == Some(Order::Drain) {
+        drain.advance(Phase::Announced);
+        let steps = [
+            (times.wait, Phase::Closing),
+            (IDLE_GRACE.min(times.requests), Phase::ClosingIdle),
+            (
+                times.requests.saturating_sub(IDLE_GRACE),
+                Phase::CutRequests,
+            ),
+            (times.streams.saturating_sub(times.requests), Phase::CutAll),
+        ];
+        for (wait, phase) in steps {
+            tokio::select! {
+                () = sleep(wait) => drain.advance(phase),
+                _ = gone.recv() => return Drained::Clean,
+                next = orders.recv() => {
+                    order = next;
+                    break;
+                }
+            }
+        }
+    }
+    let _ = order;
+    drain.advance(Phase::CutAll);
+    // Workers look at the phase at every tick.
+    gone.recv().await;
+    Drained::Cut
+}
+
+fn listening(
+    sockets: &[std::net::TcpListener],
+    front_ends: &[Option<FrontEnd>],
+) -> anyhow::Result<Vec<Listening>> {
+    let both = sockets.iter().zip(front_ends).enumerate();
+    both.map(|(index, (socket, front_end))| {
+        Ok(Listening {
+            index,
+            socket: socket
+                .try_clone()
+                .context("cannot share a listening socket")?,
+            tls: front_end.as_ref().map(|f| Arc::clone(&f.config)),
+        })
+    })
+    .collect()
+}
+
+fn runtime() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+}
+
+/// What a worker's thread starts with.
+struct WorkerStart {
+    listening: Vec<Listening>,
+    shared: Shared,
+    metrics: Arc<Metrics>,
+    heartbeat: Arc<AtomicU64>,
+    alive: mpsc::Sender<()>,
+}
+
+impl WorkerStart {
+    fn run(self) {
+        let runtime = match runtime() {
+            Ok(runtime) => runtime,
+            Err(e) => {
+                tracing::error!(error = %e, "a worker cannot start");
+                return;
+            }
+        };
+        runtime.block_on(async {
+            let worker = Worker::new(self.shared, self.metrics.shard());
+            let accepting: Vec<_> = self
+                .listening
+                .into_iter()
+                .map(|l| tokio::task::spawn_local(listener::accept(std::rc::Rc::clone(&worker), l)))
+                .collect();
+            let mut seen = Phase::Serving;
+            let mut since_housekeeping = Duration::ZERO;
+            loop {
+                sleep(TICK).await;
+                worker.deadlines.sweep();
+                self.heartbeat.store(Millis::now().0, Ordering::Relaxed);
+                since_housekeeping += TICK;
+                if since_housekeeping >= HOUSEKEEPING {
+                    since_housekeeping = Duration::ZERO;
+                    worker.tick();
+                }
+                let phase = worker.shared.drain.phase();
+                if phase != seen {
+                    seen = phase;
+                    worker.deadlines.wake_all();
+                }
+                let closed = accepting.iter().all(tokio::task::JoinHandle::is_finished);
+                if phase >= Phase::CutAll || (closed && worker.connections.get() == 0) {
+                    break;
+                }
+            }
+            if seen >= Phase::CutAll {
+                // One turn more, for those who were just woken to say what became of them.
+                sleep(TICK).await;
+            }
+        });
+        drop(self.alive);
+    }
+}
