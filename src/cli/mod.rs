@@ -6,6 +6,7 @@
 pub mod check;
 pub mod proxy_options;
 pub mod run_options;
+pub mod schedule;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ pub enum Command {
     Proxy(proxy_options::Args),
     /// Check a configuration file and say all that is wrong with it
     Check(check::Args),
+    /// Show the next picks of a fresh schedule and the share each backend gets
+    Schedule(schedule::Args),
 }
 
 impl Command {
@@ -53,6 +56,7 @@ impl Command {
             Command::Run(args) => serve(args.configuration.load()?),
             Command::Proxy(args) => serve(args.load()?),
             Command::Check(args) => check::run(args),
+            Command::Schedule(args) => schedule::run(args),
         }
     }
 }
