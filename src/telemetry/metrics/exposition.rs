@@ -18,7 +18,7 @@ use super::family::{Out, Value};
 use super::ledger::BackendTotals;
 use super::process::Process;
 use super::shard::{Counters, Handshake, Rare, Side};
-use super::{BackendLabels, BackendSample, DnsSample, HistogramTotals, Live, Names};
+use super::{BackendLabels, BackendSample, DnsName, HistogramTotals, Live, Names};
 use crate::telemetry::date::unix_millis;
 
 /// Everything that one scrape shows.
@@ -142,7 +142,7 @@ impl Page {
             (
                 "backend_up",
                 "1: it can be picked, 0: it is passed over",
-                |b| f64::from(u8::from(b.up)),
+                |b| truth(b.up),
             ),
             ("backend_weight", "Its SRV weight", |b| f64::from(b.weight)),
             ("backend_priority", "Its SRV priority", |b| {
@@ -254,34 +254,30 @@ impl Page {
     }
 
     fn dns(&self, out: &mut Out<'_>) -> fmt::Result {
-        // Two services may ask different servers for one name: its series are their sums.
-        let mut names: BTreeMap<&str, DnsSums<'_>> = BTreeMap::new();
-        for sample in &self.live.dns {
-            names.entry(&sample.name).or_default().add(sample);
-        }
+        let dns = &self.live.dns;
         let mut family = out.family("dns_lookups", "Lookups, by how they ended", Counter)?;
-        for (name, sums) in &names {
-            for (&(qtype, result), &count) in &sums.lookups {
-                let labels = [("name", *name), ("qtype", qtype), ("result", result)];
-                family.add(&labels, Value::Count(count))?;
-            }
+        for lookups in &dns.lookups {
+            let labels = [
+                ("name", &*lookups.name),
+                ("qtype", lookups.qtype),
+                ("result", lookups.result),
+            ];
+            family.add(&labels, Value::Count(lookups.count))?;
         }
-        let mut family = out.family(
+        out.family(
             "dns_lookup_duration_seconds",
             "How long lookups took",
             Histogram,
-        )?;
-        for (name, sums) in &names {
-            family.add(&[("name", *name)], Value::Times(&sums.duration))?;
-        }
+        )?
+        .only(Value::Buckets(&dns.durations, dns.seconds))?;
         let mut family = out.family(
             "dns_last_success_timestamp_seconds",
-            "When an answer was last taken over",
+            "When an answer last came, a negative one included",
             Gauge,
         )?;
-        for (name, sums) in &names {
-            if let Some(at) = sums.last_success {
-                family.add(&[("name", *name)], Value::Gauge(unix_seconds(at)))?;
+        for name in &dns.names {
+            if let Some(seconds) = name.last_success {
+                family.add(&[("name", &*name.name)], Value::Gauge(seconds))?;
             }
         }
         let mut family = out.family(
@@ -289,21 +285,44 @@ impl Page {
             "Changes of endpoints that were applied",
             Counter,
         )?;
-        for (name, sums) in &names {
-            for (&op, &count) in &sums.changes {
-                family.add(&[("name", *name), ("op", op)], Value::Count(count))?;
+        for name in &dns.names {
+            for &(op, count) in &name.changes {
+                family.add(&[("name", &*name.name), ("op", op)], Value::Count(count))?;
             }
         }
-        let mut family = out.family(
-            "dns_stale",
-            "1: what is in use is older than it should be",
-            Gauge,
-        )?;
-        for (name, sums) in &names {
-            family.add(
-                &[("name", *name)],
-                Value::Gauge(f64::from(u8::from(sums.stale))),
-            )?;
+        let counters: [(_, _, fn(&DnsName) -> u64); 2] = [
+            (
+                "dns_held_back",
+                "Answers of which a removal was held back",
+                |name| name.held_back,
+            ),
+            (
+                "dns_rejected_records",
+                "Records that were refused",
+                |name| name.rejected,
+            ),
+        ];
+        for (series, help, count) in counters {
+            let mut family = out.family(series, help, Counter)?;
+            for name in &dns.names {
+                family.add(&[("name", &*name.name)], Value::Count(count(name)))?;
+            }
+        }
+        let gauges: [(_, _, fn(&DnsName) -> f64); 2] = [
+            (
+                "dns_stale",
+                "1: what is in use is older than it should be",
+                |name| truth(name.stale),
+            ),
+            ("dns_endpoints", "Endpoints that a name has", |name| {
+                name.endpoints as f64
+            }),
+        ];
+        for (series, help, value) in gauges {
+            let mut family = out.family(series, help, Gauge)?;
+            for name in &dns.names {
+                family.add(&[("name", &*name.name)], Value::Gauge(value(name)))?;
+            }
         }
         Ok(())
     }
@@ -347,7 +366,7 @@ impl Page {
             "1: between the signal to drain and the end",
             Gauge,
         )?;
-        family.only(Value::Gauge(f64::from(u8::from(self.live.draining))))?;
+        family.only(Value::Gauge(truth(self.live.draining)))?;
         let mut family = out.family("build", "Which program this is", MetricType::Info)?;
         family.info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
@@ -365,32 +384,6 @@ impl Collector for Page {
     }
 }
 
-#[derive(Default)]
-struct DnsSums<'a> {
-    lookups: BTreeMap<(&'a str, &'a str), u64>,
-    duration: HistogramTotals,
-    last_success: Option<SystemTime>,
-    changes: BTreeMap<&'a str, u64>,
-    stale: bool,
-}
-
-impl<'a> DnsSums<'a> {
-    fn add(&mut self, sample: &'a DnsSample) {
-        for lookups in &sample.lookups {
-            *self
-                .lookups
-                .entry((lookups.qtype, lookups.result))
-                .or_default() += lookups.count;
-        }
-        for &(op, count) in &sample.changes {
-            *self.changes.entry(op).or_default() += count;
-        }
-        self.duration.add(&sample.duration);
-        self.last_success = self.last_success.max(sample.last_success);
-        self.stale |= sample.stale;
-    }
-}
-
 /// The last index is that of requests without a service.
 fn for_each_service<'a>(page: &'a Page, mut each: impl FnMut(&'a Counters, usize)) {
     for shard in &page.shards {
@@ -402,4 +395,9 @@ fn for_each_service<'a>(page: &'a Page, mut each: impl FnMut(&'a Counters, usize
 
 fn unix_seconds(time: SystemTime) -> f64 {
     unix_millis(time) as f64 / 1e3
+}
+
+/// 1 for true, as gauges have it.
+fn truth(is: bool) -> f64 {
+    f64::from(u8::from(is))
 }

@@ -21,6 +21,8 @@ pub(super) enum Value<'a> {
     Seconds(f64),
     Gauge(f64),
     Times(&'a HistogramTotals),
+    /// A histogram of somebody else's: buckets that are not cumulative, and the sum.
+    Buckets(&'a [(f64, u64)], f64),
 }
 
 impl<'a> Out<'a> {
@@ -68,5 +70,9 @@ fn write(series: &mut MetricEncoder<'_>, value: Value<'_>) -> fmt::Result {
             &times.buckets(),
             None,
         ),
+        Value::Buckets(buckets, sum) => {
+            let count = buckets.iter().map(|bucket| bucket.1).sum();
+            series.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
+        }
     }
 }

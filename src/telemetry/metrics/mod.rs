@@ -65,8 +65,8 @@ pub struct BackendLabels {
 pub struct Live {
     /// Every backend of every service.
     pub backends: Vec<BackendSample>,
-    /// Every name that is looked up.
-    pub dns: Vec<DnsSample>,
+    /// What discovery counted.
+    pub dns: DnsSample,
     /// Every certificate that is served.
     pub certificates: Vec<CertificateSample>,
     /// Every bounded thing.
@@ -94,32 +94,50 @@ pub struct BackendSample {
     pub in_flight: u32,
 }
 
-/// A name in DNS at the moment of a scrape. Samples of one name are summed.
-#[derive(Debug, Clone)]
+/// Discovery at the moment of a scrape.
+#[derive(Debug, Default)]
 pub struct DnsSample {
-    /// The name.
-    pub name: Arc<str>,
-    /// How many lookups ended how.
+    /// How many lookups ended how; no combination of labels twice.
     pub lookups: Vec<DnsLookups>,
-    /// How long they took.
-    pub duration: HistogramTotals,
-    /// When an answer was last taken over.
-    pub last_success: Option<SystemTime>,
-    /// Changes that were applied, by kind: added, removed, reweighted, …
-    pub changes: Vec<(&'static str, u64)>,
-    /// What is in use is older than it should be.
-    pub stale: bool,
+    /// How long they took: upper bounds in seconds, the last one infinite, with the number of
+    /// lookups in each bucket, not cumulative.
+    pub durations: Vec<(f64, u64)>,
+    /// Their sum in seconds.
+    pub seconds: f64,
+    /// Every name that is looked up, none twice.
+    pub names: Vec<DnsName>,
 }
 
 /// Lookups of one kind with one result.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DnsLookups {
+    /// The name, as it was configured.
+    pub name: Arc<str>,
     /// SRV, A, AAAA.
     pub qtype: &'static str,
     /// For instance `ok`, `nxdomain`, `timeout`.
     pub result: &'static str,
     /// How many.
     pub count: u64,
+}
+
+/// A name in DNS.
+#[derive(Debug, Clone)]
+pub struct DnsName {
+    /// As it was configured.
+    pub name: Arc<str>,
+    /// When an answer last came, in seconds since 1970.
+    pub last_success: Option<f64>,
+    /// What is in use is older than it should be.
+    pub stale: bool,
+    /// How many endpoints it has.
+    pub endpoints: usize,
+    /// Changes that were applied, by kind: joined, left, reweighted.
+    pub changes: Vec<(&'static str, u64)>,
+    /// Answers of which a removal was held back.
+    pub held_back: u64,
+    /// Records that were refused.
+    pub rejected: u64,
 }
 
 /// A certificate at the moment of a scrape.

@@ -320,19 +320,24 @@ fn two_backends_under_one_label_are_one_series() {
 #[test]
 fn dns_certificates_bounds_and_process() {
     let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
-    let times = Histogram::default();
-    times.record(Duration::from_millis(3));
-    let name = |stale: bool, result| DnsSample {
-        name: "_http._tcp.a".into(),
+    let dns = DnsSample {
         lookups: vec![DnsLookups {
+            name: "_http._tcp.a".into(),
             qtype: "SRV",
-            result,
-            count: 4,
+            result: "ok",
+            count: 8,
         }],
-        duration: times.totals(),
-        last_success: stale.then_some(at),
-        changes: vec![("added", 2)],
-        stale,
+        durations: vec![(0.5, 2), (2.0, 3), (f64::INFINITY, 1)],
+        seconds: 4.5,
+        names: vec![DnsName {
+            name: "_http._tcp.a".into(),
+            last_success: Some(1_700_000_000.5),
+            stale: true,
+            endpoints: 3,
+            changes: vec![("joined", 6), ("left", 3)],
+            held_back: 2,
+            rejected: 1,
+        }],
     };
     let certificate = CertificateSample {
         listener: "front".into(),
@@ -342,7 +347,7 @@ fn dns_certificates_bounds_and_process() {
     let page = metrics().render(
         Millis(1),
         Live {
-            dns: vec![name(false, "ok"), name(true, "ok"), name(false, "timeout")],
+            dns,
             certificates: vec![certificate.clone(), certificate],
             bounds: vec![BoundSample {
                 what: "client_connections",
@@ -360,22 +365,34 @@ fn dns_certificates_bounds_and_process() {
             8.0,
         ),
         (
-            r#"evenkeel_dns_lookups_total{name="_http._tcp.a",qtype="SRV",result="timeout"}"#,
-            4.0,
+            r#"evenkeel_dns_lookup_duration_seconds_bucket{le="2.0"}"#,
+            5.0,
         ),
         (
-            r#"evenkeel_dns_lookup_duration_seconds_count{name="_http._tcp.a"}"#,
-            3.0,
+            r#"evenkeel_dns_lookup_duration_seconds_bucket{le="+Inf"}"#,
+            6.0,
         ),
+        ("evenkeel_dns_lookup_duration_seconds_count", 6.0),
+        ("evenkeel_dns_lookup_duration_seconds_sum", 4.5),
         (
             r#"evenkeel_dns_last_success_timestamp_seconds{name="_http._tcp.a"}"#,
             1_700_000_000.5,
         ),
         (
-            r#"evenkeel_dns_changes_total{name="_http._tcp.a",op="added"}"#,
+            r#"evenkeel_dns_changes_total{name="_http._tcp.a",op="joined"}"#,
             6.0,
         ),
+        (
+            r#"evenkeel_dns_changes_total{name="_http._tcp.a",op="left"}"#,
+            3.0,
+        ),
+        (r#"evenkeel_dns_held_back_total{name="_http._tcp.a"}"#, 2.0),
+        (
+            r#"evenkeel_dns_rejected_records_total{name="_http._tcp.a"}"#,
+            1.0,
+        ),
         (r#"evenkeel_dns_stale{name="_http._tcp.a"}"#, 1.0),
+        (r#"evenkeel_dns_endpoints{name="_http._tcp.a"}"#, 3.0),
         (
             r#"evenkeel_tls_cert_not_after_timestamp_seconds{listener="front",file="a\"b\\c\nd.pem"}"#,
             1_700_000_000.5,
