@@ -29,6 +29,7 @@
 //! | 1 | [`http`], [`io`], [`config`] |
 //! | 0 | [`telemetry`], [`clock`], [`published`] |
 
+pub mod admin;
 pub mod balance;
 pub mod cli;
 pub mod clock;

@@ -62,9 +62,9 @@ pub struct Record<'a> {
     pub protocol: &'static str,
     /// Status that the client got; 0: none.
     pub status: u16,
-    /// Bytes read from the client for this request.
+    /// Bytes of the request's body.
     pub received: u64,
-    /// Bytes written to the client for it.
+    /// Bytes of the response's body that went out.
     pub sent: u64,
     /// How it ended; `None`: as it should.
     pub broken: Option<Broken>,

@@ -18,7 +18,7 @@ use super::family::{Out, Value};
 use super::ledger::BackendTotals;
 use super::process::Process;
 use super::shard::{Counters, Handshake, Rare, Side};
-use super::{BackendLabels, BackendSample, DnsName, HistogramTotals, Live, Names};
+use super::{BackendLabels, BackendSample, BoundSample, DnsName, HistogramTotals, Live, Names};
 use crate::telemetry::date::unix_millis;
 
 /// Everything that one scrape shows.
@@ -82,8 +82,8 @@ impl Page {
             family.add(&[("service", self.service(index))], Value::Times(times))?;
         }
         let mut family = out.family(
-            "client_bytes",
-            "Bytes read from clients (in) and written to them (out)",
+            "client_body_bytes",
+            "Bytes of bodies taken from clients (in) and sent to them (out)",
             Counter,
         )?;
         for (index, (received, sent)) in bytes.into_iter().enumerate() {
@@ -240,7 +240,7 @@ impl Page {
             .collect();
         let mut family = out.family(
             "connections",
-            "Connections that were opened, from clients by listener and to backends by service",
+            "Connections opened so far, from clients by listener and to backends by service",
             Counter,
         )?;
         for &(side, name, (opened, _)) in &rows {
@@ -343,17 +343,27 @@ impl Page {
                 family.add(&labels, Value::Gauge(unix_seconds(certificate.not_after)))?;
             }
         }
-        let mut family = out.family(
-            "high_water",
-            "The most that a bounded thing ever held",
-            Gauge,
-        )?;
-        for bound in &self.live.bounds {
-            family.add(&[("of", bound.what)], Value::Gauge(bound.high_water as f64))?;
-        }
-        let mut family = out.family("bound", "The most that a bounded thing may hold", Gauge)?;
-        for bound in &self.live.bounds {
-            family.add(&[("of", bound.what)], Value::Gauge(bound.bound as f64))?;
+        type Level = fn(&BoundSample) -> Option<u64>;
+        let levels: [(&str, &str, Level); 3] = [
+            ("bounded", "What a bounded thing holds", |bound| {
+                Some(bound.now)
+            }),
+            ("bounded_limit", "The most that it may hold", |bound| {
+                bound.bound
+            }),
+            (
+                "bounded_high_water",
+                "The most that it ever held",
+                |bound| bound.high_water,
+            ),
+        ];
+        for (name, help, level) in levels {
+            let mut family = out.family(name, help, Gauge)?;
+            for bound in &self.live.bounds {
+                if let Some(level) = level(bound) {
+                    family.add(&[("of", bound.what)], Value::Gauge(level as f64))?;
+                }
+            }
         }
         let mut family = out.family(
             "access_log_dropped_lines",

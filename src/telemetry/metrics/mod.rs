@@ -156,10 +156,12 @@ pub struct CertificateSample {
 pub struct BoundSample {
     /// Which thing.
     pub what: &'static str,
-    /// The most that it ever held.
-    pub high_water: u64,
-    /// The most that it may hold.
-    pub bound: u64,
+    /// What it holds.
+    pub now: u64,
+    /// The most that it may hold, where that is a fixed number.
+    pub bound: Option<u64>,
+    /// The most that it ever held, where somebody keeps count.
+    pub high_water: Option<u64>,
 }
 
 impl Metrics {

@@ -84,7 +84,7 @@ impl Shard {
         service.duration.record(duration);
     }
 
-    /// Bytes of bodies and heads, as read from and written to clients.
+    /// Bytes of bodies that were taken from a client and sent to it.
     pub fn bytes(&self, service: Option<usize>, received: u64, sent: u64) {
         let service = self.counters.service(service);
         service.received.add(received);

@@ -99,7 +99,7 @@ fn shards_are_summed() {
             3_000.0,
         ),
         (
-            r#"evenkeel_client_bytes_total{service="b",direction="out"}"#,
+            r#"evenkeel_client_body_bytes_total{service="b",direction="out"}"#,
             300_000.0,
         ),
         (
@@ -351,8 +351,9 @@ fn dns_certificates_bounds_and_process() {
             certificates: vec![certificate.clone(), certificate],
             bounds: vec![BoundSample {
                 what: "client_connections",
-                high_water: 5,
-                bound: 10,
+                now: 3,
+                high_water: Some(5),
+                bound: Some(10),
             }],
             access_lines_dropped: 9,
             draining: true,
@@ -397,8 +398,12 @@ fn dns_certificates_bounds_and_process() {
             r#"evenkeel_tls_cert_not_after_timestamp_seconds{listener="front",file="a\"b\\c\nd.pem"}"#,
             1_700_000_000.5,
         ),
-        (r#"evenkeel_high_water{of="client_connections"}"#, 5.0),
-        (r#"evenkeel_bound{of="client_connections"}"#, 10.0),
+        (r#"evenkeel_bounded{of="client_connections"}"#, 3.0),
+        (
+            r#"evenkeel_bounded_high_water{of="client_connections"}"#,
+            5.0,
+        ),
+        (r#"evenkeel_bounded_limit{of="client_connections"}"#, 10.0),
         ("evenkeel_access_log_dropped_lines_total", 9.0),
         ("evenkeel_draining", 1.0),
     ] {

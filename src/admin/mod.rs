@@ -1,0 +1,6 @@
+//! What orchestrators, scrapers and people ask about this process.
+//!
+//! `state.rs` knows where the answers are, `probe.rs` is the read-only listener.
+
+pub mod probe;
+pub mod state;
