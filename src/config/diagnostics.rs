@@ -161,6 +161,30 @@ impl Diagnostic {
         self.draw(&Renderer::styled().term_width(WIDTH))
     }
 
+    /// Each problem in one line, for a log: place, what is wrong, what to do.
+    pub fn one_by_one(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(|problem| {
+            let place = problem.places.first().and_then(|(span, _)| {
+                let source = self.sources.of(*span)?;
+                let start = first_line(&source.text, *span).start;
+                let line = source.text[..start].matches('\n').count() + 1;
+                Some(format!("{}:{line}: ", source.name))
+            });
+            let label = problem.places.first().map(|(_, label)| label.as_str());
+            let more: String = [label, problem.help.as_deref()]
+                .into_iter()
+                .flatten()
+                .filter(|text| !text.is_empty())
+                .map(|text| format!("; {text}"))
+                .collect();
+            printable(&format!(
+                "{}{}{more}",
+                place.unwrap_or_default(),
+                problem.title
+            ))
+        })
+    }
+
     fn draw(&self, renderer: &Renderer) -> String {
         let mut report: Vec<String> = self
             .problems
@@ -179,7 +203,7 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = annotate_snippets::normalize_untrusted_str(&problem.title);
+        let title = printable(&problem.title);
         let mut group = Group::with_title(level.primary_title(title));
         let mut kind = AnnotationKind::Primary;
         // One snippet per source, in the order in which the places name them.
@@ -188,11 +212,9 @@ impl Diagnostic {
             let Some(source) = self.sources.of(*span) else {
                 continue;
             };
-            let annotation =
-                kind.span(first_line(&source.text, *span))
-                    .label((!label.is_empty()).then(|| {
-                        std::borrow::Cow::from(annotate_snippets::normalize_untrusted_str(label))
-                    }));
+            let annotation = kind
+                .span(first_line(&source.text, *span))
+                .label((!label.is_empty()).then(|| std::borrow::Cow::from(printable(label))));
             kind = AnnotationKind::Context;
             open = Some(match open.take() {
                 Some((id, snippet)) if id == span.source => (id, snippet.annotation(annotation)),
@@ -209,8 +231,7 @@ impl Diagnostic {
             group = group.element(snippet);
         }
         if let Some(help) = &problem.help {
-            let help = annotate_snippets::normalize_untrusted_str(help);
-            group = group.element(Level::HELP.message(help));
+            group = group.element(Level::HELP.message(printable(help)));
         }
         group
     }
@@ -223,6 +244,20 @@ impl fmt::Display for Diagnostic {
 }
 
 impl std::error::Error for Diagnostic {}
+
+/// `text` with control characters escaped: it quotes what somebody wrote, and ends on a terminal.
+fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    // Characters that turn the direction of writing, and the like.
+    annotate_snippets::normalize_untrusted_str(&safe)
+}
 
 /// The part of `span` on its first line: a table spans many, and one caret says enough. Both ends
 /// are put on character boundaries inside the text.
@@ -266,6 +301,20 @@ mod tests {
         ] {
             assert_eq!(nearest(word, known), meant, "{word}");
         }
+    }
+
+    #[test]
+    fn in_a_log_a_problem_is_one_line() {
+        let mut sources = Sources::default();
+        let span = sources.add("x.toml", "a = 1\nb = 2\n", std::path::Path::new(""));
+        let mut problems = Problems::default();
+        problems.push(
+            Problem::error(span.part(6..7), "wrong\n")
+                .label("here")
+                .help("mend it"),
+        );
+        let lines: Vec<_> = problems.into_diagnostic(sources).one_by_one().collect();
+        assert_eq!(lines, ["x.toml:2: wrong\\n; here; mend it"]);
     }
 
     #[test]

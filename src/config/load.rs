@@ -61,8 +61,8 @@ const LARGEST: u64 = 16 << 20;
 /// Loads a file with the environment of this process over it. Warnings go to the log.
 pub fn load(path: &Path) -> Result<Config, Diagnostic> {
     let loaded = Loader::file(path).process_environment().load()?;
-    if !loaded.warnings.is_empty() {
-        tracing::warn!("{}", loaded.warnings);
+    for warning in loaded.warnings.one_by_one() {
+        tracing::warn!("{warning}");
     }
     Ok(loaded.config)
 }

@@ -2,7 +2,7 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs` and `routes.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and
+//! `build.rs`, `services.rs`, `routes.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and
 //! where; reading goes on after an error, so that one run shows all of them.
 
 pub mod diagnostics;
@@ -16,6 +16,8 @@ mod overlay;
 mod raw;
 mod read;
 mod routes;
+mod scalar;
+mod services;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};

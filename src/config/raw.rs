@@ -9,10 +9,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::diagnostics::Problems;
-use super::read::{
-    At, Bind, BindOrOff, ByteSize, Connect, Key, NameServer, Pairs, Positive, Read, Within, choice,
-    table,
-};
+use super::read::{At, Key, Pairs, Read, choice, table};
+use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, Within};
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, LogFormat, Strategy, TlsVersion};
 

@@ -276,9 +276,9 @@ fn path(at: &At<String>, problems: &mut Problems) -> Option<Box<str>> {
     None
 }
 
-/// RFC 3986 §3.3 `pchar`, the slash, and the percent sign of an escape.
+/// What normalisation lets through raw; a space and what is not ASCII arrive as escapes.
 fn is_path_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/%".contains(c)
+    c.is_ascii_graphic() && !"?#\\".contains(c)
 }
 
 /// The first escape that normalisation would have decoded, or that is none.

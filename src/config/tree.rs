@@ -163,14 +163,15 @@ fn from_yaml_text(text: &str, whole: Span, problems: &mut Problems) -> Option<No
         }),
         Err(error) => {
             let span = error.location().map_or(whole, |at| located(whole, &at));
-            let mut message = error.without_snippet().to_string();
-            if let Some(cut) = message.rfind(" at line ") {
-                message.truncate(cut);
-            }
-            problems.push(Problem::error(
-                span,
-                message.lines().next().unwrap_or_default(),
-            ));
+            let message = error.without_snippet().to_string();
+            let message = message.lines().next().unwrap_or_default();
+            // Where it is, the caret shows; and our users cannot set the parser's options.
+            let end = [" at line ", ", set DuplicateKeyPolicy"]
+                .iter()
+                .filter_map(|tail| message.find(tail))
+                .min()
+                .unwrap_or(message.len());
+            problems.push(Problem::error(span, &message[..end]));
             None
         }
     }

@@ -1,0 +1,276 @@
+//! The single values of the file: how each is written, and what is said when it is written
+//! otherwise.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::read::{Refusal, Scalar};
+
+impl Scalar for String {
+    const EXPECTS: &'static str = "text";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        if text.is_empty() {
+            return Err(Refusal::because("this is empty"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(Refusal::because("a control character in a text"));
+        }
+        Ok(text.to_owned())
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        Err(Refusal::kind().help(format!("put it in quotes: \"{n}\"")))
+    }
+}
+
+impl Scalar for bool {
+    const EXPECTS: &'static str = "true or false";
+
+    fn from_text(_: &str) -> Result<Self, Refusal> {
+        Err(Refusal::kind())
+    }
+
+    fn from_bool(b: bool) -> Result<Self, Refusal> {
+        Ok(b)
+    }
+
+    fn from_word(word: &str) -> Result<Self, Refusal> {
+        word.parse().map_err(|_| Refusal::kind())
+    }
+}
+
+/// A whole number between two bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Within<const LEAST: u64, const MOST: u64>(pub u64);
+
+impl<const LEAST: u64, const MOST: u64> Scalar for Within<LEAST, MOST> {
+    const EXPECTS: &'static str = "a number";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        Err(match text.parse::<u64>() {
+            Ok(n) => Refusal::kind().help(format!("write it without quotes: {n}")),
+            Err(_) => Refusal::kind(),
+        })
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        u64::try_from(n)
+            .ok()
+            .filter(|n| (LEAST..=MOST).contains(n))
+            .map(Within)
+            .ok_or_else(|| Refusal::because(format!("{n} is not between {LEAST} and {MOST}")))
+    }
+
+    fn from_word(word: &str) -> Result<Self, Refusal> {
+        word.parse()
+            .map_err(|_| Refusal::kind())
+            .and_then(Self::from_integer)
+    }
+}
+
+/// Longest duration that is accepted: 30 days. It keeps the arithmetic on deadlines away from
+/// overflow, and a longer one is a mistake in the unit.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+impl Scalar for Duration {
+    const EXPECTS: &'static str = "a duration such as \"10s\" or \"500ms\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let duration = humantime::parse_duration(text.trim()).map_err(|_| {
+            match text.trim().parse::<u64>() {
+                Ok(n) => Refusal::because(format!("`{n}` has no unit"))
+                    .help(format!("write \"{n}s\" or \"{n}ms\"")),
+                Err(_) => Refusal::kind(),
+            }
+        })?;
+        if duration > LONGEST {
+            return Err(Refusal::because("a duration is at most 30 days"));
+        }
+        Ok(duration)
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        Err(Refusal::because(format!("`{n}` has no unit"))
+            .help(format!("write \"{n}s\" or \"{n}ms\"")))
+    }
+}
+
+/// A [`Duration`] that is not zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Positive(pub Duration);
+
+impl Scalar for Positive {
+    const EXPECTS: &'static str = Duration::EXPECTS;
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let duration = Duration::from_text(text)?;
+        if duration.is_zero() {
+            return Err(Refusal::because("this must be longer than nothing"));
+        }
+        Ok(Positive(duration))
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        Duration::from_integer(n).map(Positive)
+    }
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+impl Scalar for ByteSize {
+    const EXPECTS: &'static str = "a size such as \"32KiB\" or \"1MB\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let text = text.trim();
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let number: u64 = text[..digits].parse().map_err(|_| Refusal::kind())?;
+        let unit: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1000,
+            "kib" | "k" => 1 << 10,
+            "mb" => 1000 * 1000,
+            "mib" | "m" => 1 << 20,
+            "gb" => 1000 * 1000 * 1000,
+            "gib" | "g" => 1 << 30,
+            _ => return Err(Refusal::kind()),
+        };
+        number
+            .checked_mul(unit)
+            .map(ByteSize)
+            .ok_or_else(|| Refusal::because("this size is too large"))
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        u64::try_from(n).map(ByteSize).map_err(|_| Refusal::kind())
+    }
+}
+
+/// An address to listen on; `:8443` is every address of both families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bind(pub SocketAddr);
+
+impl Scalar for Bind {
+    const EXPECTS: &'static str =
+        "an address and port such as \":8443\", \"127.0.0.1:8443\" or \"[::1]:8443\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let every = |port: &str| {
+            port.parse::<u16>()
+                .ok()
+                .map(|port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        };
+        if let Some(address) = text.strip_prefix(':').and_then(every) {
+            return Ok(Bind(address));
+        }
+        text.parse().map(Bind).map_err(|_| {
+            if every(text).is_some() {
+                Refusal::kind().help(format!("write \":{text}\""))
+            } else if text.parse::<IpAddr>().is_ok() {
+                Refusal::because(format!("`{text}` has no port"))
+            } else if let Some(port) = text.strip_prefix("localhost:") {
+                Refusal::kind().help(format!("write \"127.0.0.1:{port}\""))
+            } else if let Some(port) = text.strip_prefix("*:") {
+                Refusal::kind().help(format!("write \":{port}\""))
+            } else {
+                Refusal::kind()
+            }
+        })
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        Err(Refusal::kind().help(format!("write \":{n}\"")))
+    }
+}
+
+/// [`Bind`], or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BindOrOff(pub Option<SocketAddr>);
+
+impl Scalar for BindOrOff {
+    const EXPECTS: &'static str = "an address and port such as \"127.0.0.1:9902\", or \"off\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        if text == "off" {
+            return Ok(BindOrOff(None));
+        }
+        Bind::from_text(text).map(|Bind(address)| BindOrOff(Some(address)))
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        Bind::from_integer(n).map(|Bind(address)| BindOrOff(Some(address)))
+    }
+}
+
+/// An address to connect to: no name, no port 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connect(pub SocketAddr);
+
+impl Scalar for Connect {
+    const EXPECTS: &'static str = "an address and port such as \"10.0.0.7:8080\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let address: SocketAddr = text.parse().map_err(|_| {
+            let name = text.rsplit_once(':').map(|(name, _)| name);
+            if text.parse::<IpAddr>().is_ok() {
+                Refusal::because(format!("`{text}` has no port"))
+            } else if name.is_some_and(|n| super::names::check(n.as_bytes()).is_ok()) {
+                Refusal::kind().help("a name is looked up with { a = \"name\", port = 8080 }")
+            } else {
+                Refusal::kind()
+            }
+        })?;
+        if address.port() == 0 {
+            return Err(Refusal::because("port 0 cannot be connected to"));
+        }
+        if address.ip().is_unspecified() || address.ip().is_multicast() {
+            return Err(Refusal::because(format!(
+                "`{}` is not the address of one machine",
+                address.ip()
+            )));
+        }
+        Ok(Connect(address))
+    }
+}
+
+/// A name server: an address, and port 53 unless it says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NameServer(pub SocketAddr);
+
+impl Scalar for NameServer {
+    const EXPECTS: &'static str =
+        "the address of a name server such as \"10.0.0.2\" or \"127.0.0.1:8600\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|t| t.strip_suffix(']'))
+            .unwrap_or(text);
+        match bare.parse::<IpAddr>() {
+            Ok(ip) => Ok(NameServer(SocketAddr::new(ip, 53))),
+            Err(_) => text
+                .parse::<SocketAddr>()
+                .ok()
+                .filter(|address| address.port() != 0)
+                .map(NameServer)
+                .ok_or_else(Refusal::kind),
+        }
+    }
+}
+
+impl Scalar for IpNet {
+    const EXPECTS: &'static str = "an address range such as \"10.0.0.0/8\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        text.parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map(|net| net.trunc())
+            .map_err(|_| Refusal::kind())
+    }
+}
