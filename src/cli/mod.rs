@@ -23,8 +23,9 @@ use crate::config::{Diagnostic, Loaded};
     about = "A load balancer that is driven by DNS SRV records: HTTPS in, DNS decides, kept-alive HTTP out",
     after_help = "\
 Examples:
+  evenkeel proxy --from :8080 --to srv://_http._tcp.web.default.svc.cluster.local
   evenkeel check evenkeel.toml
-  evenkeel check evenkeel.toml --set log.level=debug
+  evenkeel run -c evenkeel.toml --set log.level=debug
 
 Exit codes: 0 fine, 1 start-up or configuration, 2 usage, 3 drain deadline passed.",
     arg_required_else_help = true,
@@ -61,10 +62,12 @@ impl Command {
     }
 }
 
-/// Says what is doubtful about a configuration, then runs it.
+/// Starts the log, says what is doubtful about a configuration, then runs it.
 fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
-    if !loaded.warnings.is_empty() {
-        print_diagnostic(&loaded.warnings);
+    let log = &loaded.config.log;
+    crate::telemetry::logging::init(&log.level, log.format)?;
+    for warning in loaded.warnings.one_by_one() {
+        tracing::warn!("{warning}");
     }
     crate::server::run(loaded.config)
 }
