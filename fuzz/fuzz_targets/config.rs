@@ -1,0 +1,46 @@
+//! Any text as a configuration, in each format, with a setting over it: it loads or says why, and
+//! what loads routes.
+#![no_main]
+
+use evenkeel::config::{Format, Loader};
+use evenkeel::router::Router;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (u8, &str, &str)| {
+    let (format, text, flag) = input;
+    let format = match format % 3 {
+        0 => Format::Toml,
+        1 => Format::Yaml,
+        _ => Format::Json,
+    };
+    let mut loader = Loader::text(text, format);
+    if !flag.is_empty() {
+        loader = loader.set(flag);
+    }
+    match loader.load() {
+        Ok(loaded) => {
+            let router = Router::new(&loaded.config);
+            // Each route is found by what it asks for, or by one that goes before it.
+            for route in &loaded.config.routes {
+                use evenkeel::config::HostPattern;
+                let host = match &route.host {
+                    HostPattern::Any => String::new(),
+                    HostPattern::Exact(host) => host.to_string(),
+                    HostPattern::Wildcard(suffix) => format!("x.{suffix}"),
+                };
+                let mut fields = evenkeel::http::headers::Fields::default();
+                for (name, value) in &route.headers {
+                    fields.push(name.as_bytes(), value.as_bytes());
+                }
+                let listener = route.listeners.first().copied().unwrap_or(0);
+                let found = router.route(listener, &host, route.path.as_bytes(), &fields);
+                assert!(found.is_some(), "{}", route.label);
+            }
+        }
+        Err(diagnostic) => {
+            assert!(!diagnostic.is_empty());
+            // Drawing it must not panic either, whatever the places are.
+            assert!(!diagnostic.to_string().is_empty());
+        }
+    }
+});
