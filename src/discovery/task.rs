@@ -234,8 +234,10 @@ impl Task {
         self.targets.retain(|target| hosts.contains(target));
         let resolver = self.resolver.as_ref();
         let mut ttl = answer.origin.ttl;
-        // More targets than endpoints that may be used are not worth their questions.
-        for target in hosts.into_iter().take(self.lookup.max_endpoints) {
+        // Targets without trouble so far, which will be there in a moment.
+        let mut awaited = false;
+        // What fits a message (64 KiB) bounds their number.
+        for target in hosts {
             let glue = answer.glue.get(&target).cloned();
             let family = self.lookup.family;
             if let Some(glue) = &glue {
@@ -252,6 +254,7 @@ impl Task {
             let Some(resolver) = resolver.map(Arc::clone) else {
                 continue;
             };
+            awaited |= self.targets.trouble(&target).is_none();
             self.targets_asked.insert(Arc::clone(&target));
             let server = answer.origin.server;
             self.lookups.spawn(async move {
@@ -262,10 +265,11 @@ impl Task {
         }
         let server = answer.origin.server;
         self.succeeded(Said::Srv(answer), Some(ttl), server, now);
-        if self.targets_asked.is_empty() {
-            self.settle();
+        if awaited {
+            let by = now + GRACE;
+            self.settle_at = Some(self.settle_at.map_or(by, |at| at.min(by)));
         } else {
-            self.settle_at = Some(now + GRACE);
+            self.settle();
         }
     }
 
