@@ -28,6 +28,7 @@ use crate::listener::{self, Listening};
 use crate::proxy::drain::{Drain, Phase};
 use crate::proxy::worker::{HOUSEKEEPING, Shared, Worker};
 use crate::router::Router;
+use crate::telemetry::access::{AccessLog, AccessWriter};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::{FrontEnd, front_end};
 
@@ -37,6 +38,9 @@ const EVENTS: usize = 1024;
 /// In a drain, connections without a request get so long to send one, and to be told that the
 /// connection closes with its response.
 const IDLE_GRACE: Duration = Duration::from_secs(2);
+
+/// At the end, whoever reads the access log gets so long to take what is left of it.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// A server that runs in threads of its own.
 #[derive(Debug)]
@@ -177,6 +181,13 @@ pub fn start(config: Config) -> anyhow::Result<Running> {
             .collect(),
     );
 
+    let access = AccessWriter::start(
+        config.log.access,
+        config.log.access_query,
+        std::io::stdout(),
+    )
+    .context("cannot start the access log")?;
+
     // Dropped by a worker when it ends: the control thread learns that all have.
     let (alive, mut gone) = mpsc::channel::<()>(1);
     let mut heartbeats = Vec::new();
@@ -188,6 +199,7 @@ pub fn start(config: Config) -> anyhow::Result<Running> {
             listening: listening(&sockets, &front_ends)?,
             shared: shared.clone(),
             metrics: Arc::clone(&metrics),
+            access: access.log(),
             heartbeat,
             alive: alive.clone(),
         };
@@ -195,6 +207,7 @@ pub fn start(config: Config) -> anyhow::Result<Running> {
         threads.push(thread.spawn(move || start.run())?);
     }
     drop((alive, sockets));
+    let access_lines_dropped = access.dropped();
 
     let (orders, ordered) = mpsc::unbounded_channel();
     let own = addresses.iter().copied().chain(probe_address).collect();
@@ -204,18 +217,30 @@ pub fn start(config: Config) -> anyhow::Result<Running> {
         config: Arc::clone(&config),
         own_addresses: own,
         services,
+        drain: Arc::clone(&drain),
+        certificates: front_ends
+            .iter()
+            .map(|f| f.as_ref().map(|f| Arc::clone(&f.certificates)))
+            .collect(),
+        heartbeats,
+        open: shared.open,
+        metrics,
+        access_lines_dropped,
     };
     let thread = std::thread::Builder::new().name("control".to_owned());
     let control = thread.spawn(move || {
         let runtime = runtime().context("cannot start the control thread's runtime")?;
         let outcome = runtime.block_on(async {
-            control.start(noticed);
+            control.start(noticed, probe)?;
             anyhow::Ok(carry_out(&drain, ordered, &mut gone, times).await)
         });
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a worker panicked");
             }
+        }
+        if !access.finish(LAST_LINES) {
+            tracing::warn!("the end of the access log was not taken by its reader");
         }
         outcome
     })?;
@@ -314,6 +339,7 @@ struct WorkerStart {
     listening: Vec<Listening>,
     shared: Shared,
     metrics: Arc<Metrics>,
+    access: AccessLog,
     heartbeat: Arc<AtomicU64>,
     alive: mpsc::Sender<()>,
 }
@@ -328,7 +354,7 @@ impl WorkerStart {
             }
         };
         runtime.block_on(async {
-            let worker = Worker::new(self.shared, self.metrics.shard());
+            let worker = Worker::new(self.shared, self.metrics.shard(), self.access);
             let accepting: Vec<_> = self
                 .listening
                 .into_iter()
@@ -339,6 +365,7 @@ impl WorkerStart {
             loop {
                 sleep(TICK).await;
                 worker.deadlines.sweep();
+                worker.access.flush();
                 self.heartbeat.store(Millis::now().0, Ordering::Relaxed);
                 since_housekeeping += TICK;
                 if since_housekeeping >= HOUSEKEEPING {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::account::Account;
 use super::attempt::{Client, Job, whole_body};
@@ -27,6 +27,7 @@ use crate::io::duplex::Duplex;
 use crate::io::pace::{Pace, Patience};
 use crate::io::relay::{self, End, Relayed, relay};
 use crate::io::transport::Transport;
+use crate::telemetry::access::{Broken, Record};
 use crate::upstream::backend::BackendId;
 
 /// A client that was told that the connection closes is listened to for so long, and for so many
@@ -502,6 +503,49 @@ impl Connection {
         {
             metrics.downstream_error(meaning.reason);
         }
+        if self.worker.access.is_on() {
+            self.log(account, head, took);
+        }
+    }
+
+    fn log(&self, account: &Account, head: Option<&RequestHead>, took: Duration) {
+        // A request that was not understood leaves only what is certain of it.
+        let nothing = RequestHead::default();
+        let head = head.unwrap_or(&nothing);
+        let service = account.service.map(|s| &*self.worker.service(s).name);
+        self.worker.access.record(&Record {
+            ended: SystemTime::now(),
+            client: self.peer.address,
+            tls: self.peer.tls,
+            listener: &self.listener().name,
+            route: account.route.as_deref(),
+            service,
+            backend: account.backend.as_ref().map(|b| b.endpoint.socket()),
+            attempts: account.attempts,
+            method: &head.method_text,
+            host: &head.authority,
+            path: &head.path,
+            query: &head.query,
+            protocol: match head.version {
+                Version::Http10 => "HTTP/1.0",
+                Version::Http11 => "HTTP/1.1",
+                Version::Http2 => "HTTP/2",
+            },
+            status: account.status,
+            received: account.received,
+            sent: account.sent,
+            broken: account.failure.map(|meaning| Broken {
+                side: meaning.side.name(),
+                phase: meaning.reason,
+            }),
+            request_id: &account.request_id,
+            traceparent: head.fields.first(Known::Traceparent),
+            referer: head.fields.first(Known::Referer),
+            user_agent: head.fields.first(Known::UserAgent),
+            connect: account.connect,
+            first_byte: account.first_byte,
+            total: took,
+        });
     }
 
     /// Ends an idle connection.

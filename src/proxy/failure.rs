@@ -17,6 +17,17 @@ pub enum Side {
     Internal,
 }
 
+impl Side {
+    /// As logs and metrics call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Downstream => "downstream",
+            Side::Upstream => "upstream",
+            Side::Internal => "internal",
+        }
+    }
+}
+
 /// How far an attempt had got when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Progress {

@@ -22,6 +22,7 @@ use crate::io::buffer::BufferPool;
 use crate::io::deadline::Deadlines;
 use crate::published::Published;
 use crate::router::Router;
+use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{self, BackendLabels, Shard, Side};
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::pool::Pool;
@@ -56,6 +57,8 @@ pub struct Worker {
     pub connections: Cell<usize>,
     /// Its share of the metrics.
     pub metrics: Rc<Shard>,
+    /// Its end of the access log.
+    pub access: AccessLog,
     services: Vec<ServiceState>,
     pool: RefCell<Pool>,
     random: RefCell<fastrand::Rng>,
@@ -69,7 +72,7 @@ struct ServiceState {
 
 impl Worker {
     /// A worker with schedules of its own.
-    pub fn new(shared: Shared, metrics: Rc<Shard>) -> Rc<Worker> {
+    pub fn new(shared: Shared, metrics: Rc<Shard>, access: AccessLog) -> Rc<Worker> {
         let workers = u32::try_from(shared.config.workers.get()).unwrap_or(u32::MAX);
         let mut random = fastrand::Rng::new();
         let deadlines = Deadlines::new();
@@ -96,6 +99,7 @@ impl Worker {
             deadlines,
             connections: Cell::new(0),
             metrics,
+            access,
             pool: RefCell::default(),
             random: RefCell::new(random),
             shared,

@@ -1,17 +1,33 @@
 //! The control thread's tasks: discovery into services, what workers noticed back to discovery,
 //! the probe listener.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
+use tokio::time::sleep;
+
+use crate::admin::probe;
+use crate::admin::state::State;
+use crate::clock::Millis;
+use crate::proxy::drain::Drain;
+use crate::published::Published;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::certificates::CertificateSet;
 
 use crate::balance::service::Service;
 use crate::config::Config;
 use crate::discovery::watch::{Subscription, Watches};
 use crate::events::Event;
+
+/// Time between two looks for series of backends that are gone.
+const FORGET_EVERY: Duration = Duration::from_secs(5);
 
 /// What the control thread works with.
 #[derive(Debug)]
@@ -22,12 +38,51 @@ pub struct Control {
     pub own_addresses: Vec<SocketAddr>,
     /// The services, in the order of the configuration.
     pub services: Vec<Service>,
+    /// How far a drain has come.
+    pub drain: Arc<Drain>,
+    /// The certificates of each listener; `None`: no TLS.
+    pub certificates: Vec<Option<Arc<Published<CertificateSet>>>>,
+    /// When each worker last turned.
+    pub heartbeats: Vec<Arc<AtomicU64>>,
+    /// Client connections open in this process.
+    pub open: Arc<AtomicUsize>,
+    /// What the workers count.
+    pub metrics: Arc<Metrics>,
+    /// Lines that the access log had to drop.
+    pub access_lines_dropped: Arc<AtomicU64>,
 }
 
 impl Control {
     /// Starts the tasks on the present runtime; they end with it.
-    pub fn start(self, noticed: mpsc::Receiver<Event>) {
+    pub fn start(
+        self,
+        noticed: mpsc::Receiver<Event>,
+        probe: Option<std::net::TcpListener>,
+    ) -> io::Result<()> {
         let watches = Watches::new(self.own_addresses, self.config.allowed_endpoints.clone());
+        let state = Rc::new(State {
+            started: Millis::now(),
+            snapshots: self
+                .services
+                .iter()
+                .map(|s| Arc::clone(s.snapshot()))
+                .collect(),
+            config: Arc::clone(&self.config),
+            certificates: self.certificates,
+            drain: self.drain,
+            heartbeats: self.heartbeats,
+            open: self.open,
+            metrics: self.metrics,
+            discovery: watches.stats(),
+            access_lines_dropped: self.access_lines_dropped,
+        });
+        if let Some(probe) = probe {
+            spawn_local(probe::serve(
+                TcpListener::from_std(probe)?,
+                Rc::clone(&state),
+            ));
+        }
+        spawn_local(forget_series(state));
         let services = self.config.services.iter().zip(self.services);
         let subscriptions: Vec<_> = services
             .map(|(config, service)| {
@@ -37,6 +92,15 @@ impl Control {
             })
             .collect();
         spawn_local(pass_on(noticed, subscriptions));
+        Ok(())
+    }
+}
+
+/// Drops the series of backends that are long gone, where nobody scrapes.
+async fn forget_series(state: Rc<State>) {
+    loop {
+        sleep(FORGET_EVERY).await;
+        state.sweep(Millis::now());
     }
 }
 
