@@ -3,10 +3,13 @@
 //! A new command is a file here and a line in [`Command`] and in [`Command::run`]. Exit codes: 0
 //! fine, 1 start-up or configuration, 2 usage (clap's own), 3 the drain deadline passed.
 
+pub mod cert;
 pub mod check;
+pub mod health;
 pub mod proxy_options;
 pub mod run_options;
 pub mod schedule;
+pub mod version;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -48,6 +51,12 @@ pub enum Command {
     Check(check::Args),
     /// Show the next picks of a fresh schedule and the share each backend gets
     Schedule(schedule::Args),
+    /// Ask the running process how it is, for HEALTHCHECK and probes
+    Health(health::Args),
+    /// Make certificates for development
+    Cert(cert::Args),
+    /// Print which program this is, for bug reports
+    Version(version::Args),
 }
 
 impl Command {
@@ -58,6 +67,9 @@ impl Command {
             Command::Proxy(args) => serve(args.load()?),
             Command::Check(args) => check::run(args),
             Command::Schedule(args) => schedule::run(args),
+            Command::Health(args) => health::run(args),
+            Command::Cert(args) => cert::run(args),
+            Command::Version(args) => version::run(args),
         }
     }
 }

@@ -41,6 +41,11 @@ impl ConfigurationOptions {
         self.loader()?.load()
     }
 
+    /// Is there a file to load: told, or in its place?
+    pub fn is_given(&self) -> bool {
+        find(self.config.clone(), std::env::var_os("EVENKEEL_CONFIG")).is_ok()
+    }
+
     /// All of it, ready to be loaded.
     pub fn loader(&self) -> Result<Loader, Diagnostic> {
         let path = find(self.config.clone(), std::env::var_os("EVENKEEL_CONFIG"))?;
