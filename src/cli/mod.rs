@@ -7,6 +7,7 @@ pub mod cert;
 pub mod check;
 pub mod health;
 pub mod proxy_options;
+pub mod query;
 pub mod run_options;
 pub mod schedule;
 pub mod version;
@@ -49,6 +50,8 @@ pub enum Command {
     Proxy(proxy_options::Args),
     /// Check a configuration file and say all that is wrong with it
     Check(check::Args),
+    /// Show the SRV records of a name, the share each endpoint gets, and what is wrong
+    Query(query::Args),
     /// Show the next picks of a fresh schedule and the share each backend gets
     Schedule(schedule::Args),
     /// Ask the running process how it is, for HEALTHCHECK and probes
@@ -66,6 +69,7 @@ impl Command {
             Command::Run(args) => serve(args.configuration.load()?),
             Command::Proxy(args) => serve(args.load()?),
             Command::Check(args) => check::run(args),
+            Command::Query(args) => query::run(args),
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
             Command::Cert(args) => cert::run(args),
