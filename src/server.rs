@@ -23,6 +23,7 @@ use control::Control;
 use crate::balance::service::Service;
 use crate::clock::Millis;
 use crate::config::{Config, Protocol};
+use crate::discovery::watch;
 use crate::io::deadline::TICK;
 use crate::listener::{self, Listening};
 use crate::proxy::drain::{Drain, Phase};
@@ -157,7 +158,14 @@ pub fn start(config: Config) -> anyhow::Result<Running> {
     let services: Vec<_> = config
         .services
         .iter()
-        .map(|s| Service::new(Arc::clone(&s.name)))
+        .map(|s| {
+            let mut service = Service::new(Arc::clone(&s.name));
+            // The first client may be here before the control thread is.
+            if let Some(offer) = watch::constant(&s.discover) {
+                service.apply(&offer);
+            }
+            service
+        })
         .collect();
     let (events, noticed) = mpsc::channel(EVENTS);
     let shared = Shared {

@@ -130,20 +130,14 @@ impl Watches {
     /// Must be called within a tokio runtime; the task runs there. On a reload, subscribe to the
     /// new services before the old subscriptions are dropped, and names that stay keep their task.
     pub fn subscribe(&self, discover: &Discover) -> Subscription {
+        if let Some(offer) = constant(discover) {
+            return Subscription::constant(offer);
+        }
         let (name, lookup) = match discover {
-            Discover::Static(endpoints) => return Subscription::constant(of_static(endpoints)),
-            Discover::Address { name, port, lookup } => match name.parse::<IpAddr>() {
-                Ok(address) => {
-                    let written = StaticEndpoint {
-                        address: SocketAddr::new(address, port.get()),
-                        priority: 0,
-                        weight: 1,
-                    };
-                    return Subscription::constant(of_static(&[written]));
-                }
-                Err(_) => (name, lookup),
-            },
-            Discover::Srv { name, lookup } => (name, lookup),
+            Discover::Static(_) => unreachable!("it is constant"),
+            Discover::Address { name, lookup, .. } | Discover::Srv { name, lookup } => {
+                (name, lookup)
+            }
         };
         let mut tasks = self.shared.lock();
         if let Some(entry) = tasks.get(discover)
@@ -249,6 +243,23 @@ impl Subscription {
             offers,
             source: Source::Constant { _keep: keep },
         }
+    }
+}
+
+/// What is known without asking anybody, and never changes: static endpoints, and an address
+/// written in place of a name. `None`: somebody has to be asked.
+pub fn constant(discover: &Discover) -> Option<Offer> {
+    match discover {
+        Discover::Static(endpoints) => Some(of_static(endpoints)),
+        Discover::Address { name, port, .. } => {
+            let address: IpAddr = name.parse().ok()?;
+            Some(of_static(&[StaticEndpoint {
+                address: SocketAddr::new(address, port.get()),
+                priority: 0,
+                weight: 1,
+            }]))
+        }
+        Discover::Srv { .. } => None,
     }
 }
 
