@@ -84,12 +84,13 @@ fn write_name(host: &[u8], out: &mut String) -> Result<(), Rejection> {
             return Err(BAD_HOST);
         }
         before = b;
-        out.push(b.to_ascii_lowercase() as char);
     }
     // Also true for an empty name.
     if before == b'.' || name.len() > NAME_BYTES {
         return Err(BAD_HOST);
     }
+    out.push_str(std::str::from_utf8(name).map_err(|_| BAD_HOST)?);
+    out.make_ascii_lowercase();
     Ok(())
 }
 

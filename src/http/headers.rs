@@ -163,12 +163,17 @@ impl Fields {
     /// Appends a field. `name` and `value` are taken as they are: the caller has checked them, and
     /// has bounded them far below 4 GiB in all.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.push_known(Known::of(name), name, value);
+    }
+
+    /// [`Fields::push`] of a name that was recognised before.
+    pub(super) fn push_known(&mut self, known: Known, name: &[u8], value: &[u8]) {
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(name);
         let middle = self.bytes.len() as u32;
         self.bytes.extend_from_slice(value);
         self.entries.push(Entry {
-            known: Known::of(name),
+            known,
             name: (start, middle),
             value: (middle, self.bytes.len() as u32),
         });

@@ -47,10 +47,9 @@ pub fn request_head(
     let mut hosts: (usize, &[u8]) = (0, b"");
     head.fields.clear();
     while let Some((name, value)) = lines.take_field().map_err(Rejection::bad_request)? {
-        if Known::of(name) == Known::Host {
-            hosts = (hosts.0 + 1, value);
-        } else {
-            head.fields.push(name, value);
+        match Known::of(name) {
+            Known::Host => hosts = (hosts.0 + 1, value),
+            known => head.fields.push_known(known, name, value),
         }
     }
     let target_authority = request_target(target, head)?;
