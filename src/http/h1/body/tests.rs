@@ -207,6 +207,21 @@ fn broken_chunked_bodies() {
             b"",
         ),
         (
+            "9112 §7.1 an empty size for the last chunk",
+            b"\r\n\r\n",
+            b"",
+        ),
+        (
+            "9112 §7.1 only an extension for the last chunk",
+            b";a\r\n\r\n",
+            b"",
+        ),
+        (
+            "9112 §7.1 an empty size for the last chunk, later",
+            b"1\r\na\r\n\r\n\r\n",
+            b"a",
+        ),
+        (
             "9112 §7.1 a space before the size",
             b" 5\r\nhello\r\n0\r\n\r\n",
             b"",

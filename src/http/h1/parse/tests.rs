@@ -500,6 +500,7 @@ const REFUSED: &[(&str, &[u8], u16)] = &[
     ("9112 §6.3 step 3 both in a GET", b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", 400),
     ("9112 §6.1 chunked in HTTP/1.0", b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
     ("9112 §6.1 an unknown coding in HTTP/1.0", b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n", 400),
+    ("9112 §6.1 an unknown coding, then chunked, in HTTP/1.0", b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 400),
     ("9112 §6.1 an unknown coding, then chunked", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x, chunked\r\n\r\n", 501),
     ("9112 §7.2 gzip, then chunked", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
     ("9112 §6.1 the list in two fields", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
@@ -665,7 +666,13 @@ fn heads_at_the_limits() {
         assert_eq!(status(&raw).map_err(|e| e.status), expected, "{rule}");
         same_at_every_split(rule, &raw, status);
     }
-    // No bytes at all are not too many, unless nothing is allowed.
+    // A full buffer without an end is refused: a reader would have no room to wait for more.
+    let raw = head_of(100, 600);
+    assert_eq!(status(&raw[..599]), Ok(None));
+    assert_eq!(status(&raw[..600]).map_err(|e| e.status), Err(431));
+    let raw = head_of(700, 20);
+    assert_eq!(status(&raw[..599]), Ok(None));
+    assert_eq!(status(&raw[..600]).map_err(|e| e.status), Err(414));
     assert_eq!(status(b""), Ok(None));
 }
 
@@ -703,6 +710,28 @@ fn what_is_taken_apart_for_routing() {
         assert_eq!((head.host.as_str(), head.port), (name, port), "{rule}");
         assert_eq!(head.authority, host.as_bytes(), "{rule}");
     }
+}
+
+#[test]
+fn names_as_long_as_may_be() {
+    for (rule, length, dot, taken) in [
+        ("3986 §3.2.2 255 characters", 255, "", true),
+        ("3986 §3.2.2 256 characters", 256, "", false),
+        ("1034 §3.1 the final dot is not counted", 255, ".", true),
+    ] {
+        let mut head = RequestHead::default();
+        let host = "a".repeat(length) + dot;
+        assert_eq!(head.set_authority(host.as_bytes()).is_ok(), taken, "{rule}");
+    }
+}
+
+#[test]
+fn no_host_leaves_nothing_of_the_one_before() {
+    let mut head = RequestHead::default();
+    request_head(b"GET / HTTP/1.1\r\nHost: a:81\r\n\r\n", LIMITS, &mut head).unwrap();
+    request_head(b"GET / HTTP/1.0\r\n\r\n", LIMITS, &mut head).unwrap();
+    assert_eq!((head.host.as_str(), head.port), ("", None));
+    assert_eq!(head.authority, b"");
 }
 
 #[test]
