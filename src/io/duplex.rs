@@ -8,6 +8,8 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
+use bytes::Buf;
+
 use super::buffer::Inbox;
 use super::pace::Pace;
 use super::transport::Transport;
@@ -55,22 +57,20 @@ impl Duplex {
     /// is lost with the future.
     pub async fn write_all(
         &self,
-        mut first: &[u8],
-        mut second: &[u8],
+        first: &[u8],
+        second: &[u8],
         pace: &mut Pace,
     ) -> Result<(), WriteError> {
+        let mut message = first.chain(second);
         poll_fn(|cx| {
             let mut transport = self.0.borrow_mut();
-            while !first.is_empty() || !second.is_empty() {
-                match transport.poll_write(cx, first, second) {
+            while message.has_remaining() {
+                match transport.poll_write(cx, &mut message) {
                     Poll::Ready(Ok(0)) => {
                         return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
                     }
                     Poll::Ready(Ok(n)) => {
                         pace.progress(n);
-                        let of_first = n.min(first.len());
-                        first = &first[of_first..];
-                        second = &second[n - of_first..];
                     }
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e.into())),
                     Poll::Pending => {

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -40,27 +41,28 @@ impl Transport {
         }
     }
 
-    /// Writes the front of `first` followed by `second`, in one system call.
+    /// Writes the front of `message`, all its chunks in one system call, and takes what was
+    /// written off it.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        first: &[u8],
-        second: &[u8],
+        message: &mut impl Buf,
     ) -> Poll<io::Result<usize>> {
-        let one = if second.is_empty() {
-            Some(first)
-        } else if first.is_empty() {
-            Some(second)
-        } else {
-            None
+        let mut slices = [io::IoSlice::new(&[]); 2];
+        let outcome = match message.chunks_vectored(&mut slices) {
+            0 | 1 => match self {
+                Transport::Plain(tcp) => Pin::new(tcp).poll_write(cx, message.chunk()),
+                Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, message.chunk()),
+            },
+            n => match self {
+                Transport::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, &slices[..n]),
+                Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, &slices[..n]),
+            },
         };
-        let both = [io::IoSlice::new(first), io::IoSlice::new(second)];
-        match (self, one) {
-            (Transport::Plain(tcp), Some(bytes)) => Pin::new(tcp).poll_write(cx, bytes),
-            (Transport::Plain(tcp), None) => Pin::new(tcp).poll_write_vectored(cx, &both),
-            (Transport::Tls(tls), Some(bytes)) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
-            (Transport::Tls(tls), None) => Pin::new(tls.as_mut()).poll_write_vectored(cx, &both),
+        if let Poll::Ready(Ok(n)) = outcome {
+            message.advance(n);
         }
+        outcome
     }
 
     /// Hands everything written so far to the kernel.

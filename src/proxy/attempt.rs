@@ -313,6 +313,9 @@ async fn receive(
             101 if job.upgrade.is_some() => return Ok(Done::Switched(inbox)),
             101 => return Err(bad(state, "101 although no upgrade was asked for")),
             100..200 => {
+                // One that announces a body leaves open where the next response starts.
+                response_framing(job.head.method, response)
+                    .map_err(|e| state.fail(Cause::BadResponse(e)))?;
                 interim += 1;
                 if interim > INTERIM {
                     return Err(bad(state, "too many interim responses"));

@@ -19,7 +19,7 @@ use crate::config::Listener;
 use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
 use crate::http::h1::encode::{self, ConnectionField};
 use crate::http::h1::parse::{self, HeadLimits};
-use crate::http::head::{Rejection, RequestHead, ResponseHead, Version};
+use crate::http::head::{Rejection, RequestHead, ResponseHead, Version, has_encoded_slash};
 use crate::http::headers::Known;
 use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
@@ -240,11 +240,8 @@ impl Connection {
     /// What can be said against a request that was parsed.
     fn check(&self) -> Result<BodyFraming, Rejection> {
         let framing = request_framing(&self.head)?;
-        let encoded_slash =
-            |w: &[u8]| w.eq_ignore_ascii_case(b"%2f") || w.eq_ignore_ascii_case(b"%5c");
-        if self.worker.shared.config.downstream.reject_encoded_slash
-            && self.head.path.windows(3).any(encoded_slash)
-        {
+        let reject = self.worker.shared.config.downstream.reject_encoded_slash;
+        if reject && has_encoded_slash(&self.head.path) {
             return Err(Rejection {
                 status: 400,
                 reason: "encoded slash in the path",

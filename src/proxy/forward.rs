@@ -77,9 +77,11 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
         | Known::XForwardedOther
         | Known::XRealIp
         | Known::XRequestId => hop.trusted,
-        Known::Other => hop.underscores || !field.name.contains(&b'_'),
         _ => true,
     });
+    if !hop.underscores {
+        head.fields.drop_underscored();
+    }
     let proto: &[u8] = if hop.secure { b"https" } else { b"http" };
     came_from.extend_from_slice(hop.client.as_bytes());
     head.fields.push(b"X-Forwarded-For", &came_from);
