@@ -154,7 +154,7 @@ def haproxy(folder, started):
         file.write(f"""
 global
     nbthread 1
-    maxconn 20000
+    maxconn 8000
 defaults
     mode http
     timeout connect 1s
