@@ -416,6 +416,20 @@ fn check_says_ok_or_all_that_is_wrong() {
     assert_eq!(check(&["--no-such-flag"]).status.code(), Some(2));
 }
 
+/// A third of the descriptors that the process may have, not of those it was started with.
+#[test]
+fn connections_follow_the_hard_limit_of_descriptors() {
+    let check = format!(
+        "ulimit -Sn 64 && ulimit -Hn 3000 && exec {} check tests/config/valid/static.toml",
+        env!("CARGO_BIN_EXE_evenkeel"),
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &check])
+        .output();
+    let text = String::from_utf8(output.expect("a shell").stdout).expect("UTF-8");
+    assert!(text.contains("at most 1000 connections"), "{text}");
+}
+
 /// Damaged files load or are refused, in words that can be drawn: nothing panics.
 #[test]
 fn damaged_files() {

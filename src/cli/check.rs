@@ -82,6 +82,12 @@ pub fn summary(config: &Config) -> String {
     list(&mut text, "listener", listeners);
     list(&mut text, "service", services);
     list(&mut text, "route", routes);
+    let limits = format!(
+        "{} and at most {}",
+        count(config.workers.get(), "worker"),
+        count(config.downstream.max_connections.get(), "connection"),
+    );
+    list(&mut text, "limits", std::iter::once(limits));
     text
 }
 

@@ -90,6 +90,7 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
 
 /// From the arguments of this process to its exit code; what went wrong is on standard error.
 pub fn main() -> ExitCode {
+    raise_descriptor_limit();
     match Cli::parse().command.run() {
         Ok(code) => code,
         Err(error) => {
@@ -99,6 +100,19 @@ pub fn main() -> ExitCode {
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Takes as many file descriptors as this process may have. The soft limit is often 1024, for the
+/// sake of programs that use `select`; ours would run out of connections long before memory, and
+/// the default of `max_connections` follows this limit.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // Where it is refused, the limit stays what it was, and so does what follows from it.
+        let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 
