@@ -3,15 +3,17 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use super::run_options::ConfigurationOptions;
 use crate::config::{Config, Discover, Protocol, TlsVersion};
+use crate::tls::certificates;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exits with 0 when the file can be used, warnings included, and with 1 when it cannot. Certificates
-and keys are opened. Environment variables and --set count as they do for `run`.
+and keys are loaded. Environment variables and --set count as they do for `run`.
 
   evenkeel check
   evenkeel check deploy/evenkeel.yaml --set log.level=debug")]
@@ -34,8 +36,47 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !loaded.warnings.is_empty() {
         super::print_diagnostic(&loaded.warnings);
     }
+    let certificates = certificates(&loaded.config);
+    for line in certificates.errors.iter().chain(&certificates.warnings) {
+        eprintln!("{line}");
+    }
+    if !certificates.errors.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
     print!("{}", summary(&loaded.config));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What there is to say of the certificates that a configuration names.
+#[derive(Debug, Default)]
+struct Certificates {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Loads every certificate as `run` would.
+fn certificates(config: &Config) -> Certificates {
+    let mut found = Certificates::default();
+    for listener in &config.listeners {
+        let Protocol::Https(tls) = &listener.protocol else {
+            continue;
+        };
+        for files in &tls.certificates {
+            let name = &listener.name;
+            match certificates::load(files) {
+                Ok(certificate) => found.warnings.extend(
+                    certificate
+                        .warnings(SystemTime::now())
+                        .into_iter()
+                        .map(|warning| format!("warning: listener {name}: {warning}")),
+                ),
+                Err(error) => found
+                    .errors
+                    .push(format!("error: listener {name}: {error}")),
+            }
+        }
+    }
+    found
 }
 
 /// So many members of each kind are listed.
@@ -106,5 +147,60 @@ fn count(n: usize, what: &str) -> String {
     match n {
         1 => format!("1 {what}"),
         n => format!("{n} {what}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_toml_str;
+    use crate::tls::dev::{self, DevFiles, Existing};
+
+    #[test]
+    fn certificates_are_loaded_as_run_would() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = DevFiles::within(folder.path());
+        let config = || {
+            let [cert, key] = [&files.cert, &files.key].map(|path| path.display());
+            from_toml_str(&format!(
+                r#"
+                [[listener]]
+                name = "front"
+                address = "127.0.0.1:8443"
+                protocol = "https"
+                certificates = [{{ cert = "{cert}", key = "{key}" }}]
+
+                [[service]]
+                name = "a"
+                discover = {{ static = ["127.0.0.1:9001"] }}
+
+                [[route]]
+                service = "a"
+                "#
+            ))
+            .unwrap()
+        };
+        let names = ["localhost".to_owned()];
+        let made = dev::self_signed(&names).unwrap();
+        files.write(&made, Existing::Keep).unwrap();
+        let found = certificates(&config());
+        assert!(
+            found.errors.is_empty() && found.warnings.is_empty(),
+            "{found:?}"
+        );
+
+        let nameless = dev::self_signed(&[]).unwrap();
+        files.write(&nameless, Existing::Replace).unwrap();
+        let found = certificates(&config());
+        assert!(found.errors.is_empty(), "{found:?}");
+        assert!(
+            found.warnings[0].starts_with("warning: listener front: "),
+            "{found:?}"
+        );
+
+        let other = dev::self_signed(&names).unwrap();
+        std::fs::write(&files.key, other.key).unwrap();
+        let found = certificates(&config());
+        assert!(found.errors[0].contains("does not match"), "{found:?}");
     }
 }

@@ -261,6 +261,13 @@ impl CertificateSet {
         &self.certificates
     }
 
+    /// What somebody should know about them.
+    pub fn warnings(&self, now: SystemTime) -> Vec<CertificateWarning> {
+        let all = self.certificates.iter();
+        all.flat_map(|certificate| certificate.warnings(now))
+            .collect()
+    }
+
     /// The certificate for a handshake: an exact name before a wildcard, which stands for one
     /// whole label (RFC 9525 §6.3), before the default. Among several for one name the first one
     /// whose kind of key the client can verify, so that RSA and ECDSA can stand side by side.

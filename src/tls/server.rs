@@ -4,6 +4,7 @@
 //! parameters, so that running listeners and their session tickets live on.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
@@ -33,9 +34,13 @@ pub enum TlsError {
     Parameters(#[from] rustls::Error),
 }
 
-/// Reads the certificates and prepares TLS with them.
+/// Reads the certificates and prepares TLS with them. What is doubtful about them is logged.
 pub fn front_end(front: &TlsFrontEnd) -> Result<FrontEnd, TlsError> {
-    let certificates = Published::new(CertificateSet::load(&front.certificates)?);
+    let set = CertificateSet::load(&front.certificates)?;
+    for warning in set.warnings(SystemTime::now()) {
+        tracing::warn!("{warning}");
+    }
+    let certificates = Published::new(set);
     Ok(FrontEnd {
         config: parameters(front.min_version, Resolver(Arc::clone(&certificates)))?,
         certificates,

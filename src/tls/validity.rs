@@ -63,14 +63,14 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 /// UTCTime until 2049, GeneralizedTime from 2050 (§4.1.2.5.1, §4.1.2.5.2); always `Z`, always
 /// with seconds.
 fn time(der: &[u8]) -> Option<(SystemTime, &[u8])> {
-    let (year, digits, rest) = match der.first()? {
-        &UTC_TIME => {
+    let (year, digits, rest) = match *der.first()? {
+        UTC_TIME => {
             let (text, rest) = element(der, UTC_TIME)?;
             let two = number(text.get(..2)?)?;
             let century = if two < 50 { 2000 } else { 1900 };
             (century + i64::from(two), text.get(2..)?, rest)
         }
-        &GENERALIZED_TIME => {
+        GENERALIZED_TIME => {
             let (text, rest) = element(der, GENERALIZED_TIME)?;
             (i64::from(number(text.get(..4)?)?), text.get(4..)?, rest)
         }

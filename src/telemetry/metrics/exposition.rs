@@ -290,7 +290,8 @@ impl Page {
                 family.add(&[("name", &*name.name), ("op", op)], Value::Count(count))?;
             }
         }
-        let counters: [(_, _, fn(&DnsName) -> u64); 2] = [
+        type Count = fn(&DnsName) -> u64;
+        let counters: [(&str, &str, Count); 2] = [
             (
                 "dns_held_back",
                 "Answers of which a removal was held back",
@@ -308,7 +309,8 @@ impl Page {
                 family.add(&[("name", &*name.name)], Value::Count(count(name)))?;
             }
         }
-        let gauges: [(_, _, fn(&DnsName) -> f64); 2] = [
+        type Level = fn(&DnsName) -> f64;
+        let gauges: [(&str, &str, Level); 2] = [
             (
                 "dns_stale",
                 "1: what is in use is older than it should be",
