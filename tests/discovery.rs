@@ -7,11 +7,15 @@ mod dns;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dns::{DnsServer, Reply, address, address_reply, cname, cname_reply, srv, srv_reply};
 use evenkeel::config::{Discover, Family, Lookup, StaticEndpoint};
+use evenkeel::discovery::answers::{Answer, SrvAnswer};
 use evenkeel::discovery::journal::{Event, Hold};
+use evenkeel::discovery::resolver::{Limits, Resolver};
+use evenkeel::discovery::system::Servers;
 use evenkeel::discovery::watch::{Publication, Subscription, Watches};
 use evenkeel::discovery::{Discovered, Offer};
 use hickory_proto::op::ResponseCode;
@@ -762,6 +766,107 @@ async fn aliases_lead_to_records() {
     // An alias to a name that is not there (RFC 6604: the code is that of the end).
     server.on(NAME, RecordType::SRV, cname_reply(NAME, 0, "nix.test"));
     until(&mut subscription, "absent", |p| p.offer == Offer::Absent).await;
+}
+
+#[tokio::test]
+async fn a_server_without_edns_is_asked_without() {
+    let server = DnsServer::start().await;
+    let reply = Reply::NoEdns(Box::new(members(2)));
+    server.on(NAME, RecordType::SRV, reply);
+    let watches = watches();
+    let mut subscription = watch(&watches, &server);
+    until(&mut subscription, "two", |p| sockets(&p.offer).len() == 2).await;
+}
+
+#[tokio::test]
+async fn only_nothing_moves_on_along_the_search_list() {
+    let server = DnsServer::start().await;
+    let servers = Servers {
+        addresses: vec![server.address()],
+        search: vec![dns::absolute("a.test"), dns::absolute("b.test")],
+        ndots: 5,
+        hosts_file: None,
+    };
+    let lookup = lookup(&[]);
+    let limits = Arc::<Limits>::default();
+    let resolver = Resolver::with_servers(
+        "_x._tcp.web".into(),
+        &lookup,
+        servers,
+        limits,
+        Arc::default(),
+    );
+    let found = |name: &str| srv_reply(name, 5, &[(0, 1, 80, "b1.test", &["10.0.0.1"])]);
+    let name_of = |answer| match answer {
+        Ok(Answer::Found(found)) => {
+            let SrvAnswer { origin, .. } = found;
+            origin.name.to_string()
+        }
+        Ok(Answer::Nothing(negative)) => format!("nothing, exists: {}", negative.name_exists),
+        Err(error) => format!("error: {error}"),
+    };
+    let nothing = Reply::NxDomain(Some(5));
+    server.only(nothing.clone());
+    let all = "_x._tcp.web";
+    let (a, b) = ("_x._tcp.web.a.test", "_x._tcp.web.b.test");
+    assert_eq!(name_of(resolver.srv(all).await), "nothing, exists: false");
+    let order: Vec<_> = server.seen().into_iter().map(|seen| seen.name).collect();
+    assert_eq!(order, [a, b, all]);
+    server.on(a, RecordType::SRV, Reply::NoData(Some(5)));
+    assert_eq!(name_of(resolver.srv(all).await), "nothing, exists: true");
+    server.on(b, RecordType::SRV, found(b));
+    assert_eq!(name_of(resolver.srv(all).await), b);
+    server.on(a, RecordType::SRV, Reply::Code(ResponseCode::ServFail));
+    let failed = name_of(resolver.srv(all).await);
+    assert!(failed.contains("Server Failure"), "{failed}");
+    let before = server.seen().len();
+    assert_eq!(
+        name_of(resolver.srv("_x._tcp.web.").await),
+        "nothing, exists: false"
+    );
+    assert_eq!(
+        server.seen().len(),
+        before + 1,
+        "a final dot skips the list"
+    );
+}
+
+#[tokio::test]
+async fn hundreds_of_silent_targets_delay_nobody_else() {
+    let server = DnsServer::start().await;
+    let bad = "_bad._tcp.test";
+    let answers = (0..400).map(|n| srv(bad, 0, (0, 1, 80, &format!("s{n}.test"))));
+    let reply = Reply::Records {
+        answers: answers.collect(),
+        additionals: vec![],
+    };
+    server.on(bad, RecordType::SRV, reply);
+    server.otherwise(Reply::Silence);
+    server.on(
+        NAME,
+        RecordType::SRV,
+        srv_reply(NAME, 0, &[(0, 1, 80, "b1.test", &[])]),
+    );
+    server.on(
+        "b1.test",
+        RecordType::A,
+        address_reply("b1.test", 0, &["10.0.0.1"]),
+    );
+    let watches = watches();
+    let slow = Lookup {
+        timeout: Duration::from_secs(1),
+        ..lookup(&[server.address()])
+    };
+    let _bad = watches.subscribe(&Discover::Srv {
+        name: bad.into(),
+        lookup: slow.clone(),
+    });
+    asked(&server, "s0.test", RecordType::A, 1).await;
+    let start = Instant::now();
+    let mut good = watches.subscribe(&srv_of(slow));
+    until_addresses(&mut good, &["10.0.0.1:80"]).await;
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(500), "{took:?}");
 }
 
 #[tokio::test]

@@ -14,16 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::balance::shares::{Weight, shares};
 use crate::config::{Family, Lookup};
 use crate::discovery::Discovered;
 use crate::discovery::admission::{Admission, is_local};
-use crate::discovery::resolver::{
-    Addresses, Answer, LookupError, OneFamily, Resolver, SrvAnswer, Target,
-};
+use crate::discovery::answers::{Addresses, Answer, LookupError, OneFamily, SrvAnswer, Target};
+use crate::discovery::resolver::{Limits, Resolver};
 use crate::discovery::srv::{Assembled, Located, assemble, declined};
 use crate::discovery::system::{RESOLV_CONF, Servers};
 
@@ -104,7 +102,7 @@ fn server(text: &str) -> Result<SocketAddr, String> {
 }
 
 async fn ask_all(name: &str, servers: &Servers, timeout: Duration) -> Vec<Look> {
-    let limit = Arc::new(Semaphore::new(UNDER_WAY));
+    let limits = Arc::<Limits>::default();
     let mut looks = JoinSet::new();
     for (nth, address) in servers.addresses.iter().enumerate() {
         let alone = Servers {
@@ -116,7 +114,7 @@ async fn ask_all(name: &str, servers: &Servers, timeout: Duration) -> Vec<Look> 
             name.into(),
             &lookup,
             alone,
-            Arc::clone(&limit),
+            Arc::clone(&limits),
             Arc::default(),
         );
         let (name, address) = (name.to_owned(), *address);
@@ -170,9 +168,6 @@ async fn look(name: &str, server: SocketAddr, resolver: Resolver) -> Look {
     }
     look
 }
-
-/// As many questions at once as the balancer asks.
-const UNDER_WAY: usize = 64;
 
 /// The default of `max_endpoints`.
 const MAX_ENDPOINTS: usize = 4096;

@@ -1,14 +1,17 @@
 //! DNS to endpoints: who is there, asked for on a ticker, never on the request path.
 //!
 //! `watch.rs` is what the rest of the program sees: subscriptions. `task.rs` is the loop behind
-//! each, `resolver.rs` asks (`name_server.rs` one server, `system.rs` knows resolv.conf),
+//! each, `pace.rs` says when to ask, `resolver.rs` asks (`name_server.rs` one server, `system.rs` knows
+//! resolv.conf), `answers.rs` is what comes of it,
 //! `targets.rs` remembers the addresses of SRV targets, `admission.rs` refuses addresses, `srv.rs`
 //! turns an answer into endpoints, `policy.rs` decides what they change, `journal.rs` remembers
 //! what happened and why, `stats.rs` counts.
 
 pub mod admission;
+pub mod answers;
 pub mod journal;
 mod name_server;
+mod pace;
 pub mod policy;
 pub mod resolver;
 pub mod srv;

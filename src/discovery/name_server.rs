@@ -39,6 +39,13 @@ pub(super) struct NameServer {
     silent_since: Mutex<Option<Instant>>,
 }
 
+/// Does a question carry EDNS? Over UDP it makes room; over TCP there is room enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extended {
+    Yes,
+    No,
+}
+
 /// What a server said.
 #[derive(Debug)]
 pub(super) enum Reply {
@@ -142,8 +149,17 @@ impl NameServer {
     }
 
     async fn ask_once(&self, name: &Name, qtype: RecordType) -> Result<Reply, Failure> {
-        match self.send(&self.udp, name, qtype).await {
-            Err(NetError::Truncated) => match self.send(&self.tcp, name, qtype).await {
+        let mut answer = self.send(&self.udp, name, qtype, Extended::Yes).await;
+        if let Err(NetError::Dns(DnsError::ResponseCode(
+            ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS,
+        ))) = answer
+        {
+            // RFC 6891 section 6.2.2: so says a server that knows no EDNS.
+            answer = self.send(&self.udp, name, qtype, Extended::No).await;
+        }
+        match answer {
+            Err(NetError::Truncated) => match self.send(&self.tcp, name, qtype, Extended::No).await
+            {
                 Ok(message) => reply(message, name, qtype, true),
                 Err(error) => negative(error).map_err(|failure| match failure {
                     code @ Failure::Code(_) => code,
@@ -160,9 +176,10 @@ impl NameServer {
         pool: &NameServerPool<TokioRuntimeProvider>,
         name: &Name,
         qtype: RecordType,
+        extended: Extended,
     ) -> Result<Message, NetError> {
         let mut options = DnsRequestOptions::default();
-        options.use_edns = true;
+        options.use_edns = extended == Extended::Yes;
         options.edns_payload_len = PAYLOAD;
         let query = Query::query(name.clone(), qtype);
         let answer = pool.lookup(query, options).first_answer();

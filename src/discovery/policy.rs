@@ -178,11 +178,13 @@ impl Policy {
     /// A server answered.
     pub fn answered(&mut self, answer: Answer, facts: Facts<'_>) -> Outcome {
         let mut outcome = Outcome::default();
-        self.last_success = Some(facts.now);
-        if let Some(since) = self.stale_since.take() {
-            outcome.events.push(Event::Recovered {
-                after: facts.now.duration_since(since),
-            });
+        if !facts.repeated {
+            self.last_success = Some(facts.now);
+            if let Some(since) = self.stale_since.take() {
+                outcome.events.push(Event::Recovered {
+                    after: facts.now.duration_since(since),
+                });
+            }
         }
         match answer {
             Answer::Declined => {

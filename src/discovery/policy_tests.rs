@@ -403,6 +403,16 @@ fn stale_and_recovered_are_told_once() {
 }
 
 #[test]
+fn an_old_answer_looked_at_again_is_no_sign_of_life() {
+    let mut bench = Bench::new(3, 2);
+    for step in [Step::Set(&[1]), Step::Failed, Step::Repeat(&[1, 2])] {
+        bench.feed(&step);
+    }
+    assert_eq!(bench.offered(), "12");
+    assert!(bench.policy.stale_since().is_some());
+}
+
+#[test]
 fn each_step_of_a_hold_is_told_once() {
     let mut bench = Bench::new(3, 2);
     for step in [

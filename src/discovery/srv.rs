@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::admission::Refusal;
-use super::resolver::{SrvRecord, Target};
+use super::answers::{SrvRecord, Target};
 use super::{Discovered, Endpoint};
 
 /// One address of a target.

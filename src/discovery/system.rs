@@ -1,13 +1,23 @@
-//! What the system says about name resolution: servers, search list and `ndots` of resolv.conf.
+//! What the system says about name resolution: servers, search list and `ndots` of resolv.conf,
+//! and the hosts file.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hickory_resolver::proto::rr::Name;
 use hickory_resolver::system_conf::parse_resolv_conf;
 
+use super::answers::{Addresses, Negative, OneFamily};
+
 /// Where the system keeps its resolver configuration.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Where the system keeps names that it knows without DNS.
+const HOSTS: &str = "/etc/hosts";
+
+/// How long an entry of the hosts file is believed: containers get new ones while they run.
+const HOSTS_TTL: Duration = Duration::from_secs(5);
 
 /// Dots that a name needs to be tried as it is before the search list, unless resolv.conf says
 /// otherwise (resolv.conf(5)).
@@ -22,15 +32,19 @@ pub struct Servers {
     pub search: Vec<Name>,
     /// A name with fewer dots goes through the search list first.
     pub ndots: usize,
+    /// A hosts file that is asked for addresses before the servers.
+    pub hosts_file: Option<PathBuf>,
 }
 
 impl Servers {
-    /// Servers that the configuration names. The system's search list does not go with them.
+    /// Servers that the configuration names. The system's search list and hosts
+    /// file do not go with them.
     pub fn given(addresses: &[SocketAddr]) -> Servers {
         Servers {
             addresses: addresses.to_vec(),
             search: Vec::new(),
             ndots: NDOTS,
+            hosts_file: None,
         }
     }
 
@@ -46,6 +60,48 @@ impl Servers {
             addresses: addresses.map(|s| SocketAddr::new(s.ip, 53)).collect(),
             search: config.search,
             ndots: options.ndots,
+            hosts_file: Some(HOSTS.into()),
+        })
+    }
+
+    /// What the hosts file says about `name`, read now; `None`: nothing, ask DNS. As in glibc, a
+    /// name that it has in one family only has no address of the other.
+    pub(super) fn hosts(&self, name: &str) -> Option<Addresses> {
+        let text = std::fs::read_to_string(self.hosts_file.as_ref()?).ok()?;
+        let name = name.trim_end_matches('.');
+        let lines = text.lines().filter_map(|line| {
+            let mut words = line.split('#').next()?.split_whitespace();
+            let address: IpAddr = words.next()?.parse().ok()?;
+            words
+                .any(|n| n.eq_ignore_ascii_case(name))
+                .then_some(address)
+        });
+        let (v4, v6): (Vec<_>, Vec<_>) = lines.partition(IpAddr::is_ipv4);
+        if v4.is_empty() && v6.is_empty() {
+            return None;
+        }
+        // This host itself says so.
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let family = |mut addresses: Vec<IpAddr>| {
+            addresses.sort_unstable();
+            addresses.dedup();
+            match addresses.is_empty() {
+                true => OneFamily::Nothing(Negative {
+                    name_exists: true,
+                    ttl: Some(HOSTS_TTL),
+                    server,
+                }),
+                false => OneFamily::Found {
+                    addresses,
+                    ttl: HOSTS_TTL,
+                    server,
+                    glue: false,
+                },
+            }
+        };
+        Some(Addresses {
+            v4: family(v4),
+            v6: family(v6),
         })
     }
 
@@ -113,6 +169,7 @@ mod tests {
                 .map(|s| Name::from_ascii(s).unwrap())
                 .to_vec(),
             ndots: 5,
+            hosts_file: None,
         };
         let plain = Servers {
             ndots: 1,
@@ -147,6 +204,38 @@ mod tests {
             let names = servers.candidates(name).unwrap();
             assert_eq!(written(&names), *expected, "{rule}");
         }
+    }
+
+    #[test]
+    fn the_hosts_file_is_asked_before_dns() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hosts");
+        let text = "127.0.0.1 localhost\n::1 localhost # comment db\n\
+                    10.0.0.9\tDB db.example\n# 10.0.0.8 web\nnonsense web\n";
+        std::fs::write(&path, text).unwrap();
+        let servers = Servers {
+            hosts_file: Some(path),
+            ..Servers::default()
+        };
+        let shown = |name: &str| {
+            let of = |family: &OneFamily| match family {
+                OneFamily::Found { addresses, .. } => addresses.clone(),
+                _ => Vec::new(),
+            };
+            let addresses = servers.hosts(name)?;
+            let all = [of(&addresses.v4), of(&addresses.v6)].concat();
+            Some(
+                all.iter()
+                    .map(IpAddr::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            )
+        };
+        assert_eq!(shown("localhost").as_deref(), Some("127.0.0.1 ::1"));
+        assert_eq!(shown("db").as_deref(), Some("10.0.0.9"));
+        assert_eq!(shown("Db.Example.").as_deref(), Some("10.0.0.9"));
+        assert_eq!(shown("web"), None);
+        assert!(Servers::given(&[]).hosts("localhost").is_none());
     }
 
     #[test]

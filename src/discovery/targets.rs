@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::resolver::{Addresses, OneFamily};
+use super::answers::{Addresses, OneFamily};
 use super::srv::Located;
 use crate::config::{Family, Lookup};
 

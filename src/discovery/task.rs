@@ -1,8 +1,9 @@
-//! The loop behind one watched name: asks on a ticker, puts answers together, publishes.
+//! The loop behind one watched name: asks on a ticker, takes answers and wishes.
 //!
 //! Started by `watch.rs`, ended when the last subscription is dropped. It asks in tasks of its
 //! own set, so that a silent server or target never keeps it from anything else; dropping the
-//! loop drops them. What an answer changes is decided in `policy.rs`.
+//! loop drops them. `task/settle.rs` puts answers together and publishes what `policy.rs` makes of
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -13,21 +14,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::admission::{Admission, is_local};
-use super::journal::Event;
-use super::policy::{Answer, Facts, Outcome, Policy, Settings};
-use super::resolver::{
-    Addresses, Answer as Asked, LookupError, Negative, OneFamily, Resolver, SrvAnswer, SrvRecord,
+use super::admission::Admission;
+use super::answers::{
+    Addresses, Answer as Asked, Glue, LookupError, Negative, OneFamily, SrvAnswer, SrvRecord,
     Target,
 };
-use super::srv::{Assembled, Rejected, assemble, declined};
+use super::pace::{self, Answered};
+use super::policy::{Outcome, Policy, Settings};
+use super::resolver::Resolver;
+use super::srv::Rejected;
 use super::system::{RESOLV_CONF, Servers};
 use super::targets::Targets;
 use super::watch::{Publication, Shared, Wish};
 use crate::config::{Discover, Family, Lookup};
-
-/// Bounds of the wait after a failure; it doubles in between.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// An answer whose targets have to be looked up is published after so long with those that are
 /// known by then. Below the half second in which a change must be in effect.
@@ -39,15 +38,10 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Failed connects lead to at most one early question in this time.
 const EARLY_GAP: Duration = Duration::from_secs(1);
 
-/// So long a failed connect counts against a backend when a guard asks how many still work: the
-/// longest time for which a worker passes it over.
-const FAILING_FOR: Duration = Duration::from_secs(10);
-
 /// Failed connects that are remembered.
 const MAX_FAILING: usize = 4096;
 
-/// Troubles that are spelt out in a publication.
-const MAX_SPELT_OUT: usize = 5;
+mod settle;
 
 pub(super) struct Task {
     discover: Discover,
@@ -178,11 +172,11 @@ impl Task {
         let resolver = match &self.resolver {
             Some(resolver) => Arc::clone(resolver),
             None => {
-                let (limit, stats) = (
-                    Arc::clone(&self.shared.limit),
+                let (limits, stats) = (
+                    Arc::clone(&self.shared.limits),
                     Arc::clone(&self.shared.stats),
                 );
-                match Resolver::new(Arc::clone(&self.name), &self.lookup, limit, stats) {
+                match Resolver::new(Arc::clone(&self.name), &self.lookup, limits, stats) {
                     Ok(resolver) => Arc::clone(self.resolver.insert(Arc::new(resolver))),
                     Err(error) => return self.failed(error.to_string()),
                 }
@@ -347,113 +341,6 @@ impl Task {
         self.publish();
     }
 
-    /// Lets the policy decide about the last answer with the addresses known by now.
-    fn settle(&mut self) {
-        self.settle_at = None;
-        let Some(latest) = &self.latest else { return };
-        let now = Instant::now();
-        let (answer, assembled) = self.assemble(&latest.said);
-        self.failing
-            .retain(|_, since| now.duration_since(*since) < FAILING_FOR);
-        let failing = self.failing.keys().copied().collect();
-        let facts = Facts {
-            now: latest.at,
-            believed_for: latest.ttl.unwrap_or_default().min(self.lookup.max_ttl),
-            repeated: latest.settled,
-            failing: &failing,
-        };
-        let stale = self.error.is_some();
-        let outcome = self.policy.answered(answer, facts);
-        if let Some(latest) = &mut self.latest {
-            latest.settled = true;
-        }
-        self.record(outcome);
-        self.troubled(assembled);
-        if !stale {
-            self.failures = match self.troubles.is_empty() {
-                true => 0,
-                false => self.failures.saturating_add(1),
-            };
-            self.next = self.after_answer(now);
-        }
-        self.publish();
-    }
-
-    fn assemble(&self, said: &Said) -> (Answer, Assembled) {
-        let admission = Arc::clone(&self.admission.borrow());
-        let admit = |endpoint, on_loopback| admission.judge(endpoint, on_loopback, &is_local);
-        let max = self.lookup.max_endpoints;
-        let family = self.lookup.family;
-        match said {
-            Said::Nothing => (Answer::Nothing, Assembled::default()),
-            Said::Srv(answer) if declined(&answer.records) => {
-                (Answer::Declined, Assembled::default())
-            }
-            Said::Srv(answer) => {
-                let hosts = answer.records.iter().filter_map(host);
-                let addresses = self.targets.located(hosts, family);
-                let assembled = assemble(&answer.records, &addresses, &admit, max);
-                (listed(&assembled), assembled)
-            }
-            Said::Addresses => {
-                let addresses = self.targets.located([&self.name].into_iter(), family);
-                let port = match &self.discover {
-                    Discover::Address { port, .. } => port.get(),
-                    _ => 0,
-                };
-                let record = SrvRecord {
-                    priority: 0,
-                    weight: 1,
-                    port,
-                    target: Target::Host(Arc::clone(&self.name)),
-                };
-                let mut assembled = assemble(&[record], &addresses, &admit, max);
-                for endpoint in &mut assembled.endpoints {
-                    endpoint.split = 1;
-                }
-                (listed(&assembled), assembled)
-            }
-        }
-    }
-
-    /// Journals what is newly wrong with targets and records.
-    fn troubled(&mut self, assembled: Assembled) {
-        let mut troubles = BTreeMap::new();
-        if let Some(Latest {
-            said: Said::Srv(answer),
-            ..
-        }) = &self.latest
-        {
-            for target in answer.records.iter().filter_map(host) {
-                if let Some(reason) = self.targets.trouble(target) {
-                    troubles.insert(Arc::clone(target), reason.to_owned());
-                }
-            }
-        }
-        for (target, reason) in &troubles {
-            if self.troubles.contains_key(target) {
-                continue;
-            }
-            let (target, reason) = (Arc::clone(target), reason.clone());
-            let event = if assembled.waiting.contains(&target) {
-                Event::Waiting { target, reason }
-            } else {
-                Event::Kept { target, reason }
-            };
-            self.shared.journal.record(&self.name, event);
-        }
-        self.troubles = troubles;
-        let rejected: BTreeSet<_> = assembled.rejected.into_iter().collect();
-        let new: Vec<_> = rejected.difference(&self.rejected).cloned().collect();
-        let stats = &self.shared.stats;
-        stats.update(&self.name, |n| n.rejected += new.len() as u64);
-        for Rejected { record, reason } in new.into_iter().take(MAX_SPELT_OUT) {
-            let event = Event::Rejected { record, reason };
-            self.shared.journal.record(&self.name, event);
-        }
-        self.rejected = rejected;
-    }
-
     fn wished(&mut self, wish: Wish) {
         let now = Instant::now();
         if let Wish::ConnectFailed(address) = wish {
@@ -472,99 +359,21 @@ impl Task {
         self.next = self.next.min(now.max(self.asked_at + EARLY_GAP));
     }
 
-    fn record(&self, outcome: Outcome) {
-        self.shared.stats.update(&self.name, |n| {
-            n.joined += outcome.joined as u64;
-            n.left += outcome.left as u64;
-            n.reweighted += outcome.reweighted as u64;
-            let held = |event: &&Event| matches!(event, Event::HeldBack { .. });
-            n.held_back += outcome.events.iter().filter(held).count() as u64;
-        });
-        for event in outcome.events {
-            self.shared.journal.record(&self.name, event);
-        }
-    }
-
-    fn publish(&self) {
-        let new = Publication {
-            offer: self.policy.offer(),
-            stale_since: self.policy.stale_since(),
-            last_success: self.policy.last_success(),
-            next_query: Some(self.next),
-            ttl: self.latest.as_ref().and_then(|latest| latest.ttl),
-            server: self.latest.as_ref().and_then(|latest| latest.server),
-            held: self.policy.hold(),
-            detail: self.detail(),
-        };
-        self.shared.stats.update(&self.name, |n| {
-            n.stale = new.stale_since.is_some();
-            n.endpoints = match &new.offer {
-                super::Offer::Endpoints(endpoints) => endpoints.len(),
-                _ => 0,
-            };
-        });
-        self.publisher.send_if_modified(|old| {
-            // A later time alone is no news.
-            let news = old.offer != new.offer
-                || old.stale_since != new.stale_since
-                || old.last_success.is_some() != new.last_success.is_some()
-                || old.held != new.held
-                || old.detail != new.detail;
-            *old = new;
-            news
-        });
-    }
-
-    fn detail(&self) -> Option<Arc<str>> {
-        let troubles = self.troubles.iter();
-        let troubles = troubles.map(|(target, reason)| format!("target {target}: {reason}"));
-        let rejected = self.rejected.iter();
-        let rejected = rejected.map(|r| format!("record `{}` rejected: {}", r.record, r.reason));
-        let held = self.policy.hold().map(|hold| hold.to_string());
-        let all = self.error.iter().cloned().chain(held);
-        let mut all: Vec<_> = all.chain(troubles).chain(rejected).collect();
-        if all.len() > MAX_SPELT_OUT {
-            let more = all.len() - MAX_SPELT_OUT;
-            all.truncate(MAX_SPELT_OUT);
-            all.push(format!("and {more} more"));
-        }
-        (!all.is_empty()).then(|| all.join("; ").into())
-    }
-
     /// When to ask again after the latest answer.
     fn after_answer(&self, now: Instant) -> Instant {
-        if let Some(interval) = self.lookup.interval {
-            return self.asked_at + interval;
-        }
-        let bounded = |ttl: Duration| {
-            let least = self.lookup.min_ttl;
-            ttl.clamp(least, self.lookup.max_ttl.max(least))
+        let latest = self.latest.as_ref();
+        let answered = Answered {
+            at: latest.map_or(now, |latest| latest.at),
+            ttl: latest.and_then(|latest| latest.ttl),
+            targets: self.targets.next_expiry(),
+            retry: (!self.troubles.is_empty()).then(|| now + self.backoff()),
+            confirms_from: self.policy.confirmed_from(),
         };
-        let (at, ttl) = self
-            .latest
-            .as_ref()
-            .map_or((now, None), |latest| (latest.at, latest.ttl));
-        let mut wait = bounded(ttl.unwrap_or_default());
-        if let Some(expiry) = self.targets.next_expiry() {
-            wait = wait.min(bounded(expiry.saturating_duration_since(at)));
-        }
-        if !self.troubles.is_empty() {
-            wait = wait.min(now.saturating_duration_since(at) + self.backoff());
-        }
-        match self.policy.confirmed_from() {
-            // Before that moment an answer would confirm nothing.
-            Some(from) => from.max(at + wait.mul_f64(1.0 + 0.1 * fastrand::f64())),
-            None => at + wait.mul_f64(0.9 + 0.2 * fastrand::f64()),
-        }
+        pace::after(answered, self.asked_at, &self.lookup, fastrand::f64())
     }
 
-    /// Doubles with each failure in a row, from a second (or the interval, if that is shorter)
-    /// to half a minute, ± 10 %.
     fn backoff(&self) -> Duration {
-        let first = self.lookup.interval.unwrap_or(BACKOFF.0).min(BACKOFF.0);
-        let doublings = self.failures.saturating_sub(1).min(16);
-        let wait = first.saturating_mul(1 << doublings).min(BACKOFF.1);
-        wait.mul_f64(0.9 + 0.2 * fastrand::f64())
+        pace::backoff(self.failures, &self.lookup, fastrand::f64())
     }
 }
 
@@ -581,15 +390,8 @@ fn host(record: &SrvRecord) -> Option<&Arc<str>> {
     }
 }
 
-fn listed(assembled: &Assembled) -> Answer {
-    Answer::Endpoints {
-        set: assembled.endpoints.clone(),
-        waiting: !assembled.waiting.is_empty(),
-    }
-}
-
 /// AAAA glue alone is not enough for `auto`: the A records may not have fitted.
-fn glue_is_enough(glue: &super::resolver::Glue, family: Family) -> bool {
+fn glue_is_enough(glue: &Glue, family: Family) -> bool {
     match family {
         Family::Auto | Family::V4 => !glue.v4.is_empty(),
         Family::V6 => !glue.v6.is_empty(),
@@ -597,7 +399,7 @@ fn glue_is_enough(glue: &super::resolver::Glue, family: Family) -> bool {
     }
 }
 
-fn glue_addresses(glue: &super::resolver::Glue, server: SocketAddr, family: Family) -> Addresses {
+fn glue_addresses(glue: &Glue, server: SocketAddr, family: Family) -> Addresses {
     let one = |addresses: &Vec<_>, wanted: bool| match wanted && !addresses.is_empty() {
         true => OneFamily::Found {
             addresses: addresses.clone(),

@@ -10,19 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::admission::Admission;
 use super::journal::{Hold, Journal};
+use super::resolver::Limits;
 use super::stats::{DnsStats, Stats};
 use super::task::Task;
 use super::{Discovered, Endpoint, Offer};
 use crate::config::{Discover, StaticEndpoint};
-
-/// Questions under way at once in the whole process. A server that drops packets then costs
-/// 64 sockets, not one per target.
-const MAX_UNDER_WAY: usize = 64;
 
 /// Wishes that wait for a task. More are lost, which is harmless: they all ask for the same.
 const MAX_WISHES: usize = 64;
@@ -39,7 +36,7 @@ pub struct Watches {
 pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) stats: Arc<Stats>,
-    pub(super) limit: Arc<Semaphore>,
+    pub(super) limits: Arc<Limits>,
     /// Tasks by what they watch. Held to look one up or to put one in, never across an await.
     tasks: Mutex<HashMap<Discover, Entry>>,
 }
@@ -105,7 +102,7 @@ impl Watches {
             shared: Arc::new(Shared {
                 journal: Journal::default(),
                 stats: Arc::default(),
-                limit: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
+                limits: Arc::default(),
                 tasks: Mutex::default(),
             }),
             admission: Arc::new(watch::Sender::new(admission)),

@@ -42,6 +42,8 @@ pub enum Reply {
     Garbage(Vec<u8>),
     /// The right id, then bytes that are no DNS message.
     BrokenBody,
+    /// FORMERR to a question with EDNS, this to one without (RFC 6891 section 6.2.2).
+    NoEdns(Box<Reply>),
     /// The reply under another id.
     WrongId(Box<Reply>),
     /// The reply to another question.
@@ -310,6 +312,10 @@ fn bytes(question: &Message, reply: &Reply, tcp: bool) -> Option<Vec<u8>> {
             broken.extend([0x81, 0x80, 0, 1, 0, 9]);
             return Some(broken);
         }
+        Reply::NoEdns(_) if question.edns.is_some() => {
+            message.metadata.response_code = ResponseCode::FormErr;
+        }
+        Reply::NoEdns(reply) => return bytes(question, reply, tcp),
         Reply::WrongId(reply) => {
             let mut whole = bytes(question, reply, tcp)?;
             whole[0] ^= 0x55;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Findings, Look};
-use crate::discovery::resolver::{
+use crate::discovery::answers::{
     Answer, Failure, LookupError, Negative, OneFamily, SrvAnswer, SrvRecord, Target,
 };
 use crate::discovery::srv::declined;

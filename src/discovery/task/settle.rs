@@ -1,0 +1,200 @@
+//! The second half of the loop: an answer and the addresses known by now become a publication,
+//! and whatever is wrong with them goes to the journal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::admission::is_local;
+use super::super::answers::{SrvRecord, Target};
+use super::super::journal::Event;
+use super::super::policy::{Answer, Facts, Outcome};
+use super::super::srv::{Assembled, Rejected, assemble, declined};
+use super::super::watch::Publication;
+use super::{Latest, Said, Task, host};
+use crate::config::Discover;
+use crate::discovery::Offer;
+
+/// So long a failed connect counts against a backend when a guard asks how many still work: the
+/// longest time for which a worker passes it over.
+const FAILING_FOR: Duration = Duration::from_secs(10);
+
+/// Troubles that are spelt out in a publication.
+const MAX_SPELT_OUT: usize = 5;
+
+impl Task {
+    /// Lets the policy decide about the last answer with the addresses known by now.
+    pub(super) fn settle(&mut self) {
+        self.settle_at = None;
+        let Some(latest) = &self.latest else { return };
+        let now = Instant::now();
+        let (answer, assembled) = self.assemble(&latest.said);
+        self.failing
+            .retain(|_, since| now.duration_since(*since) < FAILING_FOR);
+        let failing = self.failing.keys().copied().collect();
+        let facts = Facts {
+            now: latest.at,
+            believed_for: latest.ttl.unwrap_or_default().min(self.lookup.max_ttl),
+            repeated: latest.settled,
+            failing: &failing,
+        };
+        let stale = self.error.is_some();
+        let outcome = self.policy.answered(answer, facts);
+        if let Some(latest) = &mut self.latest {
+            latest.settled = true;
+        }
+        self.record(outcome);
+        self.troubled(assembled);
+        if !stale {
+            self.failures = match self.troubles.is_empty() {
+                true => 0,
+                false => self.failures.saturating_add(1),
+            };
+            self.next = self.after_answer(now);
+        }
+        self.publish();
+    }
+
+    fn assemble(&self, said: &Said) -> (Answer, Assembled) {
+        let admission = Arc::clone(&self.admission.borrow());
+        let admit = |endpoint, on_loopback| admission.judge(endpoint, on_loopback, &is_local);
+        let max = self.lookup.max_endpoints;
+        let family = self.lookup.family;
+        match said {
+            Said::Nothing => (Answer::Nothing, Assembled::default()),
+            Said::Srv(answer) if declined(&answer.records) => {
+                (Answer::Declined, Assembled::default())
+            }
+            Said::Srv(answer) => {
+                let hosts = answer.records.iter().filter_map(host);
+                let addresses = self.targets.located(hosts, family);
+                let assembled = assemble(&answer.records, &addresses, &admit, max);
+                (listed(&assembled), assembled)
+            }
+            Said::Addresses => {
+                let addresses = self.targets.located([&self.name].into_iter(), family);
+                let port = match &self.discover {
+                    Discover::Address { port, .. } => port.get(),
+                    _ => 0,
+                };
+                let record = SrvRecord {
+                    priority: 0,
+                    weight: 1,
+                    port,
+                    target: Target::Host(Arc::clone(&self.name)),
+                };
+                let mut assembled = assemble(&[record], &addresses, &admit, max);
+                for endpoint in &mut assembled.endpoints {
+                    endpoint.split = 1;
+                }
+                (listed(&assembled), assembled)
+            }
+        }
+    }
+
+    /// Journals what is newly wrong with targets and records.
+    fn troubled(&mut self, assembled: Assembled) {
+        let mut troubles = BTreeMap::new();
+        if let Some(Latest {
+            said: Said::Srv(answer),
+            ..
+        }) = &self.latest
+        {
+            for target in answer.records.iter().filter_map(host) {
+                if let Some(reason) = self.targets.trouble(target) {
+                    troubles.insert(Arc::clone(target), reason.to_owned());
+                }
+            }
+        }
+        for (target, reason) in &troubles {
+            if self.troubles.contains_key(target) {
+                continue;
+            }
+            let (target, reason) = (Arc::clone(target), reason.clone());
+            let event = if assembled.waiting.contains(&target) {
+                Event::Waiting { target, reason }
+            } else {
+                Event::Kept { target, reason }
+            };
+            self.shared.journal.record(&self.name, event);
+        }
+        self.troubles = troubles;
+        let rejected: BTreeSet<_> = assembled.rejected.into_iter().collect();
+        let new: Vec<_> = rejected.difference(&self.rejected).cloned().collect();
+        let stats = &self.shared.stats;
+        stats.update(&self.name, |n| n.rejected += new.len() as u64);
+        for Rejected { record, reason } in new.into_iter().take(MAX_SPELT_OUT) {
+            let event = Event::Rejected { record, reason };
+            self.shared.journal.record(&self.name, event);
+        }
+        self.rejected = rejected;
+    }
+
+    pub(super) fn record(&self, outcome: Outcome) {
+        self.shared.stats.update(&self.name, |n| {
+            n.joined += outcome.joined as u64;
+            n.left += outcome.left as u64;
+            n.reweighted += outcome.reweighted as u64;
+            let held = |event: &&Event| matches!(event, Event::HeldBack { .. });
+            n.held_back += outcome.events.iter().filter(held).count() as u64;
+        });
+        for event in outcome.events {
+            self.shared.journal.record(&self.name, event);
+        }
+    }
+
+    pub(super) fn publish(&self) {
+        let new = Publication {
+            offer: self.policy.offer(),
+            stale_since: self.policy.stale_since(),
+            last_success: self.policy.last_success(),
+            next_query: Some(self.next),
+            ttl: self.latest.as_ref().and_then(|latest| latest.ttl),
+            server: self.latest.as_ref().and_then(|latest| latest.server),
+            held: self.policy.hold(),
+            detail: self.detail(),
+        };
+        self.shared.stats.update(&self.name, |n| {
+            n.stale = new.stale_since.is_some();
+            n.endpoints = match &new.offer {
+                Offer::Endpoints(endpoints) => endpoints.len(),
+                _ => 0,
+            };
+        });
+        self.publisher.send_if_modified(|old| {
+            // A later time alone is no news.
+            let news = old.offer != new.offer
+                || old.stale_since != new.stale_since
+                || old.last_success.is_some() != new.last_success.is_some()
+                || old.held != new.held
+                || old.detail != new.detail;
+            *old = new;
+            news
+        });
+    }
+
+    fn detail(&self) -> Option<Arc<str>> {
+        let troubles = self.troubles.iter();
+        let troubles = troubles.map(|(target, reason)| format!("target {target}: {reason}"));
+        let rejected = self.rejected.iter();
+        let rejected = rejected.map(|r| format!("record `{}` rejected: {}", r.record, r.reason));
+        let held = self.policy.hold().map(|hold| hold.to_string());
+        let all = self.error.iter().cloned().chain(held);
+        let mut all: Vec<_> = all.chain(troubles).chain(rejected).collect();
+        if all.len() > MAX_SPELT_OUT {
+            let more = all.len() - MAX_SPELT_OUT;
+            all.truncate(MAX_SPELT_OUT);
+            all.push(format!("and {more} more"));
+        }
+        (!all.is_empty()).then(|| all.join("; ").into())
+    }
+}
+
+fn listed(assembled: &Assembled) -> Answer {
+    Answer::Endpoints {
+        set: assembled.endpoints.clone(),
+        waiting: !assembled.waiting.is_empty(),
+    }
+}
