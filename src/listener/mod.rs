@@ -21,7 +21,7 @@ use crate::proxy::connection::{Peer, serve};
 use crate::proxy::drain::Phase;
 use crate::proxy::worker::{OpenConnection, Worker};
 use crate::telemetry::metrics::{Handshake, Side};
-use crate::upstream::connect::notice_dead_peers;
+use crate::upstream::connect::{is_exhaustion, notice_dead_peers};
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 4096;
@@ -91,14 +91,6 @@ pub async fn accept(worker: Rc<Worker>, listening: Listening) -> io::Result<()> 
             Some(Err(e)) => tracing::debug!(error = %e, "accept failed"),
         }
     }
-}
-
-fn is_exhaustion(e: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    exhausted
-        .iter()
-        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn admit(

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::drain::Phase;
+use super::drain::{Phase, Withdrawal};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward;
 use super::worker::Worker;
@@ -140,13 +140,14 @@ pub enum Done {
     Switched(Inbox),
 }
 
-/// Makes one attempt. `timer` and `pushing` (patience with the backend's receiving) are lent.
+/// Makes one attempt. `timer` and `pushing` (patience with the backend's receiving) are lent;
+/// `withdrawal` ends it when its backend has been gone for too long.
 pub async fn attempt(
     worker: &Rc<Worker>,
     job: Job<'_>,
     client: Client<'_>,
     upstream: &Duplex,
-    (timer, pushing): (&Timer, &mut Pace),
+    (timer, pushing, withdrawal): (&Timer, &mut Pace, &Withdrawal<'_>),
     response: &mut ResponseHead,
     state: &State,
 ) -> Result<Done, Failure> {
@@ -197,6 +198,7 @@ pub async fn attempt(
             let phase = worker.shared.drain.phase();
             if phase >= Phase::CutAll
                 || (phase >= Phase::CutRequests && state.progress.get() < Progress::Forwarded)
+                || withdrawal.poll_over(cx)
             {
                 return Poll::Ready(Err(state.fail(Cause::Drained)));
             }

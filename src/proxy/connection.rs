@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use super::account::Account;
 use super::attempt::{Client, Job, whole_body};
-use super::drain::Phase;
-use super::exchange::{Failed, Lent, Outcome, Tunnel, exchange};
+use super::drain::{Phase, Withdrawal};
+use super::exchange::{Failed, Lent, Outcome, Pinned, Tunnel, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
 use super::respond;
@@ -56,6 +56,8 @@ struct Connection {
     io: Duplex,
     inbox: Inbox,
     timer: Timer,
+    watch: Timer,
+    pinned: Option<Pinned>,
     reading: Pace,
     writing: Pace,
     pushing: Pace,
@@ -92,6 +94,8 @@ pub async fn serve(worker: Rc<Worker>, transport: Transport, peer: Peer) {
         io: Duplex::new(transport),
         inbox: Inbox::new(Rc::clone(&worker.buffers)),
         timer: worker.deadlines.timer(),
+        watch: worker.deadlines.timer(),
+        pinned: None,
         reading: pace(),
         writing: pace(),
         pushing: pace(),
@@ -336,6 +340,8 @@ impl Connection {
                 writing: &mut self.writing,
             },
             timer: &self.timer,
+            watch: &self.watch,
+            pinned: &mut self.pinned,
             pushing: &mut self.pushing,
             response: &mut self.response,
             tried: &mut self.tried,
@@ -390,9 +396,14 @@ impl Connection {
         let ended = {
             let relayed = relay(first, second, &self.timer, idle, &mut moved);
             let mut relayed = std::pin::pin!(relayed);
+            let streams = self.worker.shared.config.drain.streams;
+            let withdrawal = Withdrawal::watch(&tunnel.backend, streams, &self.watch);
             poll_fn(|cx| match relayed.as_mut().poll(cx) {
                 Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                Poll::Pending if self.worker.shared.drain.phase() >= Phase::CutAll => {
+                Poll::Pending
+                    if self.worker.shared.drain.phase() >= Phase::CutAll
+                        || withdrawal.poll_over(cx) =>
+                {
                     Poll::Ready(None)
                 }
                 Poll::Pending => Poll::Pending,

@@ -1,7 +1,15 @@
-//! How far a drain has come. Written by the control thread, looked at by every worker.
+//! How far a drain has come: of the whole process (written by the control thread, looked at by
+//! every worker), and of a backend that discovery has withdrawn.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Context;
+use std::time::Duration;
+
+use crate::clock::Millis;
+use crate::io::deadline::Timer;
+use crate::upstream::backend::Backend;
 
 /// Steps of a drain, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,5 +57,92 @@ impl Drain {
     /// Goes on to `phase`; never back.
     pub fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+}
+
+/// Time between two looks at whether the backend of a long exchange has been withdrawn.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Ends a long exchange with a backend that was withdrawn and did not come back in time.
+#[derive(Debug)]
+pub struct Withdrawal<'a> {
+    backend: &'a Backend,
+    allowed: Duration,
+    timer: &'a Timer,
+    since: Cell<Option<Millis>>,
+}
+
+impl<'a> Withdrawal<'a> {
+    /// Watches `backend`, which may be withdrawn for `allowed`; `timer` is lent for that.
+    pub fn watch(backend: &'a Backend, allowed: Duration, timer: &'a Timer) -> Withdrawal<'a> {
+        timer.set(LOOK);
+        Withdrawal {
+            backend,
+            allowed,
+            timer,
+            since: Cell::new(None),
+        }
+    }
+
+    /// True once the time is over; the task is woken to ask again.
+    pub fn poll_over(&self, cx: &mut Context<'_>) -> bool {
+        if self.timer.poll_expired(cx).is_pending() {
+            return false;
+        }
+        let now = self.timer.now();
+        let since = match self.backend.withdrawn() {
+            true => self.since.get().or(Some(now)),
+            false => None,
+        };
+        self.since.set(since);
+        if since.is_some_and(|since| now.since(since) >= self.allowed) {
+            return true;
+        }
+        self.timer.set(LOOK.min(self.allowed));
+        // Registers for the new deadline; it cannot have passed.
+        self.timer.poll_expired(cx).is_ready()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::deadline::Deadlines;
+    use crate::upstream::backend::BackendId;
+    use std::future::poll_fn;
+    use std::task::Poll;
+    use tokio::time::{Instant, sleep};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_withdrawn_backend_has_its_time_and_one_that_comes_back_has_no_end() {
+        let endpoint = crate::discovery::Endpoint {
+            target: "a".into(),
+            address: [127, 0, 0, 1].into(),
+            port: 1,
+        };
+        let backend = Backend::new(BackendId::unused(), "web".into(), endpoint);
+        let table = Deadlines::new();
+        let timer = table.timer();
+        let withdrawal = Withdrawal::watch(&backend, Duration::from_secs(60), &timer);
+        let over = poll_fn(|cx| match withdrawal.poll_over(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        let begun = Instant::now();
+        let records = async {
+            backend.set_withdrawn(true);
+            sleep(Duration::from_secs(30)).await;
+            backend.set_withdrawn(false);
+            sleep(Duration::from_secs(600)).await;
+            backend.set_withdrawn(true);
+            sleep(Duration::from_secs(600)).await;
+        };
+        tokio::select! {
+            () = over => {}
+            () = records => panic!("it never ended"),
+            () = table.run() => unreachable!("the sweep has no end"),
+        }
+        let taken = begun.elapsed().as_secs();
+        assert!((690..705).contains(&taken), "{taken} s");
     }
 }

@@ -8,12 +8,14 @@ use tokio::time::Instant;
 
 use super::account::Account;
 use super::attempt::{self, Client, Done, Job, State};
+use super::drain::Withdrawal;
 use super::failure::{Cause, Failure, Progress};
 use super::retry::{Facts, Verdict, verdict};
 use super::worker::Worker;
 use crate::balance::picker::NoBackend;
 use crate::http::body::BodyFraming;
 use crate::http::head::ResponseHead;
+use crate::http::headers::Known;
 use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
 use crate::io::duplex::Duplex;
@@ -47,8 +49,35 @@ pub struct Tunnel {
     pub upstream: Duplex,
     /// What came from it after its head.
     pub inbox: Inbox,
+    /// The backend.
+    pub backend: Arc<Backend>,
     /// Counts the tunnel as in flight for as long as it is held.
     pub _guard: InFlight,
+}
+
+/// A kept connection to a backend that serves one client only, because the backend takes what
+/// was said on it for the identity of whoever speaks (NTLM; Negotiate, RFC 4559).
+#[derive(Debug)]
+pub struct Pinned {
+    backend: Arc<Backend>,
+    io: Duplex,
+    service: usize,
+}
+
+impl Pinned {
+    fn is_for(&self, service: usize) -> bool {
+        self.service == service && !self.backend.withdrawn() && self.io.is_quiet()
+    }
+}
+
+/// Does the backend begin NTLM or Negotiate, which authenticate a connection?
+fn begins_connection_authentication(response: &ResponseHead) -> bool {
+    let schemes = response.fields.all(Known::WwwAuthenticate);
+    schemes
+        .filter_map(|v| v.split(|b| *b == b' ').next())
+        .any(|scheme| {
+            scheme.eq_ignore_ascii_case(b"NTLM") || scheme.eq_ignore_ascii_case(b"Negotiate")
+        })
 }
 
 /// A failure for which the client can still be answered, or not.
@@ -69,6 +98,10 @@ pub struct Lent<'a> {
     pub client: Client<'a>,
     /// For response and stream deadlines.
     pub timer: &'a Timer,
+    /// For looking whether the backend was withdrawn meanwhile.
+    pub watch: &'a Timer,
+    /// Where a backend's connection waits that must serve this client only.
+    pub pinned: &'a mut Option<Pinned>,
     /// Patience with the backend's receiving.
     pub pushing: &'a mut Pace,
     /// Room for the response head.
@@ -88,6 +121,8 @@ pub async fn exchange(
     let Lent {
         client,
         timer,
+        watch,
+        pinned,
         pushing,
         response,
         tried,
@@ -99,8 +134,13 @@ pub async fn exchange(
     tried.clear();
     worker.earn_retry(service);
     loop {
-        let (backend, only_new) = match worker.pick(service, tried) {
-            Ok(pick) => (pick.backend, false),
+        let own = pinned.take().filter(|p| p.is_for(service));
+        let picked = match &own {
+            Some(own) => Ok(Arc::clone(&own.backend)),
+            None => worker.pick(service, tried).map(|pick| pick.backend),
+        };
+        let (backend, only_new) = match picked {
+            Ok(backend) => (backend, false),
             Err(none) => match (none, stale.take()) {
                 (NoBackend::Exhausted, Some(backend)) => (backend, true),
                 _ => {
@@ -123,9 +163,11 @@ pub async fn exchange(
         let repeatable = job.head.method.is_idempotent()
             && matches!(job.framing, BodyFraming::None | BodyFraming::Length(0));
         let max_age = if repeatable { Duration::MAX } else { FRESH };
-        let kept = match only_new {
-            true => None,
-            false => {
+        let was_own = own.is_some();
+        let kept = match own {
+            Some(own) => Some(own.io),
+            None if only_new => None,
+            None => {
                 let mut pool = worker.pool().borrow_mut();
                 pool.take(backend.id, max_age, worker.deadlines.now())
             }
@@ -142,7 +184,7 @@ pub async fn exchange(
                         Duplex::new(Transport::Plain(tcp))
                     }
                     Err(e) => {
-                        worker.connect_failed(service, &backend);
+                        worker.connect_failed(service, &backend, &e);
                         let failure = Failure::new(Cause::Connect(e), Progress::NothingSent);
                         worker.upstream_failed(service, &backend, &failure);
                         last = Some(Failed::unconsumed(failure));
@@ -162,9 +204,12 @@ pub async fn exchange(
             reading: &mut *client.reading,
             writing: &mut *client.writing,
         };
-        let deadlines = (timer, &mut *pushing);
+        let streams = worker.shared.config.drain.streams;
+        let withdrawal = Withdrawal::watch(&backend, streams, watch);
+        let deadlines = (timer, &mut *pushing, &withdrawal);
         let outcome =
             attempt::attempt(worker, job, client, &upstream, deadlines, response, &state).await;
+        watch.clear();
         account.received = state.received.get();
         account.sent = state.sent.get();
         account.status = state.status.get();
@@ -176,7 +221,13 @@ pub async fn exchange(
                 client_keeps,
                 upstream_keeps,
             }) => {
-                if upstream_keeps {
+                if upstream_keeps && (was_own || begins_connection_authentication(response)) {
+                    *pinned = Some(Pinned {
+                        backend,
+                        io: upstream,
+                        service,
+                    });
+                } else if upstream_keeps {
                     let limits = (job.limits.keep_alive, worker.idle_limit(service));
                     let now = worker.deadlines.now();
                     let mut pool = worker.pool().borrow_mut();
@@ -191,6 +242,7 @@ pub async fn exchange(
                 return Ok(Outcome::Switched(Tunnel {
                     upstream,
                     inbox,
+                    backend,
                     _guard: guard,
                 }));
             }

@@ -3,6 +3,7 @@
 //! Everything here lives on one thread; a borrow of a cell never crosses an await.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,6 +26,7 @@ use crate::router::Router;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{self, BackendLabels, Shard, Side};
 use crate::upstream::backend::{Backend, BackendId};
+use crate::upstream::connect::is_exhaustion;
 use crate::upstream::pool::Pool;
 
 /// What a worker is given when it starts.
@@ -134,7 +136,12 @@ impl Worker {
     }
 
     /// A connect to a backend failed: passed over from now on, and the control thread is told.
-    pub fn connect_failed(&self, service: usize, backend: &Backend) {
+    /// That we have no descriptors or ports left is not the backend's fault.
+    pub fn connect_failed(&self, service: usize, backend: &Backend, error: &io::Error) {
+        if is_exhaustion(error) {
+            tracing::error!(%error, "no resources for a connection to a backend");
+            return;
+        }
         // The table's time may be a tick old: what is passed over is so for a second at least.
         backend.connect_failed(Millis::now());
         self.metrics

@@ -31,6 +31,20 @@ pub async fn connect(address: SocketAddr, timer: &Timer, wait: Duration) -> io::
     Ok(stream)
 }
 
+/// Does this process, or the host, lack descriptors, ports or memory? Nobody else's fault then.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+    ]
+    .iter()
+    .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Sets what makes the kernel notice a peer that is gone without a word, and TCP_NODELAY.
 pub fn notice_dead_peers(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
