@@ -5,12 +5,13 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,8 +35,22 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: evenkeel\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 30\r\nRetry-After: 1\r\n\
     Connection: close\r\n\r\n503: too many connections now\n";
 
-/// Binds a listening socket. An IPv6 wildcard takes IPv4 as well.
+/// Binds a listening socket. An IPv6 wildcard takes IPv4 as well, or stands for the IPv4 one on a
+/// host without IPv6.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+        return bind_one(address).or_else(|e| {
+            match e.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => bind_one(v4),
+                _ => Err(e),
+            }
+        });
+    }
+    bind_one(address)
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
