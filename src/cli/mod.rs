@@ -3,8 +3,10 @@
 //! A new command is a file here and a line in [`Command`] and in [`Command::run`]. Exit codes: 0
 //! fine, 1 start-up or configuration, 2 usage (clap's own), 3 the drain deadline passed.
 
+pub mod backend;
 pub mod cert;
 pub mod check;
+pub mod demo;
 pub mod health;
 pub mod proxy_options;
 pub mod query;
@@ -44,6 +46,8 @@ pub struct Cli {
 /// One variant per command, in the order in which somebody meets them.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See it work: backends join, die and leave under traffic, all in this process
+    Demo(demo::Args),
     /// Run what a configuration file describes, until a signal ends it
     Run(run_options::Args),
     /// Balance from one address to one service; needs no file
@@ -60,12 +64,15 @@ pub enum Command {
     Cert(cert::Args),
     /// Print which program this is, for bug reports
     Version(version::Args),
+    /// Serve as a sample backend that says its name
+    Backend(backend::Args),
 }
 
 impl Command {
     /// Carries it out.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
+            Command::Demo(args) => demo::run(args),
             Command::Run(args) => serve(args.configuration.load()?),
             Command::Proxy(args) => serve(args.load()?),
             Command::Check(args) => check::run(args),
@@ -74,6 +81,7 @@ impl Command {
             Command::Health(args) => health::run(args),
             Command::Cert(args) => cert::run(args),
             Command::Version(args) => version::run(args),
+            Command::Backend(args) => backend::run(args),
         }
     }
 }
@@ -114,6 +122,18 @@ fn raise_descriptor_limit() {
         // Where it is refused, the limit stays what it was, and so does what follows from it.
         let _ = setrlimit(Resource::Nofile, limit);
     }
+}
+
+/// Waits for the signal by which somebody ends a command: INT or TERM.
+async fn interrupted() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
 }
 
 /// Prints a report on standard error, in colour where somebody sees it.
