@@ -168,6 +168,16 @@ impl Backend {
         taken.into_values().collect()
     }
 
+    /// The same, and keeps it.
+    pub fn look(&self) -> Vec<Received> {
+        lock(&self.shared.received).values().cloned().collect()
+    }
+
+    /// Forgets scripts that no request came for.
+    pub fn forget_scripts(&self) {
+        lock(&self.shared.scripts).clear();
+    }
+
     /// Waits until `n` requests have come whole since the last [`Backend::take`].
     pub fn await_requests(&self, n: usize) {
         wait_until("the backend is sent its requests", || {

@@ -2,12 +2,14 @@
 
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use socket2::{Domain, Socket, Type};
 use tokio::time::Instant;
 
 use super::PATIENCE;
@@ -71,6 +73,24 @@ impl Client {
     /// Connects without TLS.
     pub fn plain(address: SocketAddr) -> Client {
         Client::over(Stream::Plain(connect(address)))
+    }
+
+    /// Connects without TLS from another address of this machine (all of 127/8 is).
+    pub fn plain_from(from: IpAddr, address: SocketAddr) -> Client {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)
+            .expect("there are descriptors");
+        let bound = socket.bind(&SocketAddr::new(from, 0).into());
+        bound.expect("it is an address of ours");
+        socket
+            .connect_timeout(&address.into(), PATIENCE)
+            .expect("the server listens");
+        Client::over(Stream::Plain(prepare(socket.into())))
+    }
+
+    /// A read waits for so long from now on.
+    pub fn patience(&self, wait: Duration) {
+        let set = self.tcp().set_read_timeout(Some(wait));
+        set.expect("it is not zero");
     }
 
     /// Connects with TLS and finishes the handshake; an error is the handshake's.
@@ -243,6 +263,10 @@ pub fn reset(tcp: &TcpStream) {
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the server listens");
+    prepare(stream)
+}
+
+fn prepare(stream: TcpStream) -> TcpStream {
     stream.set_nodelay(true).expect("it is a TCP socket");
     let patience = Some(PATIENCE);
     stream.set_read_timeout(patience).expect("it is not zero");

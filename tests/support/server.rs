@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use evenkeel::config::{Config, Format, Loader};
+use evenkeel::config::{AccessFormat, Config, Format, Loader};
 use evenkeel::server::{Drained, Order, Running};
 use evenkeel::tls::dev;
 use tempfile::TempDir;
@@ -104,7 +104,10 @@ impl Server {
     /// Boots in this process. The probe listener is on a port of its own unless the
     /// configuration says where it is.
     pub fn in_process(toml: &str) -> Server {
-        let running = evenkeel::server::start(load(toml)).expect("the server starts");
+        let mut config = load(toml);
+        // It would go between the test's own lines.
+        config.log.access = AccessFormat::Off;
+        let running = evenkeel::server::start(config).expect("the server starts");
         Server {
             addresses: running.addresses.clone(),
             probe: running.probe,
