@@ -187,7 +187,9 @@ pub async fn attempt(
                             && failure.progress > Progress::NothingSent =>
                     {
                         // It may have answered before it stopped listening.
-                        timer.set(LAST_WORDS);
+                        if state.status.get() == 0 {
+                            timer.set(LAST_WORDS);
+                        }
                     }
                     Err(failure) => return Poll::Ready(Err(failure)),
                 }
@@ -312,9 +314,19 @@ async fn receive(
     loop {
         read_head(upstream, &mut inbox, timer, response, state).await?;
         match response.status {
-            101 if job.upgrade.is_some() => return Ok(Done::Switched(inbox)),
-            101 => return Err(bad(state, "101 although no upgrade was asked for")),
             100..200 => {
+                // RFC 9110 §15.2: it ends with its head; one that announces a body is refused.
+                response_framing(job.head.method, response)
+                    .map_err(|e| state.fail(Cause::BadResponse(e)))?;
+                if response.status == 101 {
+                    return match job.upgrade {
+                        Some(token) if forward::switches_to(response, token) => {
+                            Ok(Done::Switched(inbox))
+                        }
+                        Some(_) => Err(bad(state, "101 to another protocol")),
+                        None => Err(bad(state, "101 although no upgrade was asked for")),
+                    };
+                }
                 // One that announces a body leaves open where the next response starts.
                 response_framing(job.head.method, response)
                     .map_err(|e| state.fail(Cause::BadResponse(e)))?;
@@ -328,7 +340,7 @@ async fn receive(
                     forward::rewrite_response(response);
                     let (framing, connection) = (BodyFraming::None, ConnectionField::None);
                     encode::response_head(response, framing, connection, &mut out.bytes);
-                    state.reached(Progress::Forwarded);
+                    // A final response may still follow from whoever sends one.
                     write(client, &out.bytes, &[], writing, state).await?;
                 }
             }

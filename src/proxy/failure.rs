@@ -37,7 +37,7 @@ pub enum Progress {
     Sent,
     /// Bytes of a response have come.
     Answered,
-    /// Bytes of a response have gone on to the client.
+    /// Bytes of the final response have gone on to the client.
     Forwarded,
 }
 

@@ -22,8 +22,14 @@ pub struct Hop<'a> {
     pub forwarded: bool,
 }
 
-/// Our name in `Via` (RFC 9110 §7.6.3).
-const VIA: &[u8] = b"1.1 evenkeel";
+/// Our name in `Via`, behind the version that the message came in (RFC 9110 §7.6.3).
+fn via(received: Version) -> &'static [u8] {
+    match received {
+        Version::Http10 => b"1.0 evenkeel",
+        Version::Http11 => b"1.1 evenkeel",
+        Version::Http2 => b"2.0 evenkeel",
+    }
+}
 
 /// The upgrade that a request asks for, if it is one of those allowed (RFC 9110 §7.8). To be
 /// asked before hop-by-hop fields are removed.
@@ -39,6 +45,14 @@ pub fn wanted_upgrade(head: &RequestHead, allowed: &[Box<str>]) -> Option<usize>
     allowed
         .iter()
         .position(|token| only.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// Does this 101 switch to what was asked for (RFC 9110 §7.8), and to nothing else?
+pub fn switches_to(head: &ResponseHead, token: &str) -> bool {
+    let mut said = list_members(head.fields.all(Known::Upgrade));
+    said.next()
+        .is_some_and(|only| only.eq_ignore_ascii_case(token.as_bytes()))
+        && said.next().is_none()
 }
 
 /// Does `Connection` name this option?
@@ -77,6 +91,9 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
         | Known::XForwardedOther
         | Known::XRealIp
         | Known::XRequestId => hop.trusted,
+        // RFC 9110 §10.1.1: not in HTTP/1.0, and the backend is spoken to in 1.1.
+        Known::Expect => head.version != Version::Http10,
+        Known::Other => hop.trusted || !is_about_client_certificate(field.name),
         _ => true,
     });
     if !hop.underscores {
@@ -98,9 +115,39 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
     if !has_id {
         head.fields.push(b"X-Request-Id", &id);
     }
-    head.fields.push(b"Via", VIA);
+    head.fields.push(b"Via", via(head.version));
     id
 }
+
+/// Is this a field by which a proxy tells a backend about the client's certificate? There is no one
+/// name: RFC 9440 has one, NGINX, HAProxy and the clouds have others. Underscores are read like
+/// hyphens, for where they are allowed.
+fn is_about_client_certificate(name: &[u8]) -> bool {
+    let starts_with = |prefix: &str| {
+        name.len() >= prefix.len()
+            && name.iter().zip(prefix.as_bytes()).all(|(b, p)| match b {
+                b'_' => *p == b'-',
+                b => b.to_ascii_lowercase() == *p,
+            })
+    };
+    // Most names start with another letter.
+    matches!(name.first(), Some(b'c' | b'C' | b's' | b'S' | b'x' | b'X'))
+        && ABOUT_CLIENT_CERTIFICATES
+            .iter()
+            .any(|prefix| starts_with(prefix))
+}
+
+/// Prefixes, in lower case. `X-Forwarded-Client-Cert` and its kin are among `X-Forwarded-*`.
+const ABOUT_CLIENT_CERTIFICATES: [&str; 8] = [
+    "client-cert",
+    "ssl-client-",
+    "x-ssl-",
+    "x-client-cert",
+    "x-client-verify",
+    "x-client-dn",
+    "x-amzn-mtls-",
+    "x-arr-clientcert",
+];
 
 /// One element of `Forwarded` (RFC 7239 §4).
 fn forwarded(head: &RequestHead, hop: Hop<'_>, proto: &[u8]) -> String {
