@@ -261,6 +261,12 @@ impl Connection {
         account: &mut Account,
     ) -> Result<Next, Failed> {
         if let Some(to) = self.listener().redirect {
+            if self.head.host.is_empty() {
+                // HTTP/1.0 without Host.
+                let rejection = Rejection::bad_request("no host to redirect to");
+                let failure = Failure::new(Cause::Rejected(rejection), Progress::NothingSent);
+                return Err(Failed::unconsumed(failure));
+            }
             let close = self.skip_body(framing, keep_alive);
             let mut out = self.worker.buffers.output();
             account.sent =
@@ -295,10 +301,12 @@ impl Connection {
             _ => None,
         };
         let upgrade = upgrade.map(|i| &*service.upgrade[i]);
-        let expects_continue = head
-            .fields
-            .first(Known::Expect)
-            .is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
+        // RFC 9110 §10.1.1: HTTP/1.0 has no interim responses to wait for.
+        let expects_continue = head.version != Version::Http10
+            && head
+                .fields
+                .first(Known::Expect)
+                .is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
         let hop = Hop {
             client: &self.client,
             address: self.peer.address.ip().to_canonical(),
