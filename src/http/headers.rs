@@ -295,11 +295,8 @@ pub fn remove_hop_by_hop(fields: &mut Fields) {
     }
     let named = &named[..count];
     entries.retain(|e| {
-        !e.known.is_hop_by_hop()
-            && (e.known.is_relied_on()
-                || !named
-                    .iter()
-                    .any(|n| n.eq_ignore_ascii_case(e.field(bytes).name)))
+        let name = e.field(bytes).name;
+        !e.known.is_hop_by_hop() && !named.iter().any(|n| n.eq_ignore_ascii_case(name))
     });
 }
 
