@@ -144,7 +144,8 @@ impl Rejection {
 }
 
 /// Normalises a path once, for matching and for forwarding alike: unreserved characters are
-/// decoded (RFC 3986 §6.2.2.2), dot segments removed (§5.2.4). `%2f` and `%5c` stay. A raw `\`,
+/// decoded (RFC 3986 §6.2.2.2), other escapes written with capital digits (§6.2.2.1), dot segments
+/// removed (§5.2.4). `%2f` and `%5c` stay. A raw `\`,
 /// `%00`, a malformed escape or `..` above the root is a 400. `out` is replaced.
 pub fn normalise_path(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Rejection> {
     out.clear();
@@ -170,7 +171,8 @@ pub fn normalise_path(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Rejection> {
                 match hex(high).zip(hex(low)).map(|(h, l)| h << 4 | l) {
                     Some(0) => return Err(Rejection::bad_request("%00 in the path")),
                     Some(c) if is_unreserved(c) => out.push(c),
-                    Some(_) => out.extend_from_slice(&[b'%', high, low]),
+                    // §6.2.2.1: one spelling for routes and backends alike.
+                    Some(_) => out.extend([b'%', high, low].map(|b| b.to_ascii_uppercase())),
                     None => return Err(BAD_ESCAPE),
                 }
             }
@@ -253,16 +255,16 @@ mod tests {
             (
                 "3986 §6.2.2.2 others stay",
                 "/%20%21%3a%40%7f%c3%A4",
-                Ok("/%20%21%3a%40%7f%c3%A4"),
+                Ok("/%20%21%3A%40%7F%C3%A4"),
             ),
-            ("an encoded slash stays", "/a%2fb%2Fc", Ok("/a%2fb%2Fc")),
-            ("an encoded backslash stays", "/a%5cb%5Cc", Ok("/a%5cb%5Cc")),
+            ("an encoded slash stays", "/a%2fb%2Fc", Ok("/a%2Fb%2Fc")),
+            ("an encoded backslash stays", "/a%5cb%5Cc", Ok("/a%5Cb%5Cc")),
             (
                 "an encoded percent is decoded by nobody",
                 "/%252e%252e/",
                 Ok("/%252e%252e/"),
             ),
-            ("encoded delimiters stay", "/a%3fb%23c", Ok("/a%3fb%23c")),
+            ("encoded delimiters stay", "/a%3fb%23c", Ok("/a%3Fb%23c")),
             (
                 "3986 §3.3 sub-delimiters pass",
                 "/!$&'()*+,;=:@",
@@ -296,7 +298,7 @@ mod tests {
             (
                 "an encoded slash makes it a name",
                 "/a/..%2f../b",
-                Ok("/a/..%2f../b"),
+                Ok("/a/..%2F../b"),
             ),
             ("above the root", "/..", Err(400)),
             ("above the root with a slash", "/../", Err(400)),

@@ -46,12 +46,13 @@ pub fn request_head(
     let target = request_line(lines.take(), head)?;
     let mut hosts: (usize, &[u8]) = (0, b"");
     head.fields.clear();
-    while let Some((name, value)) = lines.take_field().map_err(Rejection::bad_request)? {
-        match Known::of(name) {
-            Known::Host => hosts = (hosts.0 + 1, value),
-            known => head.fields.push_known(known, name, value),
-        }
-    }
+    let fields = |name: &'_ [u8], value| match Known::of(name) {
+        Known::Host => hosts = (hosts.0 + 1, value),
+        known => head.fields.push_known(known, name, value),
+    };
+    lines
+        .each_field(limits, fields)
+        .map_err(Rejection::bad_request)?;
     let target_authority = request_target(target, head)?;
     authority(hosts, target_authority, head)?;
     Ok(Some(end))
@@ -75,9 +76,8 @@ pub fn response_head(
     let mut lines = Lines(&input[..end]);
     status_line(lines.take(), head)?;
     head.fields.clear();
-    while let Some((name, value)) = lines.take_field().map_err(BadResponse)? {
-        head.fields.push(name, value);
-    }
+    let fields = |name: &[u8], value: &[u8]| head.fields.push(name, value);
+    lines.each_field(limits, fields).map_err(BadResponse)?;
     Ok(Some(end))
 }
 
@@ -130,16 +130,58 @@ impl<'a> Lines<'a> {
         line
     }
 
-    /// Name and value of the field on the next line, `None` at the empty line.
-    fn take_field(&mut self) -> Result<Option<RawField<'a>>, &'static str> {
-        match self.take() {
-            [] => Ok(None),
-            line => field_line(line).map(Some),
+    /// Gives name and value of each field that is left to `field`. httparse takes the lines
+    /// apart; it would let a bare LF end one, but [`scan`] has refused those.
+    fn each_field(
+        self,
+        limits: HeadLimits,
+        field: impl FnMut(&'a [u8], &'a [u8]),
+    ) -> Result<(), &'static str> {
+        // Room for the usual bound is cheap to prepare; a higher bound pays for itself.
+        match limits.fields {
+            0..=128 => self.fields_within(&mut [httparse::EMPTY_HEADER; 128], field),
+            // The shortest field takes four bytes.
+            more => {
+                let room = more.min(self.0.len() / 4) + 1;
+                self.fields_within(&mut vec![httparse::EMPTY_HEADER; room], field)
+            }
+        }
+    }
+
+    fn fields_within(
+        mut self,
+        room: &mut [httparse::Header<'a>],
+        mut field: impl FnMut(&'a [u8], &'a [u8]),
+    ) -> Result<(), &'static str> {
+        let Ok(httparse::Status::Complete((n, fields))) = httparse::parse_headers(self.0, room)
+        else {
+            return Err(self.complaint());
+        };
+        if n != self.0.len() {
+            return Err(MALFORMED_FIELD);
+        }
+        for header in fields {
+            field(header.name.as_bytes(), trim(header.value));
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the fields that httparse refused.
+    fn complaint(&mut self) -> &'static str {
+        loop {
+            match self.take() {
+                [] => return MALFORMED_FIELD,
+                line => {
+                    if let Err(complaint) = field_line(line) {
+                        return complaint;
+                    }
+                }
+            }
         }
     }
 }
 
-/// RFC 9112 §5. Used for trailers too.
+/// RFC 9112 §5: one line, as trailers come; and why it is refused.
 pub(super) fn field_line(line: &[u8]) -> Result<RawField<'_>, &'static str> {
     let name_end = line.iter().position(|b| !is_token_byte(*b));
     match name_end.map(|end| (end, line[end])) {
@@ -331,6 +373,7 @@ impl From<Fault> for BadResponse {
     }
 }
 
+const MALFORMED_FIELD: &str = "malformed field";
 const BAD_REQUEST_LINE: Rejection = Rejection::bad_request("malformed request line");
 const BAD_STATUS_LINE: BadResponse = BadResponse("malformed status line");
 
