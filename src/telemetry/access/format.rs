@@ -7,6 +7,12 @@ use super::line::{self, Quoting};
 use super::{AccessFormat, Record};
 use crate::telemetry::date::{Civil, MONTHS, unix_millis};
 
+/// What stands before a member's value, in one piece.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
 /// Writes lines, and remembers the text of the current second.
 #[derive(Debug)]
 pub(super) struct Formatter {
@@ -45,47 +51,47 @@ impl Formatter {
         out.extend_from_slice(b"Z\"");
 
         let mut object = Object(out);
-        object.with("client", |out| {
+        object.with(key!("client"), |out| {
             quoted(out, |out| line::socket(out, record.client))
         });
-        object.optional_text("tls", record.tls);
-        object.text("listener", record.listener);
-        object.optional_text("route", record.route);
-        object.optional_text("service", record.service);
+        object.optional_text(key!("tls"), record.tls);
+        object.text(key!("listener"), record.listener);
+        object.optional_text(key!("route"), record.route);
+        object.optional_text(key!("service"), record.service);
         if let Some(backend) = record.backend {
-            object.with("backend", |out| {
+            object.with(key!("backend"), |out| {
                 quoted(out, |out| line::socket(out, backend))
             });
         }
-        object.number("attempts", record.attempts.into());
-        object.text("method", record.method);
-        object.text("host", record.host);
-        object.text("path", record.path);
+        object.number(key!("attempts"), record.attempts.into());
+        object.text(key!("method"), record.method);
+        object.text(key!("host"), record.host);
+        object.text(key!("path"), record.path);
         if self.query && !record.query.is_empty() {
-            object.text("query", record.query);
+            object.text(key!("query"), record.query);
         }
-        object.text("protocol", record.protocol);
-        object.number("status", record.status.into());
-        object.number("received", record.received);
-        object.number("sent", record.sent);
+        object.text(key!("protocol"), record.protocol);
+        object.number(key!("status"), record.status.into());
+        object.number(key!("received"), record.received);
+        object.number(key!("sent"), record.sent);
         match record.broken {
-            None => object.text("end", "complete"),
+            None => object.text(key!("end"), "complete"),
             Some(broken) => {
-                object.text("end", broken.side);
-                object.text("phase", broken.phase);
+                object.text(key!("end"), broken.side);
+                object.text(key!("phase"), broken.phase);
             }
         }
-        object.text("request_id", record.request_id);
-        object.optional_text("trace_id", record.traceparent.and_then(trace_id));
-        object.optional_text("referer", self.referer(record));
-        object.optional_text("user_agent", record.user_agent);
+        object.text(key!("request_id"), record.request_id);
+        object.optional_text(key!("trace_id"), record.traceparent.and_then(trace_id));
+        object.optional_text(key!("referer"), self.referer(record));
+        object.optional_text(key!("user_agent"), record.user_agent);
         if let Some(connect) = record.connect {
-            object.with("connect_ms", |out| line::millis(out, connect));
+            object.with(key!("connect_ms"), |out| line::millis(out, connect));
         }
         if let Some(first_byte) = record.first_byte {
-            object.with("first_byte_ms", |out| line::millis(out, first_byte));
+            object.with(key!("first_byte_ms"), |out| line::millis(out, first_byte));
         }
-        object.with("total_ms", |out| line::millis(out, record.total));
+        object.with(key!("total_ms"), |out| line::millis(out, record.total));
         out.push(b'}');
     }
 
@@ -162,27 +168,25 @@ impl Formatter {
 struct Object<'a>(&'a mut Vec<u8>);
 
 impl Object<'_> {
-    fn with(&mut self, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
-        self.0.extend_from_slice(b",\"");
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b"\":");
+    fn with(&mut self, key: &str, value: impl FnOnce(&mut Vec<u8>)) {
+        self.0.extend_from_slice(key.as_bytes());
         value(self.0);
     }
 
-    fn text(&mut self, name: &str, text: impl AsRef<[u8]>) {
-        self.with(name, |out| {
+    fn text(&mut self, key: &str, text: impl AsRef<[u8]>) {
+        self.with(key, |out| {
             quoted(out, |out| line::text(out, text.as_ref(), Quoting::Json));
         });
     }
 
-    fn optional_text(&mut self, name: &str, text: Option<impl AsRef<[u8]>>) {
+    fn optional_text(&mut self, key: &str, text: Option<impl AsRef<[u8]>>) {
         if let Some(text) = text {
-            self.text(name, text);
+            self.text(key, text);
         }
     }
 
-    fn number(&mut self, name: &str, n: u64) {
-        self.with(name, |out| line::number(out, n));
+    fn number(&mut self, key: &str, n: u64) {
+        self.with(key, |out| line::number(out, n));
     }
 }
 

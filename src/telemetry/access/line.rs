@@ -16,6 +16,14 @@ pub(super) enum Quoting {
 /// Appends text between its quotes. Control characters of every kind are escaped, C1 among them
 /// (a terminal takes U+009B for the start of a command), and so are those that reorder text.
 pub(super) fn text(out: &mut Vec<u8>, text: &[u8], quoting: Quoting) {
+    // Without an early exit the compiler looks at sixteen bytes at a time, and nearly every text
+    // is plain.
+    if text
+        .iter()
+        .fold(true, |plain, &byte| plain & is_plain(byte))
+    {
+        return out.extend_from_slice(text);
+    }
     let mut rest = text;
     while !rest.is_empty() {
         let plain = rest
