@@ -315,7 +315,8 @@ async fn receive(
         read_head(upstream, &mut inbox, timer, response, state).await?;
         match response.status {
             100..200 => {
-                // RFC 9110 §15.2: it ends with its head; one that announces a body is refused.
+                // RFC 9110 §15.2: it ends with its head. One that announces a body leaves open
+                // where the next response starts.
                 response_framing(job.head.method, response)
                     .map_err(|e| state.fail(Cause::BadResponse(e)))?;
                 if response.status == 101 {
@@ -327,9 +328,6 @@ async fn receive(
                         None => Err(bad(state, "101 although no upgrade was asked for")),
                     };
                 }
-                // One that announces a body leaves open where the next response starts.
-                response_framing(job.head.method, response)
-                    .map_err(|e| state.fail(Cause::BadResponse(e)))?;
                 interim += 1;
                 if interim > INTERIM {
                     return Err(bad(state, "too many interim responses"));
