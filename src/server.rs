@@ -21,6 +21,7 @@ use tokio::time::sleep;
 use control::Control;
 
 use crate::balance::service::Service;
+use crate::balance::snapshot::Snapshot;
 use crate::clock::Millis;
 use crate::config::{Config, Protocol};
 use crate::discovery::watch;
@@ -28,6 +29,7 @@ use crate::io::deadline::TICK;
 use crate::listener::{self, Listening};
 use crate::proxy::drain::{Drain, Phase};
 use crate::proxy::worker::{HOUSEKEEPING, Shared, Worker};
+use crate::published::Published;
 use crate::router::Router;
 use crate::telemetry::access::{AccessLog, AccessWriter};
 use crate::telemetry::metrics::Metrics;
@@ -61,6 +63,8 @@ pub enum Order {
     Drain,
     /// End at once.
     Stop,
+    /// Write the state of every service to the log.
+    Report,
 }
 
 /// How a drain ended.
@@ -100,25 +104,38 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Turns signals into orders: the first TERM or INT drains, the second ends at once.
+/// Turns signals into orders: the first TERM or INT drains, the second ends at once, USR1 asks for
+/// the state. HUP is taken so that it ends nothing.
 async fn signals(orders: mpsc::UnboundedSender<Order>) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut order = Order::Drain;
+    let mut hup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let mut usr1 = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
+    let mut draining = false;
     loop {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
+        let order = tokio::select! {
+            _ = term.recv() => None,
+            _ = int.recv() => None,
+            _ = usr1.recv() => Some(Order::Report),
+            _ = hup.recv() => {
+                tracing::warn!("reload is not in this version yet: restart to take up a changed configuration");
+                continue;
+            }
+        };
+        let order = order.unwrap_or(match draining {
+            false => Order::Drain,
+            true => Order::Stop,
+        });
         match order {
             Order::Drain => tracing::info!("draining; another signal ends at once"),
             Order::Stop => tracing::warn!("ending at once"),
+            Order::Report => {}
         }
+        draining |= order != Order::Report;
         if orders.send(order).is_err() {
             return Ok(());
         }
-        order = Order::Stop;
     }
 }
 
@@ -217,7 +234,11 @@ pub fn start(config: Config) -> anyhow::Result<Running> {
     drop((alive, sockets));
     let access_lines_dropped = access.dropped();
 
-    let (orders, ordered) = mpsc::unbounded_channel();
+    let (orders, receiver) = mpsc::unbounded_channel();
+    let ordered = Orders {
+        receiver,
+        snapshots: shared.snapshots.clone(),
+    };
     let own = addresses.iter().copied().chain(probe_address).collect();
     let drain = Arc::clone(&shared.drain);
     let times = config.drain;
@@ -282,15 +303,34 @@ impl Running {
     }
 }
 
+/// The orders that change what is going on; a report is made in passing.
+struct Orders {
+    receiver: mpsc::UnboundedReceiver<Order>,
+    snapshots: Vec<Arc<Published<Snapshot>>>,
+}
+
+impl Orders {
+    /// The next order to end, slowly or at once. Cancel-safe.
+    async fn next(&mut self) -> Order {
+        loop {
+            match self.receiver.recv().await {
+                Some(Order::Report) => control::report(&self.snapshots),
+                Some(order) => return order,
+                // Nobody is left who could give one.
+                None => return Order::Stop,
+            }
+        }
+    }
+}
+
 /// Waits for orders and takes the drain from phase to phase.
 async fn carry_out(
     drain: &Drain,
-    mut orders: mpsc::UnboundedReceiver<Order>,
+    mut orders: Orders,
     gone: &mut mpsc::Receiver<()>,
     times: crate::config::Drain,
 ) -> Drained {
-    let mut order = orders.recv().await;
-    if order == Some(Order::Drain) {
+    if orders.next().await == Order::Drain {
         drain.advance(Phase::Announced);
         let steps = [
             (times.wait, Phase::Closing),
@@ -305,14 +345,10 @@ async fn carry_out(
             tokio::select! {
                 () = sleep(wait) => drain.advance(phase),
                 _ = gone.recv() => return Drained::Clean,
-                next = orders.recv() => {
-                    order = next;
-                    break;
-                }
+                _ = orders.next() => break,
             }
         }
     }
-    let _ = order;
     drain.advance(Phase::CutAll);
     // Workers look at the phase at every tick.
     gone.recv().await;

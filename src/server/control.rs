@@ -22,6 +22,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::certificates::CertificateSet;
 
 use crate::balance::service::Service;
+use crate::balance::snapshot::Snapshot;
 use crate::config::Config;
 use crate::discovery::watch::{Subscription, Watches};
 use crate::events::Event;
@@ -101,6 +102,29 @@ async fn forget_series(state: Rc<State>) {
     loop {
         sleep(FORGET_EVERY).await;
         state.sweep(Millis::now());
+    }
+}
+
+/// Writes the backends of every service to the log.
+pub fn report(snapshots: &[Arc<Published<Snapshot>>]) {
+    let now = Millis::now();
+    for snapshot in snapshots {
+        let snapshot = snapshot.load();
+        for tier in &snapshot.tiers {
+            for member in &tier.members {
+                let backend = &member.backend;
+                tracing::info!(
+                    service = %backend.service,
+                    backend = %backend.endpoint.socket(),
+                    target = %backend.endpoint.target,
+                    priority = tier.priority,
+                    weight = member.weight,
+                    in_flight = backend.in_flight(),
+                    passed_over = backend.passed_over_until(now).is_some(),
+                    "state",
+                );
+            }
+        }
     }
 }
 
