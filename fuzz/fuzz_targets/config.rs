@@ -6,13 +6,15 @@ use evenkeel::config::{Format, Loader};
 use evenkeel::router::Router;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (u8, &str, &str)| {
-    let (format, text, flag) = input;
-    let format = match format % 3 {
-        0 => Format::Toml,
-        1 => Format::Yaml,
-        _ => Format::Json,
+// T, Y or J for the format, the text, and after a NUL a setting.
+fuzz_target!(|input: &str| {
+    let (format, text) = match input.split_at_checked(1) {
+        Some(("T", text)) => (Format::Toml, text),
+        Some(("Y", text)) => (Format::Yaml, text),
+        Some(("J", text)) => (Format::Json, text),
+        _ => return,
     };
+    let (text, flag) = text.split_once('\0').unwrap_or((text, ""));
     let mut loader = Loader::text(text, format);
     if !flag.is_empty() {
         loader = loader.set(flag);
