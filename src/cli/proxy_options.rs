@@ -20,7 +20,7 @@ Examples:
 
 Without --cert it speaks plain http. Everything else is as in a file: --set log.level=debug")]
 pub struct Args {
-    /// Where to listen, such as :8443, 127.0.0.1:8443 or [::1]:8443
+    /// Where to listen: a port such as :8443, or an address and a port
     #[arg(long, value_name = "ADDRESS")]
     pub from: String,
     /// Where the backends are; see below

@@ -3,7 +3,7 @@
 //!
 //! Only the time in which we really wait for that peer counts, so a client is not blamed for a
 //! slow backend, nor the other way round. Silence is borne for `stall`; of one silence no more
-//! than [`GRACE`] counts towards the average, so that a pause is forgiven and a trickle is not.
+//! than `GRACE` counts towards the average, so that a pause is forgiven and a trickle is not.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

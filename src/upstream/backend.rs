@@ -1,7 +1,7 @@
 //! A backend: an endpoint plus the state that every worker shares.
 //!
 //! Owns the numbers that all workers read and write, and the small state machine of failed
-//! connects ([`Connects`], pure: the present is pushed in). It never picks (the schedules do that)
+//! connects (`Connects`, pure: the present is pushed in). It never picks (the schedules do that)
 //! and never connects (the pool does). Made by `balance::service`, used by everybody above.
 
 use std::sync::Arc;
