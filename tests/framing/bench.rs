@@ -4,11 +4,12 @@
 //! an innocent client comes through the same backends and must get its own answer.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::backend::{Backend, Received, Script, echo};
+use crate::support::backend::{Backend, Received, Script, Step, echo};
 use crate::support::client::{Client, End};
 use crate::support::pause;
 use crate::support::server::Server;
@@ -35,7 +36,7 @@ pub struct Bench {
 
 /// One row.
 pub struct Row {
-    rule: &'static str,
+    rule: String,
     from: Option<IpAddr>,
     listener: usize,
     talk: Vec<Talk>,
@@ -53,6 +54,10 @@ pub enum Talk {
     Send(Vec<u8>),
     /// Reads one interim response that must be exactly this.
     Interim(&'static str),
+    /// Reads exactly this.
+    Read(&'static str),
+    /// Lets the server read what was sent so far.
+    Settle,
     /// Ends its direction.
     Finish,
 }
@@ -89,9 +94,9 @@ pub enum After {
 
 impl Row {
     /// A row of which nothing is expected yet.
-    pub fn new(rule: &'static str, request: impl AsRef<[u8]>) -> Row {
+    pub fn new(rule: &str, request: impl AsRef<[u8]>) -> Row {
         Row {
-            rule,
+            rule: rule.to_owned(),
             from: None,
             listener: 0,
             talk: vec![Talk::Send(request.as_ref().to_vec())],
@@ -161,12 +166,12 @@ impl Row {
 }
 
 /// Forwarded and answered, and the connection goes on.
-pub fn passes(rule: &'static str, request: impl AsRef<[u8]>, got: impl Into<String>) -> Row {
+pub fn passes(rule: &str, request: impl AsRef<[u8]>, got: impl Into<String>) -> Row {
     Row::new(rule, request).answer(Answer::Echo).got(got)
 }
 
 /// Refused with this status; the connection is closed and no backend hears of it.
-pub fn refused(rule: &'static str, status: u16, request: impl AsRef<[u8]>) -> Row {
+pub fn refused(rule: &str, status: u16, request: impl AsRef<[u8]>) -> Row {
     Row::new(rule, request).answer(Answer::Own(status)).closed()
 }
 
@@ -380,6 +385,12 @@ impl Bench {
         Barrier(self.client_of(1, None))
     }
 
+    /// A step of a backend's: waits until the server has read what was sent to it so far.
+    pub fn server_has_read(&self) -> Step {
+        let address = self.server.addresses[1];
+        Step::Call(Arc::new(move || Barrier(Client::plain(address)).pass()))
+    }
+
     /// Tries every row and panics with all that went wrong; gives back how many there were.
     pub fn try_all(&mut self, rows: Vec<Row>) -> usize {
         let count = rows.len();
@@ -409,6 +420,12 @@ impl Bench {
         let mut client = self.client_of(row.listener, row.from);
         for talk in &row.talk {
             match talk {
+                Talk::Read(expected) => {
+                    let read = client.exactly(expected.len());
+                    let read = read.map_err(|no| format!("{expected:?}: {no:?}"))?;
+                    same("the first part", &mask(&read), expected)?;
+                }
+                Talk::Settle => self.barrier().pass(),
                 // That the server has closed already shows in its answer.
                 Talk::Send(bytes) => {
                     client.send(bytes);

@@ -900,6 +900,14 @@ fn pipelining_and_head() {
         .got(got("POST /1").length("abc"))
         .got(got("GET /2")),
         Row::new(
+            "9112 §2.2 an empty line after a body, and the client is done",
+            "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\r\n",
+        )
+        .talk([Talk::Finish])
+        .answer(Answer::Echo)
+        .closed()
+        .got(got("POST /1").length("abc")),
+        Row::new(
             "9112 §9.3.2 a good one, then a bad one",
             "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
         )
@@ -952,7 +960,7 @@ fn pipelining_and_head() {
         )
         .answer(Answer::Own(503)),
     ];
-    assert_eq!(Bench::start().try_all(rows), 10);
+    assert_eq!(Bench::start().try_all(rows), 11);
 }
 
 #[test]
