@@ -138,7 +138,7 @@ impl Connection {
             true => downstream.header_timeout,
             false => downstream.keep_alive,
         };
-        self.timer.set(match self.inbox.is_empty() {
+        self.timer.set(match self.is_idle() {
             true => idle,
             false => downstream.header_timeout,
         });
@@ -154,9 +154,9 @@ impl Connection {
                 }
             }
             match self.fill_or_give_up().await {
-                Wait::Filled(true) => self.timer.set(downstream.header_timeout),
-                Wait::Filled(false) => {}
-                Wait::Over if self.inbox.is_empty() => break Ok(None),
+                Wait::Filled(true) if !self.is_idle() => self.timer.set(downstream.header_timeout),
+                Wait::Filled(_) => {}
+                Wait::Over if self.is_idle() => break Ok(None),
                 Wait::Over => {
                     break Err(Rejection {
                         status: 400,
@@ -166,7 +166,7 @@ impl Connection {
                 Wait::Failed => break Ok(None),
                 // Whoever sent nothing is not told anything: it may be about to reuse the
                 // connection, and would take our 408 for the answer to its request.
-                Wait::Expired if self.inbox.is_empty() => break Ok(None),
+                Wait::Expired if self.is_idle() => break Ok(None),
                 Wait::Expired => {
                     break Err(Rejection {
                         status: 408,
@@ -179,9 +179,15 @@ impl Connection {
         outcome
     }
 
+    /// Has nothing of a request come? The empty line that some clients send after a body is nothing
+    /// yet (RFC 9112 §2.2).
+    fn is_idle(&self) -> bool {
+        matches!(self.inbox.filled(), b"" | b"\r" | b"\r\n")
+    }
+
     /// Waits for bytes of a head, the deadline, or that a drain closes idle connections.
     async fn fill_or_give_up(&mut self) -> Wait {
-        let idle = self.inbox.is_empty();
+        let idle = self.is_idle();
         let Connection {
             worker,
             io,
