@@ -128,8 +128,8 @@ impl Connection {
 
     /// Reads the next request head. `None`: there will be none.
     async fn read_head(&mut self, first: bool) -> Result<Option<()>, Rejection> {
-        let config = Arc::clone(&self.worker.shared.config);
-        let downstream = &config.downstream;
+        let worker = Rc::clone(&self.worker);
+        let downstream = &worker.shared.config.downstream;
         let limits = HeadLimits {
             bytes: downstream.header_bytes,
             fields: downstream.header_fields,
@@ -282,7 +282,7 @@ impl Connection {
             return Ok(after_own(close, written.is_ok()));
         }
         let worker = Rc::clone(&self.worker);
-        let config = Arc::clone(&worker.shared.config);
+        let config = &worker.shared.config;
         let head = &self.head;
         let found = worker
             .shared
