@@ -215,10 +215,13 @@ impl Play {
                 (format!("{leaver} leaves DNS"), Sign::SilenceOf(leaver))
             }
             Scene::AllDie => {
+                // A request that a dying backend had got already is tried again once. If they all
+                // died at one moment, that second attempt could meet the same end.
                 for name in serving(stage) {
                     stage.kill(&name).await;
+                    self.traffic.turn_over().await;
                 }
-                let text = format!("all but {STANDBY} stop answering");
+                let text = format!("all but {STANDBY} stop answering, one by one");
                 (text, Sign::AnswersFrom(vec![STANDBY.into()]))
             }
             Scene::AllAreBack => {
@@ -266,12 +269,15 @@ impl Play {
     fn print_opening(&self) {
         let (dns, stage) = (self.stage.dns(), &self.stage);
         let port = stage.address().port();
+        let metrics = stage.probe().map(|probe| format!("http://{probe}/metrics"));
+        let metrics = metrics.unwrap_or_default();
         println!(
             "\
 Evenkeel in one process: HTTPS in, DNS decides, kept-alive HTTP out.
 
   balancer  https://localhost:{port}, {RATE} requests a second over {CONNECTIONS} connections
   DNS       dig @{} -p {} {SERVICE} SRV
+  metrics   {metrics}
   try it    curl --cacert {} https://localhost:{port}/
 
 Below: the share of the requests that each backend got, in brackets the share by its weight.
@@ -319,8 +325,8 @@ Below: the share of the requests that each backend got, in brackets the share by
             ledger.failed,
             self.largest_distance,
         );
-        if let Some(first) = &ledger.first_failure {
-            println!("The first that failed: {first}");
+        for (kind, count) in &ledger.failures {
+            println!("Failed: {count} by {kind}");
         }
         for fault in &self.faults {
             println!("Not in effect: {fault}");

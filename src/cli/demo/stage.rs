@@ -3,14 +3,17 @@
 //! [`Stage::close`] ends.
 
 use std::fs::{self, DirBuilder};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use super::traffic::HOST;
 use crate::balance::shares::{self, Weight};
@@ -54,6 +57,24 @@ impl Player {
         self.task.is_some()
     }
 
+    /// One that answers, and that DNS is about to list.
+    async fn new(name: &str, priority: u16, weight: u16) -> anyhow::Result<Player> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Ok(Player {
+            name: name.to_owned(),
+            priority,
+            weight,
+            listed: true,
+            address: listener.local_addr()?,
+            task: Some(perform(name, listener)),
+        })
+    }
+
+    fn register(&self, zone: &Zone) -> anyhow::Result<()> {
+        zone.set_addresses(&self.target(), TTL, &[self.address.ip()])?;
+        Ok(zone.add_srv(SERVICE, TTL, self.record())?)
+    }
+
     fn target(&self) -> String {
         format!("{}.{ORIGIN}", self.name)
     }
@@ -73,9 +94,16 @@ impl Drop for Player {
 }
 
 impl Stage {
-    /// Builds it: DNS first, backends, then the balancer at `port` (0: any).
+    /// Builds it: backends and DNS first, then the balancer at `port` (0: any). When this returns
+    /// the balancer says that it is ready, as an orchestrator would wait for it.
     pub async fn open(port: u16, cast: &[(&str, u16, u16)]) -> anyhow::Result<Stage> {
         let zone = Zone::new(ORIGIN)?;
+        let mut players = Vec::new();
+        for &(name, priority, weight) in cast {
+            let player = Player::new(name, priority, weight).await?;
+            player.register(&zone)?;
+            players.push(player);
+        }
         let (udp, tcp) = dns_server::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
             .await
             .context("cannot open sockets for DNS")?;
@@ -88,24 +116,28 @@ impl Stage {
         let config = config::from_toml_str(&configuration(port, dns.address(), &files))?;
         let balancer = server::start(config)
             .with_context(|| format!("port {port} may be taken; --port 0 takes a free one"))?;
-
-        let mut stage = Stage {
+        let probe = balancer.probe.context("the configuration has a probe")?;
+        timeout(PATIENCE, ready(probe))
+            .await
+            .context("the balancer does not become ready")?;
+        Ok(Stage {
             zone,
             dns,
-            players: Vec::new(),
+            players,
             balancer,
             ca: made.ca,
             folder,
-        };
-        for &(name, priority, weight) in cast {
-            stage.enter(name, priority, weight).await?;
-        }
-        Ok(stage)
+        })
     }
 
     /// Where the balancer listens.
     pub fn address(&self) -> SocketAddr {
         self.balancer.addresses[0]
+    }
+
+    /// Where the balancer answers probes.
+    pub fn probe(&self) -> Option<SocketAddr> {
+        self.balancer.probe
     }
 
     /// Where DNS answers.
@@ -125,27 +157,17 @@ impl Stage {
 
     /// A new backend: it begins to answer, then DNS lists it.
     pub async fn enter(&mut self, name: &str, priority: u16, weight: u16) -> anyhow::Result<()> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let mut player = Player {
-            name: name.to_owned(),
-            priority,
-            weight,
-            listed: false,
-            address: listener.local_addr()?,
-            task: None,
-        };
-        player.task = Some(perform(name, listener));
-        let address = player.address.ip();
-        self.zone.set_addresses(&player.target(), TTL, &[address])?;
+        let player = Player::new(name, priority, weight).await?;
+        player.register(&self.zone)?;
         self.players.push(player);
-        self.list(name)
+        Ok(())
     }
 
     /// DNS lists a backend again.
     pub fn list(&mut self, name: &str) -> anyhow::Result<()> {
         let player = named(&mut self.players, name);
         player.listed = true;
-        Ok(self.zone.add_srv(SERVICE, TTL, player.record())?)
+        player.register(&self.zone)
     }
 
     /// DNS lists it no longer; it goes on answering.
@@ -200,6 +222,23 @@ impl Stage {
     }
 }
 
+/// Waits until `/readyz` at `probe` says 200.
+async fn ready(probe: SocketAddr) {
+    while !matches!(is_ready(probe).await, Ok(true)) {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn is_ready(probe: SocketAddr) -> io::Result<bool> {
+    let mut stream = TcpStream::connect(probe).await?;
+    stream
+        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(answer.starts_with(b"HTTP/1.1 200 "))
+}
+
 fn perform(name: &str, listener: TcpListener) -> JoinHandle<()> {
     let sample = Sample {
         name: name.to_owned(),
@@ -235,7 +274,7 @@ fn configuration(port: u16, dns: SocketAddr, files: &DevFiles) -> String {
         servers = ["{dns}"]
 
         [probe]
-        address = "off"
+        address = "127.0.0.1:0"
 
         [log]
         access = "off"
@@ -272,6 +311,9 @@ pub const ORIGIN: &str = "demo.test";
 
 /// The name that the balancer asks for.
 pub const SERVICE: &str = "_http._tcp.web.demo.test";
+
+/// For the balancer to become ready: it gives up waiting for DNS after 10 s.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Of every record.
 pub const TTL: Duration = Duration::from_secs(1);

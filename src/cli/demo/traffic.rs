@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -34,10 +34,12 @@ pub struct Ledger {
     pub answered: u64,
     /// Requests that were not, or not with 200.
     pub failed: u64,
-    /// What became of the first of those.
-    pub first_failure: Option<String>,
+    /// What became of those, and of how many. Bounded by [`MAX_KINDS`].
+    pub failures: BTreeMap<String, u64>,
     /// Since the latest [`Traffic::open_window`].
     pub window: Window,
+    /// By connection: when the latest request that is finished was begun.
+    pub begun: Vec<Instant>,
 }
 
 /// What happened in a stretch of time.
@@ -72,11 +74,15 @@ impl Traffic {
     /// for [`HOST`].
     pub fn start(address: SocketAddr, ca: &str) -> anyhow::Result<Traffic> {
         let connector = connector(ca)?;
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let ledger = Arc::new(Mutex::new(Ledger {
+            begun: vec![Instant::now(); CONNECTIONS as usize],
+            ..Ledger::default()
+        }));
         let (stop, stopped) = watch::channel(false);
         let tasks = (0..CONNECTIONS)
-            .map(|_| {
+            .map(|number| {
                 let client = Client {
+                    number: number as usize,
                     address,
                     connector: connector.clone(),
                     stream: None,
@@ -101,6 +107,15 @@ impl Traffic {
         lock(&self.ledger).clone()
     }
 
+    /// Waits until all requests that are under way now are finished, and a later one on each
+    /// connection too. Each is bounded by its own deadline.
+    pub async fn turn_over(&self) {
+        let now = Instant::now();
+        while lock(&self.ledger).begun.iter().any(|&begun| begun < now) {
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Sends no more, waits for the answers under way and closes the books.
     pub async fn finish(self) -> Ledger {
         // A failed send means that every task has ended by a panic; joining shows it.
@@ -117,6 +132,7 @@ impl Traffic {
 
 /// One connection's worth of requests, one after the other.
 struct Client {
+    number: usize,
     address: SocketAddr,
     connector: TlsConnector,
     stream: Option<TlsStream<TcpStream>>,
@@ -136,7 +152,10 @@ impl Client {
                 Ok(outcome) => outcome,
                 Err(_) => Err(anyhow::anyhow!("no answer within {} s", PATIENCE.as_secs())),
             };
-            lock(&ledger).enter(begin, Instant::now(), &outcome);
+            let mut books = lock(&ledger);
+            books.enter(begin, Instant::now(), &outcome);
+            books.begun[self.number] = begin;
+            drop(books);
             if outcome.is_err() {
                 self.stream = None;
             }
@@ -167,7 +186,13 @@ impl Client {
             let read = stream.read_buf(&mut input).await.context("receiving")?;
             ensure!(read > 0, "closed within an answer");
         }
-        ensure!(head.status == 200, "status {}", head.status);
+        let said = String::from_utf8_lossy(&input[length..]);
+        ensure!(
+            head.status == 200,
+            "status {}: {}",
+            head.status,
+            said.trim()
+        );
         let backend = head.fields.named("x-backend").next();
         let backend = backend.context("an answer of nobody")?;
         let backend = String::from_utf8_lossy(backend).into_owned();
@@ -205,8 +230,11 @@ impl Ledger {
             }
             Err(error) => {
                 self.failed += 1;
-                self.first_failure
-                    .get_or_insert_with(|| format!("{error:#}"));
+                let mut kind = format!("{error:#}");
+                if self.failures.len() >= MAX_KINDS && !self.failures.contains_key(&kind) {
+                    kind = "and others".to_owned();
+                }
+                *self.failures.entry(kind).or_default() += 1;
             }
         }
     }
@@ -240,6 +268,9 @@ pub const CONNECTIONS: u32 = 4;
 
 /// For one request, handshake included.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Kinds of failures that are told apart.
+const MAX_KINDS: usize = 10;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: evenkeel-demo\r\n\r\n";
 
