@@ -259,6 +259,13 @@ fn counts_of_requests_backends_and_handshakes() {
     ] {
         assert_eq!(metric(&server, series), Some(expected), "{series}");
     }
+    let opened = r#"evenkeel_connections_total{side="upstream",name="web"}"#;
+    assert_eq!(metric(&server, opened), Some(backend.connections() as f64));
+    // Idle ones are kept for some seconds, so the two are looked at until they agree.
+    wait_until("open connections are those that the backend sees", || {
+        let open = r#"evenkeel_open_connections{side="upstream",name="web"}"#;
+        metric(&server, open) == Some(backend.open() as f64)
+    });
     let expires = format!(
         r#"evenkeel_tls_cert_not_after_timestamp_seconds{{listener="front",file="{}"}}"#,
         certificate.cert.display()

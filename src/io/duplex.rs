@@ -13,10 +13,15 @@ use bytes::Buf;
 use super::buffer::Inbox;
 use super::pace::Pace;
 use super::transport::Transport;
+use crate::telemetry::metrics::OpenConnection;
 
 /// A [`Transport`] whose two directions can be driven by two futures of one task.
 #[derive(Debug)]
-pub struct Duplex(RefCell<Transport>);
+pub struct Duplex {
+    transport: RefCell<Transport>,
+    /// Held for its end: the connection is counted as open for as long.
+    _counted: Option<OpenConnection>,
+}
 
 /// Why a write did not get through.
 #[derive(Debug, thiserror::Error)]
@@ -32,12 +37,23 @@ pub enum WriteError {
 impl Duplex {
     /// Wraps a transport.
     pub fn new(transport: Transport) -> Duplex {
-        Duplex(RefCell::new(transport))
+        Duplex {
+            transport: RefCell::new(transport),
+            _counted: None,
+        }
+    }
+
+    /// The same, counted as open for as long as it lives.
+    pub fn counted(self, connection: OpenConnection) -> Duplex {
+        Duplex {
+            _counted: Some(connection),
+            ..self
+        }
     }
 
     /// Reads once into `inbox`. `Ok(0)`: the peer has ended its direction.
     pub fn poll_fill(&self, cx: &mut Context<'_>, inbox: &mut Inbox) -> Poll<io::Result<usize>> {
-        let mut transport = self.0.borrow_mut();
+        let mut transport = self.transport.borrow_mut();
         let outcome = inbox.fill_with(|room| match transport.poll_read(cx, room) {
             Poll::Ready(outcome) => Some(outcome),
             Poll::Pending => None,
@@ -63,7 +79,7 @@ impl Duplex {
     ) -> Result<(), WriteError> {
         let mut message = first.chain(second);
         poll_fn(|cx| {
-            let mut transport = self.0.borrow_mut();
+            let mut transport = self.transport.borrow_mut();
             while message.has_remaining() {
                 match transport.poll_write(cx, &mut message) {
                     Poll::Ready(Ok(0)) => {
@@ -91,19 +107,19 @@ impl Duplex {
 
     /// Ends our direction.
     pub async fn shutdown(&self) -> io::Result<()> {
-        poll_fn(|cx| self.0.borrow_mut().poll_shutdown(cx)).await
+        poll_fn(|cx| self.transport.borrow_mut().poll_shutdown(cx)).await
     }
 
     /// When dropped, the connection is reset instead of closed: the peer cannot take what it got
     /// for the whole.
     pub fn reset_on_close(&self) {
-        let transport = self.0.borrow();
+        let transport = self.transport.borrow();
         // If it cannot be set, the connection is beyond saying anything.
         let _ = socket2::SockRef::from(transport.tcp()).set_linger(Some(std::time::Duration::ZERO));
     }
 
     /// See [`Transport::is_quiet`].
     pub fn is_quiet(&self) -> bool {
-        self.0.borrow_mut().is_quiet()
+        self.transport.borrow_mut().is_quiet()
     }
 }

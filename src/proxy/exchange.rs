@@ -21,6 +21,7 @@ use crate::io::deadline::Timer;
 use crate::io::duplex::Duplex;
 use crate::io::pace::Pace;
 use crate::io::transport::Transport;
+use crate::telemetry::metrics;
 use crate::upstream::backend::{Backend, BackendId, InFlight};
 use crate::upstream::connect::connect;
 
@@ -181,7 +182,8 @@ pub async fn exchange(
                     Ok(tcp) => {
                         backend.connected();
                         account.connect = Some(begun.elapsed());
-                        Duplex::new(Transport::Plain(tcp))
+                        let counted = worker.metrics.open(metrics::Side::Upstream(service));
+                        Duplex::new(Transport::Plain(tcp)).counted(counted)
                     }
                     Err(e) => {
                         worker.connect_failed(service, &backend, &e);
