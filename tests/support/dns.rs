@@ -7,7 +7,7 @@
 
 #![allow(dead_code)] // each test file uses a part of it
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -48,6 +48,8 @@ pub enum Reply {
     WrongId(Box<Reply>),
     /// The reply to another question.
     OtherQuestion(Box<Reply>),
+    /// Over UDP one packet after the other; over TCP the last of them.
+    Several(Vec<Reply>),
 }
 
 /// A question as it came.
@@ -69,6 +71,8 @@ pub struct DnsServer {
 #[derive(Default)]
 struct State {
     script: Mutex<HashMap<(String, RecordType), Reply>>,
+    /// Goes before the script: one each for the next questions of that name and type.
+    next: Mutex<HashMap<(String, RecordType), VecDeque<Reply>>>,
     /// For whatever the script does not mention; NXDOMAIN without SOA unless set.
     otherwise: Mutex<Option<Reply>>,
     seen: Mutex<Vec<Seen>>,
@@ -122,6 +126,12 @@ impl DnsServer {
     pub fn on(&self, name: &str, kind: RecordType, reply: Reply) {
         let key = (key(name), kind);
         self.state.script.lock().unwrap().insert(key, reply);
+    }
+
+    /// The next questions of `name` and `kind` get these, one each; then it is as before.
+    pub fn next(&self, name: &str, kind: RecordType, replies: Vec<Reply>) {
+        let key = (key(name), kind);
+        self.state.next.lock().unwrap().insert(key, replies.into());
     }
 
     /// What everything else gets.
@@ -218,7 +228,7 @@ async fn serve_udp(socket: UdpSocket, state: Arc<State>) {
         let Ok(question) = Message::from_vec(&buffer[..length]) else {
             continue;
         };
-        if let Some(bytes) = state.react(&question, false) {
+        for bytes in state.react(&question, false) {
             let _ = socket.send_to(&bytes, client).await;
         }
     }
@@ -244,7 +254,7 @@ async fn serve_connection(mut stream: TcpStream, state: &State) -> std::io::Resu
         let Ok(question) = Message::from_vec(&buffer) else {
             return Ok(());
         };
-        let Some(bytes) = state.react(&question, true) else {
+        let Some(bytes) = state.react(&question, true).pop() else {
             return Ok(());
         };
         let mut framed = (bytes.len() as u16).to_be_bytes().to_vec();
@@ -254,8 +264,11 @@ async fn serve_connection(mut stream: TcpStream, state: &State) -> std::io::Resu
 }
 
 impl State {
-    fn react(&self, question: &Message, tcp: bool) -> Option<Vec<u8>> {
-        let query = question.queries.first()?;
+    /// The packets that go back, in order.
+    fn react(&self, question: &Message, tcp: bool) -> Vec<Vec<u8>> {
+        let Some(query) = question.queries.first() else {
+            return Vec::new();
+        };
         let (name, kind) = (key(&query.name().to_ascii()), query.query_type());
         self.seen.lock().unwrap().push(Seen {
             name: name.clone(),
@@ -263,10 +276,19 @@ impl State {
             tcp,
             payload: question.edns.as_ref().map(|edns| edns.max_payload()),
         });
+        let key = (name, kind);
+        let mut next = self.next.lock().unwrap();
+        let next = next.get_mut(&key).and_then(VecDeque::pop_front);
         let script = self.script.lock().unwrap();
         let otherwise = self.otherwise.lock().unwrap();
-        let reply = script.get(&(name, kind)).or(otherwise.as_ref());
-        bytes(question, reply.unwrap_or(&Reply::NxDomain(None)), tcp)
+        let reply = next.as_ref().or(script.get(&key)).or(otherwise.as_ref());
+        match reply.unwrap_or(&Reply::NxDomain(None)) {
+            Reply::Several(replies) => replies
+                .iter()
+                .filter_map(|reply| bytes(question, reply, tcp))
+                .collect(),
+            reply => bytes(question, reply, tcp).into_iter().collect(),
+        }
     }
 }
 
@@ -326,6 +348,7 @@ fn bytes(question: &Message, reply: &Reply, tcp: bool) -> Option<Vec<u8>> {
             other.queries = vec![Query::query(absolute("other.example"), RecordType::SRV)];
             return bytes(&other, reply, tcp);
         }
+        Reply::Several(_) => panic!("packets within packets"),
     }
     Some(message.to_vec().expect("encodable"))
 }

@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{AbortHandle, JoinSet, LocalSet};
 use tokio::time::{Instant, sleep};
 
 /// One request as a backend got it, whole.
@@ -38,6 +37,8 @@ pub struct Ledger {
     names: Vec<String>,
     ports: Vec<u16>,
     books: Arc<Mutex<Books>>,
+    /// The accepting task of each backend, which owns its connections.
+    lives: Arc<Mutex<Vec<AbortHandle>>>,
     /// Dropped: the thread ends.
     _stop: oneshot::Sender<()>,
 }
@@ -65,17 +66,8 @@ pub enum Keep {
 impl Ledger {
     /// A backend on 127.0.0.1 for each name.
     pub fn start(names: &[&str], keep: Keep) -> Ledger {
-        Ledger::at(Ipv4Addr::LOCALHOST.into(), names, keep)
-    }
-
-    /// Each backend at every address of this host (so at all of 127.0.0.0/8).
-    pub fn everywhere(names: &[&str], keep: Keep) -> Ledger {
-        Ledger::at(Ipv4Addr::UNSPECIFIED.into(), names, keep)
-    }
-
-    fn at(address: IpAddr, names: &[&str], keep: Keep) -> Ledger {
         let bind = |_| {
-            let socket = std::net::TcpListener::bind(SocketAddr::new(address, 0)).expect("a port");
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
             socket.set_nonblocking(true).expect("it is a socket");
             socket
         };
@@ -91,13 +83,17 @@ impl Ledger {
         }));
         let (stop, stopped) = oneshot::channel::<()>();
         let (thread_names, thread_books) = (names.clone(), Arc::clone(&books));
+        let lives = Arc::new(Mutex::new(Vec::new()));
+        let thread_lives = Arc::clone(&lives);
         std::thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build();
             LocalSet::new().block_on(&runtime.expect("a runtime"), async move {
                 let mut accepting = JoinSet::new();
                 for (backend, (socket, name)) in sockets.into_iter().zip(thread_names).enumerate() {
                     let socket = TcpListener::from_std(socket).expect("it is non-blocking");
-                    accepting.spawn_local(accept(socket, backend, name, thread_books.clone()));
+                    let life = accept(socket, backend, name, thread_books.clone());
+                    let life = accepting.spawn_local(life);
+                    thread_lives.lock().expect("nobody panics").push(life);
                 }
                 // Err: the sender was dropped, which is what ends this.
                 let _ = stopped.await;
@@ -107,6 +103,7 @@ impl Ledger {
             names,
             ports,
             books,
+            lives,
             _stop: stop,
         }
     }
@@ -119,6 +116,12 @@ impl Ledger {
     /// Name of a backend.
     pub fn name(&self, backend: usize) -> &str {
         &self.names[backend]
+    }
+
+    /// Ends a backend at once: its port is closed, and so is every connection, whatever is under
+    /// way on it.
+    pub fn kill(&self, backend: usize) {
+        self.lives.lock().expect("nobody panics")[backend].abort();
     }
 
     /// All arrivals so far, in the order of arrival.
@@ -215,11 +218,29 @@ async fn accept(socket: TcpListener, backend: usize, name: String, books: Arc<Mu
         stream.set_nodelay(true).expect("it is a TCP socket");
         let (name, books) = (name.clone(), Arc::clone(&books));
         connections.spawn_local(async move {
-            books.lock().expect("no backend panics").open[backend] += 1;
+            let open = Open::new(books, backend);
             // A connection that ends, however it does, is the other side's business.
-            let _ = serve(stream, backend, &name, &books).await;
-            books.lock().expect("no backend panics").open[backend] -= 1;
+            let _ = serve(stream, backend, &name, &open.books).await;
         });
+    }
+}
+
+/// Counts a connection as open until it is dropped.
+struct Open {
+    books: Arc<Mutex<Books>>,
+    backend: usize,
+}
+
+impl Open {
+    fn new(books: Arc<Mutex<Books>>, backend: usize) -> Open {
+        books.lock().expect("no backend panics").open[backend] += 1;
+        Open { books, backend }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.books.lock().expect("no backend panics").open[self.backend] -= 1;
     }
 }
 

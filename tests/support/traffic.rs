@@ -230,6 +230,15 @@ impl Traffic {
     /// `clients` clients, each with a `pause` between an answer and its next request; GET and
     /// POST in turn, every seventh request over a new connection. Ids begin with `label`.
     pub fn start(label: &str, target: &Target, clients: usize, pause: Duration) -> Traffic {
+        Traffic::of(Some(label), target, clients, pause)
+    }
+
+    /// The same without POSTs: every request may be repeated.
+    pub fn repeatable(target: &Target, clients: usize, pause: Duration) -> Traffic {
+        Traffic::of(None, target, clients, pause)
+    }
+
+    fn of(posts: Option<&str>, target: &Target, clients: usize, pause: Duration) -> Traffic {
         let stop = Arc::new(AtomicBool::new(false));
         let records = Arc::new(Mutex::new(Vec::new()));
         let numbers = Arc::new(AtomicUsize::new(0));
@@ -237,14 +246,15 @@ impl Traffic {
         for _ in 0..clients {
             let mut client = Client::new(target.clone());
             let (stop, records) = (Arc::clone(&stop), Arc::clone(&records));
-            let (numbers, label) = (Arc::clone(&numbers), label.to_owned());
+            let (numbers, posts) = (Arc::clone(&numbers), posts.map(str::to_owned));
             running.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let number = numbers.fetch_add(1, Ordering::Relaxed);
                     if number % 7 == 6 {
                         client.hang_up();
                     }
-                    let id = (number % 2 == 1).then(|| format!("{label}-{number}"));
+                    let label = posts.as_ref().filter(|_| number % 2 == 1);
+                    let id = label.map(|label| format!("{label}-{number}"));
                     let sent = Instant::now();
                     let answer = match &id {
                         Some(id) => client.post("/", id, number * 13 % 2000).await,
