@@ -60,8 +60,9 @@ impl Targets {
             ttl: None,
             trouble: None,
         });
-        known.v4.update(&answer.v4, lookup, now);
-        known.v6.update(&answer.v6, lookup, now);
+        let failed = |family: &OneFamily| matches!(family, OneFamily::Failed(_));
+        known.v4.update(&answer.v4, failed(&answer.v6), lookup, now);
+        known.v6.update(&answer.v6, failed(&answer.v4), lookup, now);
         known.trouble = trouble(answer);
         known.ttl = [&answer.v4, &answer.v6]
             .into_iter()
@@ -119,7 +120,7 @@ impl Targets {
 }
 
 impl Kept {
-    fn update(&mut self, answer: &OneFamily, lookup: &Lookup, now: Instant) {
+    fn update(&mut self, answer: &OneFamily, other_failed: bool, lookup: &Lookup, now: Instant) {
         match answer {
             OneFamily::Found {
                 addresses, server, ..
@@ -133,6 +134,8 @@ impl Kept {
                     ..Kept::default()
                 };
             }
+            // Not because the other family is enough: whether it is, nobody could say.
+            OneFamily::NotAsked if other_failed => {}
             OneFamily::NotAsked => *self = Kept::default(),
             OneFamily::Failed(_) => {}
             OneFamily::Nothing(_) if self.located.is_empty() => {}
@@ -171,4 +174,53 @@ fn trouble(answer: &Addresses) -> Option<String> {
             Some("it does not exist (NXDOMAIN)".to_owned())
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::answers::LookupError;
+
+    /// `auto` does not ask for AAAA when the lookup of A fails.
+    #[test]
+    fn a_failed_lookup_of_one_family_takes_nothing_from_the_other() {
+        let lookup = Lookup {
+            servers: Vec::new(),
+            timeout: Duration::from_secs(1),
+            retries: 1,
+            interval: None,
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(30),
+            absent_after: 3,
+            shrink_guard: 2,
+            max_endpoints: 4096,
+            family: Family::Auto,
+        };
+        let server: SocketAddr = ([192, 0, 2, 53], 53).into();
+        let found = |address: &str| OneFamily::Found {
+            addresses: vec![address.parse().unwrap()],
+            ttl: Duration::from_secs(5),
+            server,
+            glue: false,
+        };
+        let nothing = OneFamily::Nothing(super::super::answers::Negative {
+            name_exists: true,
+            ttl: None,
+            server,
+        });
+        let failed = OneFamily::Failed(LookupError::TooManyAliases);
+        let target: Arc<str> = "only-v6.test".into();
+        let (mut targets, now) = (Targets::default(), Instant::now());
+        let mut known_after = |v4: &OneFamily, v6: &OneFamily| {
+            let (v4, v6) = (v4.clone(), v6.clone());
+            targets.update(&target, &Addresses { v4, v6 }, &lookup, now);
+            let located = targets.located([&target].into_iter(), Family::Auto);
+            located.into_values().flatten().next().map(|l| l.address)
+        };
+        let v6 = Some("2001:db8::1".parse().unwrap());
+        assert_eq!(known_after(&nothing, &found("2001:db8::1")), v6);
+        assert_eq!(known_after(&failed, &OneFamily::NotAsked), v6);
+        let v4 = Some("192.0.2.1".parse().unwrap());
+        assert_eq!(known_after(&found("192.0.2.1"), &OneFamily::NotAsked), v4);
+    }
 }
