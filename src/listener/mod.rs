@@ -94,7 +94,11 @@ pub async fn accept(worker: Rc<Worker>, listening: Listening) -> io::Result<()> 
         })
         .await;
         match accepted {
-            None => return Ok(()),
+            None => {
+                return take_the_rest(socket, |stream, address| {
+                    admit(&worker, listening.index, tls.as_ref(), stream, address);
+                });
+            }
             Some(Ok((stream, address))) => {
                 admit(&worker, listening.index, tls.as_ref(), stream, address);
             }
@@ -106,6 +110,27 @@ pub async fn accept(worker: Rc<Worker>, listening: Listening) -> io::Result<()> 
             Some(Err(e)) => tracing::debug!(error = %e, "accept failed"),
         }
     }
+}
+
+/// Takes the connections that the kernel has completed, and closes the socket. The kernel itself
+/// is asked: what the runtime knows of the socket may be older, and it ends a task's turn after
+/// so many connections.
+fn take_the_rest(socket: TcpListener, admit: impl Fn(TcpStream, SocketAddr)) -> io::Result<()> {
+    let socket = socket.into_std()?;
+    // Whoever connects meanwhile could keep us here for ever.
+    for _ in 0..BACKLOG {
+        match socket.accept() {
+            Ok((stream, address)) => {
+                stream.set_nonblocking(true)?;
+                admit(TcpStream::from_std(stream)?, address);
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) if is_exhaustion(&e) => return Err(e),
+            // The client was gone before we looked.
+            Err(e) => tracing::debug!(error = %e, "accept failed"),
+        }
+    }
+    Ok(())
 }
 
 fn admit(
@@ -183,7 +208,49 @@ async fn handshake(
 
 #[cfg(test)]
 mod tests {
-    use super::FULL;
+    use super::*;
+    use crate::config::from_toml_str;
+    use crate::proxy::drain::Drain;
+    use crate::proxy::worker::Shared;
+    use crate::router::Router;
+    use crate::telemetry::access::AccessLog;
+    use crate::telemetry::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_drain_takes_what_the_kernel_has_completed() {
+        let config = from_toml_str(
+            "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[limits]\nmax_connections = 1000\n",
+        );
+        let config = Arc::new(config.expect("it is right"));
+        let socket = bind(config.listeners[0].address).expect("loopback has ports");
+        let address = socket.local_addr().expect("it is bound");
+        // More than tokio lets a task take in one turn.
+        let clients: Vec<_> = (0..200)
+            .map(|_| std::net::TcpStream::connect(address).expect("the backlog has room"))
+            .collect();
+        let shared = Shared {
+            router: Arc::new(Router::new(&config)),
+            snapshots: Vec::new(),
+            drain: Drain::new(),
+            events: tokio::sync::mpsc::channel(1).0,
+            open: Arc::default(),
+            config,
+        };
+        shared.drain.advance(Phase::Closing);
+        let metrics = Metrics::new(Vec::new(), vec!["front".into()]);
+        let worker = Worker::new(shared, metrics.shard(), AccessLog::off());
+        let listening = Listening {
+            index: 0,
+            socket,
+            tls: None,
+        };
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(accept(Rc::clone(&worker), listening))
+            .await
+            .expect("nothing fails");
+        assert_eq!(worker.connections.get(), clients.len());
+    }
 
     #[test]
     fn the_canned_response_tells_its_length() {
