@@ -318,8 +318,9 @@ fn downstream(
     problems: &mut Problems,
 ) -> Downstream {
     let header_bytes = limits.header_bytes.map_or(32 << 10, |at| {
-        if !(1 << 10..=1 << 20).contains(&at.value.0) {
-            problems.error(at.span, "a request head is allowed between 1KiB and 1MiB");
+        // At most what a connection's inbox holds.
+        if !(1 << 10..=64 << 10).contains(&at.value.0) {
+            problems.error(at.span, "a request head is allowed between 1KiB and 64KiB");
         }
         at.value.0 as usize
     });
