@@ -14,8 +14,8 @@ use super::retry::{Facts, Verdict, verdict};
 use super::worker::Worker;
 use crate::balance::picker::NoBackend;
 use crate::http::body::BodyFraming;
-use crate::http::head::ResponseHead;
-use crate::http::headers::Known;
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::headers::{Known, list_members};
 use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
 use crate::io::duplex::Duplex;
@@ -71,11 +71,13 @@ impl Pinned {
     }
 }
 
-/// Does the backend begin NTLM or Negotiate, which authenticate a connection?
-fn begins_connection_authentication(response: &ResponseHead) -> bool {
-    let schemes = response.fields.all(Known::WwwAuthenticate);
-    schemes
-        .filter_map(|v| v.split(|b| *b == b' ').next())
+/// Does an exchange authenticate its connection: a challenge of the backend, or credentials that
+/// the client sent unasked? Challenges may stand in one field or in several (RFC 9110 §11.6.1).
+fn authenticates_connection(request: &RequestHead, response: &ResponseHead) -> bool {
+    let challenges = response.fields.all(Known::WwwAuthenticate);
+    let credentials = request.fields.all(Known::Authorization);
+    list_members(challenges.chain(credentials))
+        .filter_map(|member| member.split(|b| *b == b' ').next())
         .any(|scheme| {
             scheme.eq_ignore_ascii_case(b"NTLM") || scheme.eq_ignore_ascii_case(b"Negotiate")
         })
@@ -223,7 +225,7 @@ pub async fn exchange(
                 client_keeps,
                 upstream_keeps,
             }) => {
-                if upstream_keeps && (was_own || begins_connection_authentication(response)) {
+                if upstream_keeps && (was_own || authenticates_connection(job.head, response)) {
                     *pinned = Some(Pinned {
                         backend,
                         io: upstream,
@@ -287,6 +289,49 @@ impl Failed {
             failure,
             consumed: false,
             until_close: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_authenticates_a_connection() {
+        for (rule, credentials, challenges, expected) in [
+            ("nothing", None, &[][..], false),
+            ("a challenge", None, &["NTLM"], true),
+            ("in any case", None, &["negotiate"], true),
+            (
+                "in a field of its own",
+                None,
+                &["Basic realm=\"a\"", "NTLM"],
+                true,
+            ),
+            ("in a list", None, &["Basic realm=\"a\", Negotiate"], true),
+            ("of another kind", None, &["Basic realm=\"NTLM\""], false),
+            (
+                "credentials sent unasked",
+                Some("Negotiate YII="),
+                &[],
+                true,
+            ),
+            ("the same, NTLM", Some("NTLM TlRM"), &[], true),
+            ("credentials of a request", Some("Bearer ntlm"), &[], false),
+        ] {
+            let (mut request, mut response) = (RequestHead::default(), ResponseHead::default());
+            if let Some(value) = credentials {
+                request.fields.push(b"Authorization", value.as_bytes());
+            }
+            for value in challenges {
+                response.fields.push(b"WWW-Authenticate", value.as_bytes());
+            }
+            assert_eq!(
+                authenticates_connection(&request, &response),
+                expected,
+                "{rule}"
+            );
         }
     }
 }
