@@ -100,8 +100,14 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
         head.fields.drop_underscored();
     }
     let proto: &[u8] = if hop.secure { b"https" } else { b"http" };
-    came_from.extend_from_slice(hop.client.as_bytes());
-    head.fields.push(b"X-Forwarded-For", &came_from);
+    let client = hop.client.as_bytes();
+    match came_from.is_empty() {
+        true => head.fields.push(b"X-Forwarded-For", client),
+        false => {
+            came_from.extend_from_slice(client);
+            head.fields.push(b"X-Forwarded-For", &came_from);
+        }
+    }
     if !has_proto {
         head.fields.push(b"X-Forwarded-Proto", proto);
     }
