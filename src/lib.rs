@@ -27,7 +27,7 @@
 //! | 3 | [`upstream`]: backends, pool, connect; [`dns_server`] |
 //! | 2 | [`discovery`], [`router`], [`tls`] |
 //! | 1 | [`http`], [`io`], [`config`] |
-//! | 0 | [`telemetry`], [`clock`], [`published`] |
+//! | 0 | [`telemetry`], [`clock`], [`events`], [`published`] |
 
 pub mod admin;
 pub mod balance;
