@@ -63,7 +63,8 @@ fn parameters(min: TlsVersion, resolver: Resolver) -> Result<Arc<ServerConfig>, 
         .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // `http/1.0` too (RFC 7301 §6): whoever offers only that would be refused otherwise.
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     // Sessions resume by tickets whose key lives 6 h and is accepted for 12 h; nothing is stored
     // per session, so no client can fill a table, and any worker can resume it.
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -162,6 +162,15 @@ async fn versions_and_alpn() {
     }
 }
 
+/// RFC 7301 §6 has a name for HTTP/1.0, and `curl --http1.0` offers nothing else.
+#[tokio::test]
+async fn a_client_of_http_1_0_finds_its_protocol() {
+    let bench = bench(TlsVersion::Tls12, &["a.example"]);
+    let client = bench.client(&[&TLS13], &["http/1.0"]);
+    let shaken = bench.shake(&client, "a.example").await.unwrap();
+    assert_eq!(shaken.alpn.as_deref(), Some("http/1.0"));
+}
+
 #[tokio::test]
 async fn the_second_session_resumes_in_both_versions() {
     let bench = bench(TlsVersion::Tls12, &["a.example"]);
