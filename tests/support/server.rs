@@ -3,10 +3,10 @@
 //! Every listener of a test's configuration is on port 0; the addresses that were bound are
 //! asked of the running server, or read off the binary's log. Either kind ends with its value.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -325,14 +325,24 @@ fn collect(from: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
 
 /// Waits for the end of a command that was started with piped output; kills it when it takes too
 /// long.
-pub fn output(command: &mut Command) -> std::process::Output {
-    let child = command
-        .stdin(Stdio::null())
+pub fn output(command: &mut Command) -> Output {
+    output_of(command, Vec::new())
+}
+
+/// The same for a command that is given something to read; its input then ends.
+pub fn output_of(command: &mut Command, input: Vec<u8>) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program is installed");
     let id = child.id();
+    let mut stdin = child.stdin.take().expect("it is piped");
+    std::thread::spawn(move || {
+        // It need not read it.
+        let _ = stdin.write_all(&input);
+    });
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let _ = sender.send(child.wait_with_output());

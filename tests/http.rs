@@ -1,0 +1,98 @@
+//! The real binary and real clients: curl, openssl, Python, and our own where those cannot
+//! misbehave as needed.
+
+#[path = "http/drain.rs"]
+mod drain;
+#[path = "http/https.rs"]
+mod https;
+#[path = "http/streams.rs"]
+mod streams;
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use support::backend::Backend;
+use support::server::{Certificate, Folder, Server, output};
+
+/// A server with TLS in front of some backends.
+pub struct Site {
+    /// The server.
+    pub server: Server,
+    /// Its default certificate, for `localhost` and 127.0.0.1.
+    pub certificate: Certificate,
+    /// Holds the certificates.
+    pub folder: Folder,
+}
+
+impl Site {
+    /// Everything goes to `backend`. Listeners: https, http.
+    pub fn start(backend: &Backend, more: &str) -> Site {
+        let folder = Folder::new();
+        let certificate = folder.certificate("default", &["localhost", "127.0.0.1"]);
+        let server = Server::binary(&format!(
+            r#"
+            [[listener]]
+            name = "secure"
+            address = "127.0.0.1:0"
+            protocol = "https"
+            certificates = [{certificate}]
+            [[listener]]
+            name = "plain"
+            address = "127.0.0.1:0"
+            protocol = "http"
+            [[service]]
+            name = "web"
+            discover = {{ static = ["{backend}"] }}
+            [[route]]
+            service = "web"
+            {more}
+            "#,
+            certificate = certificate.entry(),
+            backend = backend.address,
+        ));
+        Site {
+            server,
+            certificate,
+            folder,
+        }
+    }
+
+    /// A URL over https.
+    pub fn url(&self, path: &str) -> String {
+        format!(
+            "https://localhost:{}{path}",
+            self.server.addresses[0].port()
+        )
+    }
+}
+
+/// curl, trusting this authority; every name leads to this machine.
+pub fn curl(authority: &Path) -> Command {
+    let mut command = Command::new("curl");
+    command
+        .args([
+            "--silent",
+            "--show-error",
+            "--fail-with-body",
+            "--noproxy",
+            "*",
+        ])
+        .args(["--max-time", "40", "--connect-to", "::127.0.0.1:"])
+        .arg("--cacert")
+        .arg(authority);
+    command
+}
+
+/// What a command wrote, which must have ended well.
+pub fn text(command: &mut Command) -> String {
+    let output = output(command);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
