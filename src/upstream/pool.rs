@@ -187,6 +187,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_task_whose_turn_is_over_is_not_given_a_closed_connection() {
+        use tokio::task::coop;
+        let (mut pool, backend) = (Pool::default(), backend());
+        let (io, peer) = pair().await;
+        pool.put(&backend, io, KEEP, 2, Millis(1));
+        drop(peer);
+        // The reactor needs a turn to hear of it.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        while coop::has_budget_remaining() {
+            coop::consume_budget().await;
+        }
+        assert!(pool.take(A, KEEP, Millis(2)).is_none());
+    }
+
+    #[tokio::test]
     async fn connections_to_a_removed_backend_go() {
         let (mut pool, backend) = (Pool::default(), backend());
         let (io, _peer) = pair().await;
