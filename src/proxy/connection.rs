@@ -237,8 +237,10 @@ impl Connection {
                 return next;
             }
         };
-        let keep_alive =
-            request_keeps_alive(&self.head) && self.worker.shared.drain.phase() < Phase::Closing;
+        let shared = &self.worker.shared;
+        let keep_alive = request_keeps_alive(&self.head)
+            && !shared.config.downstream.keep_alive.is_zero()
+            && shared.drain.phase() < Phase::Closing;
         let next = match self.forward(framing, keep_alive, &mut account).await {
             Ok(next) => next,
             Err(failed) => self.fail(failed, framing, keep_alive, &mut account).await,

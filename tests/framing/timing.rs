@@ -201,6 +201,21 @@ fn a_client_that_does_not_read_is_given_up() {
     }
 }
 
+/// Whoever keeps no connections says so, or a client's next request meets the close.
+#[test]
+fn a_keep_alive_of_nothing_is_said_with_each_response() {
+    let bench = Bench::with("[defaults]\nkeep_alive = \"0s\"");
+    let mut client = bench.client();
+    client.send("GET /p HTTP/1.1\r\nHost: a\r\n\r\n");
+    match client.rest() {
+        Ok((bytes, _)) => {
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
+        }
+        Err(no) => panic!("{no:?}"),
+    }
+}
+
 /// A backend that does not take the request: 504, and the client need not have sent all of it.
 #[test]
 fn a_backend_that_does_not_read_is_given_up() {
