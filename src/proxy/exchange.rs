@@ -256,12 +256,15 @@ pub async fn exchange(
                     method: job.head.method,
                     replayable: !state.consumed.get(),
                     retries_left,
+                    reused: reused && job.limits.retries > 0,
                 };
                 let again = match verdict(&failure, facts) {
                     Verdict::GiveUp => false,
                     Verdict::Again => true,
                     Verdict::AgainIfAffordable => {
-                        retries_left -= 1;
+                        if !reused {
+                            retries_left -= 1;
+                        }
                         worker.spend_retry(service)
                     }
                 };

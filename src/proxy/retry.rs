@@ -15,6 +15,8 @@ pub struct Facts {
     pub replayable: bool,
     /// Attempts that cost budget are still allowed.
     pub retries_left: u8,
+    /// The connection had been kept: its backend may have closed it before it saw the request.
+    pub reused: bool,
 }
 
 /// Whether to try again.
@@ -28,7 +30,9 @@ pub enum Verdict {
     AgainIfAffordable,
 }
 
-/// Decides after `failure`.
+/// Decides after `failure`. That a kept connection was closed (RFC 9112 §9.3.1) uses up no retry,
+/// since keeping it was our choice; it takes from the budget all the same, and happens at most
+/// once per backend.
 pub fn verdict(failure: &Failure, facts: Facts) -> Verdict {
     if failure.meaning().side != Side::Upstream || !facts.replayable {
         return Verdict::GiveUp;
@@ -37,7 +41,7 @@ pub fn verdict(failure: &Failure, facts: Facts) -> Verdict {
         Progress::NothingSent => Verdict::Again,
         Progress::Sent
             if facts.method.is_idempotent()
-                && facts.retries_left > 0
+                && (facts.retries_left > 0 || facts.reused)
                 && matches!(failure.cause, super::failure::Cause::UpstreamClosed) =>
         {
             Verdict::AgainIfAffordable
@@ -211,6 +215,7 @@ mod tests {
         ];
         for (rule, cause, progress, method, replayable, retries_left, expected) in rows {
             let facts = Facts {
+                reused: false,
                 method,
                 replayable,
                 retries_left,
@@ -220,6 +225,23 @@ mod tests {
                 expected,
                 "{rule}"
             );
+        }
+    }
+
+    #[test]
+    fn a_kept_connection_that_was_closed_uses_up_no_retry() {
+        let closed = Failure::new(Cause::UpstreamClosed, Progress::Sent);
+        for (method, expected) in [
+            (Method::Get, Verdict::AgainIfAffordable),
+            (Method::Post, Verdict::GiveUp),
+        ] {
+            let facts = Facts {
+                method,
+                replayable: true,
+                retries_left: 0,
+                reused: true,
+            };
+            assert_eq!(verdict(&closed, facts), expected, "{method:?}");
         }
     }
 
