@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
@@ -78,9 +79,11 @@ pub enum Drained {
 
 /// Runs until a signal ends it: the body of `evenkeel run` and `evenkeel proxy`.
 pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let runtime = runtime().context("cannot start a runtime for signals")?;
+    // Before anybody can know that we are there: a signal that nobody listens for kills.
+    let signals = runtime.block_on(async { Signals::listen() })?;
     let running = start(config)?;
     let orders = running.orders.clone();
-    let runtime = runtime().context("cannot start a runtime for signals")?;
     // The control thread can end on its own only by an error; then there is no signal to wait for.
     let (ended, has_ended) = oneshot::channel();
     let control = running.control;
@@ -91,10 +94,10 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     });
     runtime.block_on(async {
         tokio::select! {
-            outcome = signals(orders) => outcome,
-            _ = has_ended => Ok(()),
+            () = signals.give(orders) => {}
+            _ = has_ended => {}
         }
-    })?;
+    });
     let outcome = waiter.join().expect("it only joins another thread");
     match outcome {
         Ok(Ok(Drained::Clean)) => Ok(ExitCode::SUCCESS),
@@ -104,37 +107,52 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Turns signals into orders: the first TERM or INT drains, the second ends at once, USR1 asks for
-/// the state. HUP is taken so that it ends nothing.
-async fn signals(orders: mpsc::UnboundedSender<Order>) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut hup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let mut usr1 = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
-    let mut draining = false;
-    loop {
-        let order = tokio::select! {
-            _ = term.recv() => None,
-            _ = int.recv() => None,
-            _ = usr1.recv() => Some(Order::Report),
-            _ = hup.recv() => {
-                tracing::warn!("reload is not in this version yet: restart to take up a changed configuration");
-                continue;
+/// The signals that mean something to us.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    usr1: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process.
+    fn listen() -> anyhow::Result<Signals> {
+        Ok(Signals {
+            term: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            int: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+            hup: signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?,
+            usr1: signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?,
+        })
+    }
+
+    /// Turns signals into orders: the first TERM or INT drains, the second ends at once, USR1 asks
+    /// for the state. HUP is taken so that it ends nothing.
+    async fn give(mut self, orders: mpsc::UnboundedSender<Order>) {
+        let mut draining = false;
+        loop {
+            let order = tokio::select! {
+                _ = self.term.recv() => None,
+                _ = self.int.recv() => None,
+                _ = self.usr1.recv() => Some(Order::Report),
+                _ = self.hup.recv() => {
+                    tracing::warn!("reload is not in this version yet: restart to take up a changed configuration");
+                    continue;
+                }
+            };
+            let order = order.unwrap_or(match draining {
+                false => Order::Drain,
+                true => Order::Stop,
+            });
+            match order {
+                Order::Drain => tracing::info!("draining; another signal ends at once"),
+                Order::Stop => tracing::warn!("ending at once"),
+                Order::Report => {}
             }
-        };
-        let order = order.unwrap_or(match draining {
-            false => Order::Drain,
-            true => Order::Stop,
-        });
-        match order {
-            Order::Drain => tracing::info!("draining; another signal ends at once"),
-            Order::Stop => tracing::warn!("ending at once"),
-            Order::Report => {}
-        }
-        draining |= order != Order::Report;
-        if orders.send(order).is_err() {
-            return Ok(());
+            draining |= order != Order::Report;
+            if orders.send(order).is_err() {
+                return;
+            }
         }
     }
 }
