@@ -279,7 +279,7 @@ pub fn start(config: Config) -> anyhow::Result<Running> {
         let runtime = runtime().context("cannot start the control thread's runtime")?;
         let outcome = runtime.block_on(async {
             control.start(noticed, probe)?;
-            anyhow::Ok(carry_out(&drain, ordered, &mut gone, times).await)
+            carry_out(&drain, ordered, &mut gone, times).await
         });
         for thread in threads {
             if thread.join().is_err() {
@@ -347,8 +347,12 @@ async fn carry_out(
     mut orders: Orders,
     gone: &mut mpsc::Receiver<()>,
     times: crate::config::Drain,
-) -> Drained {
-    if orders.next().await == Order::Drain {
+) -> anyhow::Result<Drained> {
+    let order = tokio::select! {
+        order = orders.next() => order,
+        _ = gone.recv() => anyhow::bail!("no worker is running any more"),
+    };
+    if order == Order::Drain {
         drain.advance(Phase::Announced);
         let steps = [
             (times.wait, Phase::Closing),
@@ -362,7 +366,7 @@ async fn carry_out(
         for (wait, phase) in steps {
             tokio::select! {
                 () = sleep(wait) => drain.advance(phase),
-                _ = gone.recv() => return Drained::Clean,
+                _ = gone.recv() => return Ok(Drained::Clean),
                 _ = orders.next() => break,
             }
         }
@@ -370,7 +374,7 @@ async fn carry_out(
     drain.advance(Phase::CutAll);
     // Workers look at the phase at every tick.
     gone.recv().await;
-    Drained::Cut
+    Ok(Drained::Cut)
 }
 
 fn listening(

@@ -71,6 +71,29 @@ pub struct ResponseHead {
     pub fields: Fields,
 }
 
+/// Most that a head keeps for the next one, in bytes: most heads take less.
+const KEPT: usize = 4 * 1024;
+
+impl RequestHead {
+    /// Gives memory back that an unusually large head took. For a connection that becomes idle.
+    pub fn shed(&mut self) {
+        let texts = [&self.method_text, &self.authority, &self.path, &self.query];
+        let texts: usize = texts.iter().map(|t| t.capacity()).sum();
+        if texts + self.host.capacity() + self.fields.footprint() > KEPT {
+            *self = RequestHead::default();
+        }
+    }
+}
+
+impl ResponseHead {
+    /// Gives memory back that an unusually large head took. For a connection that becomes idle.
+    pub fn shed(&mut self) {
+        if self.reason.capacity() + self.fields.footprint() > KEPT {
+            *self = ResponseHead::default();
+        }
+    }
+}
+
 impl Method {
     /// Recognises a method; names are case-sensitive (RFC 9110 §9.1).
     pub fn of(text: &[u8]) -> Method {

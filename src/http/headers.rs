@@ -185,6 +185,11 @@ impl Fields {
         self.entries.clear();
     }
 
+    /// Bytes of memory that it holds, used or not.
+    pub fn footprint(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
     /// Number of fields.
     pub fn len(&self) -> usize {
         self.entries.len()

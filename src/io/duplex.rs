@@ -118,6 +118,11 @@ impl Duplex {
         let _ = socket2::SockRef::from(transport.tcp()).set_linger(Some(std::time::Duration::ZERO));
     }
 
+    /// See [`Transport::is_silent`].
+    pub fn is_silent(&self) -> bool {
+        self.transport.borrow().is_silent()
+    }
+
     /// See [`Transport::is_quiet`].
     pub fn is_quiet(&self) -> bool {
         self.transport.borrow_mut().is_quiet()

@@ -96,4 +96,12 @@ impl Transport {
             }
         }
     }
+
+    /// Does the kernel hold nothing for us, not even an end? Asks it, whatever the runtime has
+    /// heard: one system call, and what it holds stays there.
+    pub fn is_silent(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let asked = socket2::SockRef::from(self.tcp()).peek(&mut byte);
+        matches!(asked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
 }

@@ -92,6 +92,8 @@ pub struct State {
     pub received: Cell<u64>,
     /// Bytes of the response's body given to the client.
     pub sent: Cell<u64>,
+    /// The client was given the 100 that it waits for.
+    pub continued: Cell<bool>,
     /// When the first byte of the response came.
     pub first_byte: Cell<Option<Instant>>,
     /// Final status forwarded; 0: none yet.
@@ -110,6 +112,7 @@ impl State {
             used: Cell::new(0),
             received: Cell::new(0),
             sent: Cell::new(0),
+            continued: Cell::new(false),
             first_byte: Cell::new(None),
             status: Cell::new(0),
             until_close: Cell::new(false),
@@ -177,6 +180,7 @@ pub async fn attempt(
             state
         ));
         let mut sending = true;
+        let mut cut_off = None;
         poll_fn(|cx| {
             if sending && let Poll::Ready(outcome) = send.as_mut().poll(cx) {
                 sending = false;
@@ -189,13 +193,20 @@ pub async fn attempt(
                         // It may have answered before it stopped listening.
                         if state.status.get() == 0 {
                             timer.set(LAST_WORDS);
+                            cut_off = Some(failure);
                         }
                     }
                     Err(failure) => return Poll::Ready(Err(failure)),
                 }
             }
             if let Poll::Ready(outcome) = receive.as_mut().poll(cx) {
-                return Poll::Ready(outcome);
+                return Poll::Ready(match (outcome, cut_off.take()) {
+                    // It had no last words: what ended it is that it stopped listening.
+                    (Err(late), Some(cut_off)) if matches!(late.cause, Cause::ResponseTimeout) => {
+                        Err(cut_off)
+                    }
+                    (outcome, _) => outcome,
+                });
             }
             let phase = worker.shared.drain.phase();
             if phase >= Phase::CutAll
@@ -278,7 +289,9 @@ async fn send(
             // Whoever waits for our 100, or reads a response, need not send.
             Poll::Pending
                 if state.progress.get() == Progress::Forwarded
-                    || (job.expects_continue && !state.consumed.get()) =>
+                    || (job.expects_continue
+                        && !state.consumed.get()
+                        && !state.continued.get()) =>
             {
                 reading.stop();
                 Poll::Pending
@@ -338,8 +351,12 @@ async fn receive(
                     forward::rewrite_response(response);
                     let (framing, connection) = (BodyFraming::None, ConnectionField::None);
                     encode::response_head(response, framing, connection, &mut out.bytes);
-                    // A final response may still follow from whoever sends one.
+                    // Once it is written a final response may still follow from whoever sends
+                    // one; while it is half written none can.
+                    let reached = state.progress.replace(Progress::Forwarded);
                     write(client, &out.bytes, &[], writing, state).await?;
+                    state.progress.set(reached);
+                    state.continued.set(true);
                 }
             }
             _ => break,

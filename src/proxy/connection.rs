@@ -142,6 +142,8 @@ impl Connection {
             true => idle,
             false => downstream.header_timeout,
         });
+        self.head.shed();
+        self.response.shed();
         let outcome = loop {
             if !self.inbox.is_empty() {
                 match parse::request_head(self.inbox.filled(), limits, &mut self.head) {
@@ -268,6 +270,11 @@ impl Connection {
         keep_alive: bool,
         account: &mut Account,
     ) -> Result<Next, Failed> {
+        if self.worker.shared.drain.phase() >= Phase::CutRequests {
+            // There is no time left for it.
+            let failure = Failure::new(Cause::Drained, Progress::NothingSent);
+            return Err(Failed::unconsumed(failure));
+        }
         if let Some(to) = self.listener().redirect {
             if self.head.host.is_empty() {
                 // HTTP/1.0 without Host.
@@ -305,7 +312,9 @@ impl Connection {
         }
 
         let upgrade = match framing {
-            BodyFraming::None => forward::wanted_upgrade(head, &service.upgrade),
+            BodyFraming::None | BodyFraming::Length(0) => {
+                forward::wanted_upgrade(head, &service.upgrade)
+            }
             _ => None,
         };
         let upgrade = upgrade.map(|i| &*service.upgrade[i]);

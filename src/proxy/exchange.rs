@@ -159,6 +159,7 @@ pub async fn exchange(
             worker.metrics.retry(service);
         }
         account.attempts += 1;
+        account.connect = None;
         let begun = Instant::now();
         account.backend = Some(Arc::clone(&backend));
         tried.push(backend.id);
@@ -172,7 +173,9 @@ pub async fn exchange(
             None if only_new => None,
             None => {
                 let mut pool = worker.pool().borrow_mut();
-                pool.take(backend.id, max_age, worker.deadlines.now())
+                let kept = pool.take(backend.id, max_age, worker.deadlines.now());
+                // What cannot be repeated is worth a system call.
+                kept.filter(|kept| repeatable || kept.is_silent())
             }
         };
         let reused = kept.is_some();

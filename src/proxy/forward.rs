@@ -93,7 +93,7 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
         | Known::XRequestId => hop.trusted,
         // RFC 9110 §10.1.1: not in HTTP/1.0, and the backend is spoken to in 1.1.
         Known::Expect => head.version != Version::Http10,
-        Known::Other => hop.trusted || !is_about_client_certificate(field.name),
+        Known::Other => hop.trusted || !tells_of_the_client(field.name),
         _ => true,
     });
     if !hop.underscores {
@@ -154,6 +154,28 @@ const ABOUT_CLIENT_CERTIFICATES: [&str; 8] = [
     "x-amzn-mtls-",
     "x-arr-clientcert",
 ];
+
+/// Is this, underscores read as hyphens, a field by which a proxy tells where a client came from?
+fn tells_of_the_client(name: &[u8]) -> bool {
+    if is_about_client_certificate(name) {
+        return true;
+    }
+    if !name.contains(&b'_') {
+        return false;
+    }
+    let hyphens = |b: &u8| if *b == b'_' { b'-' } else { *b };
+    let meant: Vec<u8> = name.iter().map(hyphens).collect();
+    matches!(
+        Known::of(&meant),
+        Known::Forwarded
+            | Known::XForwardedFor
+            | Known::XForwardedHost
+            | Known::XForwardedProto
+            | Known::XForwardedOther
+            | Known::XRealIp
+            | Known::XRequestId
+    )
+}
 
 /// One element of `Forwarded` (RFC 7239 §4).
 fn forwarded(head: &RequestHead, hop: Hop<'_>, proto: &[u8]) -> String {
@@ -237,6 +259,23 @@ mod tests {
                 "via: 1.1 evenkeel",
             ]
         );
+    }
+
+    #[test]
+    fn an_underscore_hides_no_forgery_where_underscores_pass() {
+        let mut head = head(&[
+            ("X_Forwarded_For", "10.0.0.1"),
+            ("x_real-ip", "10.0.0.1"),
+            ("my_own", "1"),
+        ]);
+        let hop = Hop {
+            underscores: true,
+            ..hop(false)
+        };
+        rewrite_request(&mut head, hop, [b'7'; 32]);
+        let text = text(&head);
+        assert!(text.contains(&"my_own: 1".to_owned()), "{text:?}");
+        assert!(!text.iter().any(|f| f.contains("10.0.0.1")), "{text:?}");
     }
 
     #[test]

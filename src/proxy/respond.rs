@@ -43,6 +43,13 @@ pub fn error(
     if status == 503 {
         response.fields.push(b"Retry-After", b"1");
     }
+    if status == 405 {
+        // RFC 9110 §15.5.6. Only CONNECT is refused; what else is allowed is the backend's matter.
+        response.fields.push(
+            b"Allow",
+            b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE",
+        );
+    }
     let is_head = head.is_some_and(|h| h.method == Method::Head);
     write(&response, body.as_bytes(), is_head, connection, out)
 }

@@ -2,7 +2,9 @@
 
 use crate::bench::{Answer, Bench, Row, Talk, got};
 use crate::support::Gate;
-use crate::support::backend::{Script, Step};
+use crate::support::backend::{Backend, Script, Step};
+use crate::support::client::Client;
+use crate::support::server::Server;
 use crate::support::wait_until;
 
 const GET: &str = "GET /r HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -738,6 +740,44 @@ fn a_kept_connection_that_was_closed_is_not_used() {
         wait_until("the rest is closed too", || bench.main.open() == 0);
         bench.barrier().pass();
     }
+}
+
+/// RFC 9112 §9.3.1: that both backends close the connections that were kept to them as the request
+/// comes costs a GET nothing, although it has but one retry.
+#[test]
+fn a_get_survives_that_every_kept_connection_is_closed() {
+    let backends = ["a", "b"].map(Backend::start);
+    let server = Server::in_process(&format!(
+        r#"
+        workers = 1
+        [[listener]]
+        address = "127.0.0.1:0"
+        protocol = "http"
+        [[service]]
+        name = "pair"
+        strategy = "round_robin"
+        discover = {{ static = ["{}", "{}"] }}
+        [[route]]
+        service = "pair"
+        "#,
+        backends[0].address, backends[1].address
+    ));
+    let mut client = Client::plain(server.addresses[0]);
+    for n in 0..2 {
+        client.get("a", &format!("/{n}")).expect("it is answered");
+    }
+    assert_eq!(backends.each_ref().map(Backend::requests), [1, 1]);
+    for backend in &backends {
+        backend.next(vec![Step::Request, Step::Close]);
+    }
+    let response = client.get("a", "/2").expect("it is answered");
+    assert_eq!((response.status(), &*response.text()), (200, "GET /2 "));
+    let connections = backends.each_ref().map(Backend::connections);
+    assert_eq!(
+        connections.iter().sum::<usize>(),
+        3,
+        "one new one, to the first that failed or the second"
+    );
 }
 
 /// RFC 9112 §9.2, §11.1: what a backend sends on an idle connection is nobody's answer.
