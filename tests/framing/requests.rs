@@ -866,6 +866,7 @@ fn versions_and_persistence() {
 
 #[test]
 fn pipelining_and_head() {
+    let large = "x".repeat(700_000);
     let many: String = (0..20)
         .map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"))
         .collect();
@@ -907,6 +908,34 @@ fn pipelining_and_head() {
         .answer(Answer::Echo)
         .closed()
         .got(got("POST /1").length("abc")),
+        Row::new(
+            "9112 §9.3.2 a body larger than any buffer, and a request right behind it",
+            format!(
+                "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{large}\
+                 GET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+                large.len()
+            ),
+        )
+        .answer(Answer::Echo)
+        .answer(Answer::Echo)
+        .got(got("POST /1").length(&large))
+        .got(got("GET /2")),
+        Row::new(
+            "9112 §9.6 a large body that nobody gets does not destroy the answer",
+            format!(
+                "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{large}",
+                large.len() + 1
+            ),
+        )
+        .at_bare()
+        .answer(Answer::Own(404))
+        .closed(),
+        Row::new(
+            "9112 §9.6 nor does one behind a head that is refused",
+            format!("POST /1 HTTP/1.1\r\n\r\n{large}"),
+        )
+        .answer(Answer::Own(400))
+        .closed(),
         Row::new(
             "9112 §9.3.2 a good one, then a bad one",
             "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -960,7 +989,7 @@ fn pipelining_and_head() {
         )
         .answer(Answer::Own(503)),
     ];
-    assert_eq!(Bench::start().try_all(rows), 11);
+    assert_eq!(Bench::start().try_all(rows), 14);
 }
 
 #[test]

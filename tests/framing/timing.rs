@@ -84,6 +84,23 @@ fn waits_that_end_in_an_answer() {
                 .end("Content-Length: 3\r\n\r\n"),
         ),
         Row::new(
+            "9110 §10.1.1 it got its 100 and sends nothing",
+            "POST /p HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n",
+        )
+        .script(vec![
+            Step::Head,
+            Step::send("HTTP/1.1 100 Continue\r\n\r\n"),
+            Step::AwaitClose,
+        ])
+        .talk([Talk::Interim("HTTP/1.1 100 Continue\r\n\r\n")])
+        .answer(Answer::Own(408))
+        .closed()
+        .got(
+            got("POST /p")
+                .fields("Expect: 100-continue\r\n")
+                .end("Content-Length: 3\r\n\r\n"),
+        ),
+        Row::new(
             "9112 §8 a response that does not go on",
             "GET /p HTTP/1.1\r\nHost: a\r\n\r\n",
         )
@@ -105,7 +122,7 @@ fn waits_that_end_in_an_answer() {
         .closed()
         .got(got("POST /p").length("abc")),
     ];
-    assert_eq!(hasty().try_all(rows), 9);
+    assert_eq!(hasty().try_all(rows), 10);
 }
 
 /// RFC 9112 §9.5: whoever sent nothing is told nothing, at the start and between requests.
@@ -242,4 +259,27 @@ fn a_backend_that_does_not_read_is_given_up() {
         Err(no) => panic!("{no:?}"),
     }
     gate.open();
+}
+
+/// A body that moves, but slower than anybody means well, is given up once the grace is over.
+#[test]
+fn a_body_that_trickles_in_is_cut_short() {
+    let bench = Bench::with("[defaults]\nmin_rate = \"1KiB\"\n");
+    let mut client = bench.client();
+    client.send("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(15) {
+        if client.try_send("x").is_err() {
+            break;
+        }
+        client.patience(Duration::from_millis(100));
+        if client.read_some().is_ok() {
+            break;
+        }
+    }
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(12), "{took:?}");
+    let response = client.response().expect("it is told why");
+    assert_eq!(response.status(), 408);
 }
