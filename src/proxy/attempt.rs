@@ -356,7 +356,15 @@ async fn receive(
                     let reached = state.progress.replace(Progress::Forwarded);
                     write(client, &out.bytes, &[], writing, state).await?;
                     state.progress.set(reached);
-                    state.continued.set(true);
+                    if response.status == 100 {
+                        state.continued.set(true);
+                        // The sender looks at it, and begins to be impatient, in its next turn.
+                        poll_fn(|cx| {
+                            cx.waker().wake_by_ref();
+                            Poll::Ready(())
+                        })
+                        .await;
+                    }
                 }
             }
             _ => break,
