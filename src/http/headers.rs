@@ -310,6 +310,36 @@ pub fn remove_hop_by_hop(fields: &mut Fields) {
 /// what it sent itself, not looking further is safe.
 pub const MAX_OPTIONS: usize = 64;
 
+/// Is this a field by which a proxy tells a backend about the client's certificate? There is no one
+/// name: RFC 9440 has one, NGINX, HAProxy and the clouds have others. Underscores are read like
+/// hyphens, for where they are allowed.
+pub fn is_about_client_certificate(name: &[u8]) -> bool {
+    let starts_with = |prefix: &str| {
+        name.len() >= prefix.len()
+            && name.iter().zip(prefix.as_bytes()).all(|(b, p)| match b {
+                b'_' => *p == b'-',
+                b => b.to_ascii_lowercase() == *p,
+            })
+    };
+    // Most names start with another letter.
+    matches!(name.first(), Some(b'c' | b'C' | b's' | b'S' | b'x' | b'X'))
+        && ABOUT_CLIENT_CERTIFICATES
+            .iter()
+            .any(|prefix| starts_with(prefix))
+}
+
+/// Prefixes, in lower case. `X-Forwarded-Client-Cert` and its kin are among `X-Forwarded-*`.
+const ABOUT_CLIENT_CERTIFICATES: [&str; 8] = [
+    "client-cert",
+    "ssl-client-",
+    "x-ssl-",
+    "x-client-cert",
+    "x-client-verify",
+    "x-client-dn",
+    "x-amzn-mtls-",
+    "x-arr-clientcert",
+];
+
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut b = 0;

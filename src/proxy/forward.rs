@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use crate::http::head::{RequestHead, ResponseHead, Version};
-use crate::http::headers::{Fields, Known, list_members, remove_hop_by_hop};
+use crate::http::headers::{
+    Fields, Known, is_about_client_certificate, list_members, remove_hop_by_hop,
+};
 
 /// What a request's rewriting depends on besides the request.
 #[derive(Debug, Clone, Copy)]
@@ -124,36 +126,6 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
     head.fields.push(b"Via", via(head.version));
     id
 }
-
-/// Is this a field by which a proxy tells a backend about the client's certificate? There is no one
-/// name: RFC 9440 has one, NGINX, HAProxy and the clouds have others. Underscores are read like
-/// hyphens, for where they are allowed.
-fn is_about_client_certificate(name: &[u8]) -> bool {
-    let starts_with = |prefix: &str| {
-        name.len() >= prefix.len()
-            && name.iter().zip(prefix.as_bytes()).all(|(b, p)| match b {
-                b'_' => *p == b'-',
-                b => b.to_ascii_lowercase() == *p,
-            })
-    };
-    // Most names start with another letter.
-    matches!(name.first(), Some(b'c' | b'C' | b's' | b'S' | b'x' | b'X'))
-        && ABOUT_CLIENT_CERTIFICATES
-            .iter()
-            .any(|prefix| starts_with(prefix))
-}
-
-/// Prefixes, in lower case. `X-Forwarded-Client-Cert` and its kin are among `X-Forwarded-*`.
-const ABOUT_CLIENT_CERTIFICATES: [&str; 8] = [
-    "client-cert",
-    "ssl-client-",
-    "x-ssl-",
-    "x-client-cert",
-    "x-client-verify",
-    "x-client-dn",
-    "x-amzn-mtls-",
-    "x-arr-clientcert",
-];
 
 /// Is this, underscores read as hyphens, a field by which a proxy tells where a client came from?
 fn tells_of_the_client(name: &[u8]) -> bool {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::encode::{field, number};
 use super::parse::field_line;
 use crate::http::body::BodyFraming;
-use crate::http::headers::{Fields, Known};
+use crate::http::headers::{Fields, Known, is_about_client_certificate};
 
 /// A body whose framing is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -266,9 +266,12 @@ fn may_be_trailer(name: &[u8]) -> bool {
         return false;
     }
     match Known::of(name) {
-        Known::Other => !BARRED_TRAILERS
-            .iter()
-            .any(|barred| name.eq_ignore_ascii_case(barred.as_bytes())),
+        Known::Other => {
+            !is_about_client_certificate(name)
+                && !BARRED_TRAILERS
+                    .iter()
+                    .any(|barred| name.eq_ignore_ascii_case(barred.as_bytes()))
+        }
         Known::Accept | Known::Date | Known::Referer | Known::UserAgent => true,
         _ => false,
     }

@@ -501,6 +501,11 @@ fn trailers() {
             &[],
         ),
         (
+            "9110 §6.5.1 no authentication by a client's certificate",
+            b"0\r\nX-SSL-Client-Verify: SUCCESS\r\nclient-cert: :b:\r\nX: y\r\n\r\n",
+            &["X: y"],
+        ),
+        (
             "9110 §6.5.1 no request modifiers",
             b"0\r\nIf-Match: b\r\nRange: c\r\nExpect: d\r\nTE: e\r\n\r\n",
             &[],
