@@ -98,6 +98,8 @@ where
         .with_env_filter(filter)
         .with_timer(Utc)
         .with_ansi(colours)
+        // Else it complains on standard error, and panics when nobody reads that any more.
+        .log_internal_errors(false)
         .with_writer(writer);
     if json {
         builder.json().flatten_event(true).into()
