@@ -4,7 +4,9 @@
 
 use std::fmt::{Debug, Write};
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
@@ -55,7 +57,8 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LoggingError> {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let dispatch = dispatch(filter, json, terminal, io::stderr);
+    let unhurried = || Unhurried(io::stderr().lock());
+    let dispatch = dispatch(filter, json, terminal, unhurried);
     tracing::dispatcher::set_global_default(dispatch).map_err(LoggingError::Twice)
 }
 
@@ -137,6 +140,27 @@ impl Write for Escaped<'_, '_> {
     }
 }
 
+/// Writes what is taken at once and fails with the rest: whoever reads the log may be stuck, and
+/// a request, or the whole process, must not be stuck with it. To be held by one writer at a time.
+struct Unhurried<W>(W);
+
+/// A pipe that is ready takes so much without waiting (`PIPE_BUF`).
+const AT_ONCE: usize = 4096;
+
+impl<W: io::Write + AsFd> io::Write for Unhurried<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut ready = [PollFd::new(&self.0, PollFlags::OUT)];
+        if poll(&mut ready, Some(&Timespec::default())) == Ok(0) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.0.write(&bytes[..bytes.len().min(AT_ONCE)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 struct Utc;
 
 impl FormatTime for Utc {
@@ -180,6 +204,19 @@ mod tests {
         tracing::info!(target: "evenkeel::server", "ours");
         tracing::info!(target: "hickory_resolver", "theirs");
         tracing::warn!(target: "hickory_resolver", "their warning");
+    }
+
+    #[test]
+    fn a_reader_that_is_stuck_holds_nobody_up() {
+        use std::io::{Read, Write};
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut log = Unhurried(writer);
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        let taken = (0..10_000).take_while(|_| log.write_all(&line).is_ok());
+        let taken = taken.count();
+        assert!((1..10_000).contains(&taken), "{taken} lines");
+        reader.read_exact(&mut vec![0; taken * line.len()]).unwrap();
+        log.write_all(&line.repeat(20)).unwrap();
     }
 
     #[test]
