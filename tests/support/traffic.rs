@@ -162,7 +162,7 @@ impl Client {
             }
         }
         answer.body = length;
-        self.held.drain(..end + length);
+        self.held = self.held.split_off(end + length);
         if closes {
             self.hang_up();
         } else if !self.held.is_empty() {
