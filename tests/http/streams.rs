@@ -93,7 +93,6 @@ fn large_bodies_both_ways() {
     const SIZE: usize = 20 * MIB;
     let backend = Backend::custom("mirror", mirror);
     let site = Site::start(&backend, "");
-    let config = tls_config(&site.certificate.ca, &[&TLS13]);
     let sent = pattern(0, SIZE);
     // Our own client cannot send and read at once over TLS; over plain TCP two threads can.
     let mut client = Client::plain(site.server.addresses[1]);
@@ -125,7 +124,6 @@ fn large_bodies_both_ways() {
         Step::send(sent),
     ]);
     let site = Site::start(&backend, "");
-    drop(config);
     let config = tls_config(&site.certificate.ca, &[&TLS13]);
     let mut client = Client::tls(site.server.address(), &config, "localhost").expect("it is TLS");
     let response = client.get("localhost", "/").expect("it is answered");

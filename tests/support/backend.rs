@@ -12,6 +12,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::wire::{self, Kind, Message};
 use super::{Gate, PATIENCE, client, lock, wait_until};
@@ -35,6 +36,8 @@ pub enum Step {
     Call(Arc<dyn Fn() + Send + Sync>),
     /// Waits until the test opens the gate.
     Wait(Gate),
+    /// The same, and notes it as a fault when a byte comes meanwhile.
+    WaitInSilence(Gate),
     /// Sends the same bytes again and again until the other end is gone.
     SendForever(Vec<u8>),
     /// Sends back what comes, whatever it is, until it ends; then ends its own direction.
@@ -248,6 +251,7 @@ impl fmt::Debug for Step {
             Step::Send(bytes) => return write!(f, "Send({:?})", String::from_utf8_lossy(bytes)),
             Step::Call(_) => "Call",
             Step::Wait(_) => "Wait",
+            Step::WaitInSilence(_) => "WaitInSilence",
             Step::SendForever(_) => "SendForever",
             Step::Mirror => "Mirror",
             Step::HalfClose => "HalfClose",
@@ -370,6 +374,26 @@ impl<'a> Connection<'a> {
                 if !gate.pass() {
                     return Err(Over);
                 }
+            }
+            Step::WaitInSilence(gate) => {
+                let usual = self.stream.read_timeout()?;
+                self.stream
+                    .set_read_timeout(Some(Duration::from_millis(5)))?;
+                loop {
+                    // Looked at first: what came before it opened is read once more.
+                    let open = gate.is_open();
+                    let before = self.inbox.len();
+                    // That nothing comes is an error of the socket's.
+                    let _ = self.fill();
+                    if self.inbox.len() > before {
+                        let why = String::from_utf8_lossy(&self.inbox[before..]).into_owned();
+                        self.entry(|entry| entry.malformed = Some(format!("too early: {why:?}")));
+                    }
+                    if open {
+                        break;
+                    }
+                }
+                self.stream.set_read_timeout(usual)?;
             }
             Step::SendForever(bytes) => loop {
                 self.stream.write_all(&bytes)?;

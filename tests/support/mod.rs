@@ -75,6 +75,11 @@ impl Gate {
         self.0.1.notify_all();
     }
 
+    /// Is it open?
+    pub fn is_open(&self) -> bool {
+        *lock(&self.0.0)
+    }
+
     /// Waits until it is open; false if that takes too long.
     pub fn pass(&self) -> bool {
         let guard = lock(&self.0.0);
