@@ -6,6 +6,7 @@ use crate::support::backend::{Backend, Script, Step};
 use crate::support::client::Client;
 use crate::support::server::Server;
 use crate::support::wait_until;
+use crate::support::wire::Kind;
 
 const GET: &str = "GET /r HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST /r HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
@@ -804,4 +805,41 @@ fn stray_bytes_on_a_kept_connection_are_nobodys_answer() {
     bench.main.await_requests(4);
     let connections: Vec<_> = bench.main.take().iter().map(|r| r.connection).collect();
     assert_eq!(connections, [1, 2, 2, 2], "and the connection is given up");
+}
+
+/// RFC 9112 §9.2: bytes that come together with a response show that the backend counts otherwise
+/// than we do; it gets no further request on that connection.
+#[test]
+fn a_connection_with_stray_bytes_is_given_up() {
+    let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for (request, response) in [
+        (GET, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        (
+            GET,
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (GET, "HTTP/1.1 304 Not Modified\r\n\r\n"),
+        (POST, "HTTP/1.1 204 No Content\r\n\r\n"),
+        (HEAD, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"),
+    ] {
+        for stray in [evil, "\r\n", "x"] {
+            let bench = Bench::start();
+            bench.main.next(says(format!("{response}{stray}")));
+            let mut client = bench.client();
+            client.send(request);
+            let kind = match request {
+                HEAD => Kind::ResponseToHead,
+                _ => Kind::Response,
+            };
+            client.message(kind).expect("it is answered");
+            for n in 2..4 {
+                let next = client.get("a", &format!("/{n}")).expect("it is answered");
+                assert_eq!(next.text(), format!("GET /{n} "));
+            }
+            bench.main.await_requests(3);
+            let received = bench.main.take();
+            let connections: Vec<_> = received.iter().map(|r| r.connection).collect();
+            assert_eq!(connections, [1, 2, 2], "{response:?} and {stray:?}");
+        }
+    }
 }
