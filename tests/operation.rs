@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
@@ -66,6 +66,12 @@ fn metric(server: &Server, series: &str) -> Option<f64> {
         .lines()
         .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map(|value| value.parse().expect("it is a number"))
+}
+
+/// An address that was free a moment ago, for a server that cannot say which one it took.
+fn free_address() -> SocketAddr {
+    let taken = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+    taken.expect("loopback has ports")
 }
 
 fn health(address: SocketAddr, arguments: &[&str]) -> Output {
@@ -297,6 +303,36 @@ fn a_client_that_does_not_shake_hands_is_cut_off() {
             r#"evenkeel_tls_handshakes_total{version="unknown",result="timeout"}"#,
         ) == Some(1.0)
     });
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_changes_nothing() {
+    let folder = Folder::new();
+    let backend = Backend::start("one");
+    let front = free_address();
+    let toml = configuration(HTTP, backend.address)
+        .replace("127.0.0.1:0", &front.to_string())
+        .replace("[drain]", "[probe]\naddress = \"off\"\n\n[drain]");
+    let file = folder.write("evenkeel.toml", &toml);
+    let mut child = binary()
+        .args(["run", "--set", "log.level=debug", "-c"])
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary was built");
+    wait_until("the binary listens", || TcpStream::connect(front).is_ok());
+    drop((child.stdout.take(), child.stderr.take()));
+    let served = (0..3).all(|_| {
+        let answer = Client::plain(front).get("shop", "/shop");
+        answer.is_ok_and(|answer| answer.status() == 200)
+    });
+    let id = i32::try_from(child.id()).expect("a child has a number");
+    let id = rustix::process::Pid::from_raw(id).expect("a child has a number");
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it is there");
+    let status = child.wait().expect("it is our child");
+    assert!(served, "no request minds");
+    assert_eq!(status.code(), Some(0), "it drains and ends well");
 }
 
 #[test]
