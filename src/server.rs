@@ -100,8 +100,14 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     });
     let outcome = waiter.join().expect("it only joins another thread");
     match outcome {
-        Ok(Ok(Drained::Clean)) => Ok(ExitCode::SUCCESS),
-        Ok(Ok(Drained::Cut)) => Ok(ExitCode::from(3)),
+        Ok(Ok(Drained::Clean)) => {
+            tracing::info!("drained: everything under way was finished");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Ok(Drained::Cut)) => {
+            tracing::warn!("ended with something still under way");
+            Ok(ExitCode::from(3))
+        }
         Ok(Err(e)) => Err(e),
         Err(_) => anyhow::bail!("the control thread panicked"),
     }

@@ -63,6 +63,6 @@ fn make_dev(args: &DevArgs) -> anyhow::Result<ExitCode> {
         args.name.join(", ")
     );
     println!("{}  its key", key.display());
-    println!("{}  what clients trust: curl --cacert {0} …", ca.display());
+    println!("{}  what clients trust (curl --cacert {0})", ca.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -319,7 +319,7 @@ Below: the share of the requests that each backend got, in brackets the share by
         let seconds = self.start.elapsed().as_secs_f64();
         self.stage.close()?;
         println!(
-            "{} requests in {seconds:.1} s, {} failed; no share was further than {:.1} points \
+            "{} requests in {seconds:.1} s, {} failed; no share was further than {:.2} points \
              from its weight.",
             ledger.answered + ledger.failed,
             ledger.failed,

@@ -221,7 +221,7 @@ impl Scalar for Connect {
             if text.parse::<IpAddr>().is_ok() {
                 Refusal::because(format!("`{text}` has no port"))
             } else if name.is_some_and(|n| super::names::check(n.as_bytes()).is_ok()) {
-                Refusal::kind().help("a name is looked up with { a = \"name\", port = 8080 }")
+                Refusal::kind().help("a name is looked up with { a = \"name\", port = 8080 } in a file, a://name:8080 as --to")
             } else {
                 Refusal::kind()
             }
