@@ -2,7 +2,8 @@
 //!
 //! [`Zone`] is the records, changed live from anywhere; [`serve`] answers from it until the
 //! [`Handle`] is dropped. For the demo, the tests, and whoever wants a registry without BIND. It
-//! never resolves anything for others. `zone.rs` is pure, `responder.rs` is the wire.
+//! never resolves anything for others. `zone.rs` is pure, `responder.rs` is the wire, `key.rs` has
+//! the keys of those who may change it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,6 +20,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod key;
 mod responder;
 mod zone;
 
