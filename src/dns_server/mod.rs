@@ -21,7 +21,10 @@
 //! ```
 
 pub mod key;
+pub mod lease;
+mod records;
 mod responder;
+mod update;
 mod zone;
 
 use std::io;

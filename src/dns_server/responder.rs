@@ -11,7 +11,8 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 
-use super::zone::{Answer, Zone};
+use super::records::Answer;
+use super::zone::Zone;
 
 /// What a client without EDNS can take over UDP (RFC 1035 section 4.2.1).
 const CLASSIC_PAYLOAD: u16 = 512;

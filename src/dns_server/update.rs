@@ -1,0 +1,400 @@
+//! Dynamic update (RFC 2136): prerequisites, then changes, all or nothing.
+//!
+//! Pure: works on [`Records`], told by its caller what the sender may change, how long a lease is
+//! and when it begins. Who the sender is was settled before (`signature.rs`). The comments name
+//! the sections of RFC 2136.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::BinEncodable as _;
+
+use super::lease::Lease;
+use super::records::{Entry, Records, Set, Sets};
+
+/// What a zone may grow to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Names with records.
+    pub names: usize,
+    /// Records of all names.
+    pub records: usize,
+    /// Records of one name and type.
+    pub set: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            names: 20_000,
+            records: 50_000,
+            set: 4096,
+        }
+    }
+}
+
+/// What an update did.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Changes {
+    /// Records that were not there before.
+    pub(super) added: Vec<(Name, RData)>,
+    /// Records that are there no longer.
+    pub(super) removed: Vec<(Name, RData)>,
+    /// An answer reads otherwise than before. A lease that begins anew does not count.
+    pub(super) changed: bool,
+}
+
+/// Why an update was not carried out: the code for the sender, the words for the log.
+#[derive(Debug, PartialEq)]
+pub(super) struct Refusal {
+    pub(super) code: ResponseCode,
+    pub(super) why: String,
+}
+
+/// On what terms an update is carried out.
+pub(super) struct Terms<'a> {
+    /// May the sender change what this name has?
+    pub(super) may_change: &'a dyn Fn(&Name) -> bool,
+    /// Of what is added; `None`: it stays until it is removed.
+    pub(super) lease: Option<Lease>,
+    pub(super) bounds: Bounds,
+}
+
+/// Carries out an update message, or changes nothing and says why.
+pub(super) fn apply(
+    records: &mut Records,
+    message: &Message,
+    terms: &Terms<'_>,
+) -> Result<Changes, Refusal> {
+    check_zone(records, message)?;
+    check_prerequisites(records, &message.answers)?;
+    // Section 3.4.1.3: every record is looked at before any of them takes effect.
+    let updates = message.authorities.iter();
+    let updates: Vec<Update> = updates
+        .map(|record| Update::read(record, &records.origin))
+        .collect::<Result<_, _>>()?;
+    for update in &updates {
+        check_permission(records, update, terms)?;
+    }
+    let before = carry_out(records, &updates, terms);
+    if let Err(refusal) = check_bounds(records, &updates, terms.bounds) {
+        for (owner, sets) in before {
+            records.put(&owner, sets);
+        }
+        return Err(refusal);
+    }
+    let changes = difference(records, before);
+    if changes.changed {
+        records.changed();
+    }
+    Ok(changes)
+}
+
+/// Section 3.1: the zone section names exactly this zone.
+fn check_zone(records: &Records, message: &Message) -> Result<(), Refusal> {
+    let [zone] = message.queries.as_slice() else {
+        return refuse(ResponseCode::FormErr, "the zone section is not one name");
+    };
+    if zone.query_type() != RecordType::SOA {
+        return refuse(ResponseCode::FormErr, "the zone section is no SOA");
+    }
+    if zone.query_class() != DNSClass::IN || *zone.name() != records.origin {
+        let why = format!("{} is not served here", zone.name());
+        return refuse(ResponseCode::NotAuth, why);
+    }
+    Ok(())
+}
+
+/// Section 3.2.
+fn check_prerequisites(records: &Records, prerequisites: &[Record]) -> Result<(), Refusal> {
+    let mut expected: BTreeMap<(Name, RecordType), Vec<&RData>> = BTreeMap::new();
+    for record in prerequisites {
+        let (owner, kind) = (&record.name, record.record_type());
+        if record.ttl != 0 {
+            return refuse(ResponseCode::FormErr, "a prerequisite with a TTL");
+        }
+        if !records.origin.zone_of(owner) {
+            return refuse(ResponseCode::NotZone, format!("{owner} is not in the zone"));
+        }
+        let empty = matches!(record.data, RData::Update0(_));
+        let exists = || has(records, owner, kind);
+        match record.dns_class {
+            // Sections 3.2.1 to 3.2.4, "value independent".
+            DNSClass::ANY | DNSClass::NONE if !empty => {
+                return refuse(ResponseCode::FormErr, "a prerequisite with needless data");
+            }
+            DNSClass::ANY if kind == RecordType::ANY && !records.in_use(owner) => {
+                return refuse(ResponseCode::NXDomain, format!("{owner} is not in use"));
+            }
+            DNSClass::ANY if kind != RecordType::ANY && !exists() => {
+                return refuse(ResponseCode::NXRRSet, format!("{owner} has no {kind}"));
+            }
+            DNSClass::NONE if kind == RecordType::ANY && records.in_use(owner) => {
+                return refuse(ResponseCode::YXDomain, format!("{owner} is in use"));
+            }
+            DNSClass::NONE if kind != RecordType::ANY && exists() => {
+                return refuse(ResponseCode::YXRRSet, format!("{owner} has {kind}"));
+            }
+            DNSClass::ANY | DNSClass::NONE => {}
+            DNSClass::IN if !empty => {
+                let key = (owner.to_lowercase(), kind);
+                expected.entry(key).or_default().push(&record.data);
+            }
+            _ => return refuse(ResponseCode::FormErr, "a prerequisite of another class"),
+        }
+    }
+    // Section 3.2.3, "value dependent": the whole set, in any order, whatever its TTL.
+    for ((owner, kind), data) in expected {
+        let set = records.set(&owner, kind);
+        let has = |data: &RData| set.is_some_and(|s| s.entries.iter().any(|e| e.data == *data));
+        let count = set.map_or(0, |set| set.entries.len());
+        let mut distinct: Vec<&RData> = Vec::with_capacity(data.len().min(count + 1));
+        for one in data {
+            if !distinct.contains(&one) {
+                if distinct.len() == count {
+                    return refuse(ResponseCode::NXRRSet, format!("{owner} has fewer {kind}"));
+                }
+                distinct.push(one);
+            }
+        }
+        if distinct.len() != count || !distinct.into_iter().all(has) {
+            return refuse(ResponseCode::NXRRSet, format!("{owner} has other {kind}"));
+        }
+    }
+    Ok(())
+}
+
+fn has(records: &Records, owner: &Name, kind: RecordType) -> bool {
+    let own = *owner == records.origin && matches!(kind, RecordType::SOA | RecordType::NS);
+    own || records.set(owner, kind).is_some()
+}
+
+/// One record of the update section.
+#[derive(Debug)]
+struct Update {
+    owner: Name,
+    action: Action,
+}
+
+#[derive(Debug)]
+enum Action {
+    Add { ttl: u32, data: RData },
+    RemoveName,
+    RemoveSet(RecordType),
+    Remove(RData),
+    Ignore,
+}
+
+impl Update {
+    /// Section 3.4.1.2.
+    fn read(record: &Record, origin: &Name) -> Result<Update, Refusal> {
+        let owner = record.name.to_lowercase();
+        if !origin.zone_of(&owner) {
+            return refuse(ResponseCode::NotZone, format!("{owner} is not in the zone"));
+        }
+        let kind = record.record_type();
+        let empty = matches!(record.data, RData::Update0(_));
+        let bad = |why: &str| refuse(ResponseCode::FormErr, format!("{owner} {kind}: {why}"));
+        let all = kind == RecordType::ANY;
+        if is_meta(kind) && !(all && record.dns_class == DNSClass::ANY) {
+            return bad("no type of a record");
+        }
+        // The zone's own records are not for others to change: section 3.4.2.3 and 3.4.2.4 have
+        // most of that ignored, and here it is all of it.
+        let own = owner == *origin && matches!(kind, RecordType::SOA | RecordType::NS);
+        let action = match record.dns_class {
+            DNSClass::IN if empty => return bad("an addition without data"),
+            DNSClass::ANY | DNSClass::NONE if record.ttl != 0 => return bad("removal with a TTL"),
+            DNSClass::ANY if !empty => return bad("removal of a set with data"),
+            DNSClass::NONE if empty => return bad("removal of a record without data"),
+            DNSClass::IN | DNSClass::ANY | DNSClass::NONE if own => Action::Ignore,
+            DNSClass::IN => Action::Add {
+                // RFC 2181 section 8: a TTL with the top bit is zero.
+                ttl: if record.ttl > i32::MAX as u32 {
+                    0
+                } else {
+                    record.ttl
+                },
+                data: lower_case(&record.data),
+            },
+            DNSClass::ANY if all => Action::RemoveName,
+            DNSClass::ANY => Action::RemoveSet(kind),
+            DNSClass::NONE => Action::Remove(lower_case(&record.data)),
+            _ => return bad("another class"),
+        };
+        Ok(Update { owner, action })
+    }
+}
+
+/// Section 3.3: what this sender may do, and what nobody may.
+fn check_permission(records: &Records, update: &Update, terms: &Terms<'_>) -> Result<(), Refusal> {
+    let owner = &update.owner;
+    if matches!(update.action, Action::Ignore) {
+        return Ok(());
+    }
+    if records.fixed.contains(owner) {
+        let why = format!("{owner} belongs to the configuration");
+        return refuse(ResponseCode::Refused, why);
+    }
+    if !(terms.may_change)(owner) {
+        let why = format!("the key may not change {owner}");
+        return refuse(ResponseCode::Refused, why);
+    }
+    let Action::Add { data, .. } = &update.action else {
+        return Ok(());
+    };
+    if !SERVED.contains(&data.record_type()) {
+        let why = format!("{owner}: {} is not kept here", data.record_type());
+        return refuse(ResponseCode::Refused, why);
+    }
+    if data.to_bytes().map_or(usize::MAX, |octets| octets.len()) > MAX_DATA {
+        let why = format!("{owner}: a record of more than {MAX_DATA} octets");
+        return refuse(ResponseCode::Refused, why);
+    }
+    Ok(())
+}
+
+/// Section 3.4.2, in the order of the message. Returns what the names had before.
+fn carry_out(records: &mut Records, updates: &[Update], terms: &Terms<'_>) -> BTreeMap<Name, Sets> {
+    let mut before: BTreeMap<Name, Sets> = BTreeMap::new();
+    let mut after: BTreeMap<&Name, Sets> = BTreeMap::new();
+    for update in updates {
+        let owner = &update.owner;
+        let sets = after.entry(owner).or_insert_with(|| {
+            let sets = records.sets(owner).cloned().unwrap_or_default();
+            before.insert(owner.clone(), sets.clone());
+            sets
+        });
+        match &update.action {
+            Action::Add { ttl, data } => add(sets, *ttl, data, terms.lease),
+            Action::RemoveName => sets.clear(),
+            Action::RemoveSet(kind) => drop(sets.remove(kind)),
+            Action::Remove(data) => {
+                if let Some(set) = sets.get_mut(&data.record_type()) {
+                    set.entries.retain(|entry| entry.data != *data);
+                }
+            }
+            Action::Ignore => {}
+        }
+        sets.retain(|_, set| !set.entries.is_empty());
+    }
+    for (owner, sets) in after {
+        records.put(owner, sets);
+    }
+    before
+}
+
+/// Section 3.4.2.2.
+fn add(sets: &mut Sets, ttl: u32, data: &RData, lease: Option<Lease>) {
+    let kind = data.record_type();
+    let alias = kind == RecordType::CNAME;
+    // An alias stands alone (RFC 1034 section 3.6.2); what breaks that is ignored.
+    if sets
+        .keys()
+        .any(|other| (*other == RecordType::CNAME) != alias)
+    {
+        return;
+    }
+    let set = sets.entry(kind).or_default();
+    // What is leased must not be believed for longer than it is leased.
+    let longest = lease.map_or(u64::MAX, |lease| lease.granted.as_secs());
+    // One TTL for the whole set (RFC 2181 section 5.2).
+    set.ttl = u64::from(ttl).min(longest) as u32;
+    if alias {
+        set.entries.clear();
+    }
+    match set.entries.iter_mut().find(|entry| entry.data == *data) {
+        Some(entry) => entry.lease = lease,
+        None => set.entries.push(Entry {
+            data: data.clone(),
+            lease,
+        }),
+    }
+}
+
+fn check_bounds(records: &Records, updates: &[Update], bounds: Bounds) -> Result<(), Refusal> {
+    let adds = |update: &&Update| matches!(update.action, Action::Add { .. });
+    let added: BTreeSet<&Name> = updates.iter().filter(adds).map(|u| &u.owner).collect();
+    if added.is_empty() {
+        return Ok(());
+    }
+    let full = |what: &str, most: usize| {
+        let why = format!("the zone is full: at most {most} {what}");
+        refuse(ResponseCode::Refused, why)
+    };
+    if records.name_count() > bounds.names {
+        return full("names", bounds.names);
+    }
+    if records.record_count() > bounds.records {
+        return full("records", bounds.records);
+    }
+    let sets = added.into_iter().filter_map(|owner| records.sets(owner));
+    if sets
+        .flat_map(Sets::values)
+        .any(|set| set.entries.len() > bounds.set)
+    {
+        return full("records of one name and type", bounds.set);
+    }
+    Ok(())
+}
+
+fn difference(records: &Records, before: BTreeMap<Name, Sets>) -> Changes {
+    let mut changes = Changes::default();
+    for (owner, old) in before {
+        let empty = Sets::new();
+        let new = records.sets(&owner).unwrap_or(&empty);
+        let (had, has) = (data(&old), data(new));
+        let named = |data: &&RData| (owner.clone(), (*data).clone());
+        changes.added.extend(has.difference(&had).map(named));
+        changes.removed.extend(had.difference(&has).map(named));
+        let ttl = |(kind, set): (&RecordType, &Set)| (*kind, set.ttl);
+        changes.changed |= !new.iter().map(ttl).eq(old.iter().map(ttl));
+    }
+    changes.changed |= !changes.added.is_empty() || !changes.removed.is_empty();
+    changes
+}
+
+fn data(sets: &Sets) -> HashSet<&RData> {
+    let entries = sets.values().flat_map(|set| &set.entries);
+    entries.map(|entry| &entry.data).collect()
+}
+
+/// Names in data compare without regard to case, and balancers tell endpoints by them.
+fn lower_case(data: &RData) -> RData {
+    let mut data = data.clone();
+    match &mut data {
+        RData::SRV(srv) => srv.target = srv.target.to_lowercase(),
+        RData::CNAME(name) => name.0 = name.0.to_lowercase(),
+        RData::PTR(name) => name.0 = name.0.to_lowercase(),
+        _ => {}
+    }
+    data
+}
+
+/// Types that stand in questions only (RFC 6895 section 3.1).
+fn is_meta(kind: RecordType) -> bool {
+    (128..=255).contains(&u16::from(kind)) || kind == RecordType::OPT || kind == RecordType::ZERO
+}
+
+fn refuse<T>(code: ResponseCode, why: impl Into<String>) -> Result<T, Refusal> {
+    let why = why.into();
+    Err(Refusal { code, why })
+}
+
+/// What registrations are made of.
+const SERVED: [RecordType; 6] = [
+    RecordType::SRV,
+    RecordType::A,
+    RecordType::AAAA,
+    RecordType::TXT,
+    RecordType::CNAME,
+    RecordType::PTR,
+];
+
+/// Octets of one record's data: a long TXT record, so that an answer fits into a message.
+const MAX_DATA: usize = 1024;
+
+#[cfg(test)]
+#[path = "update_tests.rs"]
+mod tests;
