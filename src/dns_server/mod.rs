@@ -20,6 +20,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod client;
 pub mod key;
 pub mod lease;
 mod records;
