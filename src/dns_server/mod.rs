@@ -1,9 +1,13 @@
-//! An authoritative DNS server for one zone in memory, over UDP and TCP.
+//! An authoritative DNS server for one zone, over UDP and TCP, with dynamic update.
 //!
 //! [`Zone`] is the records, changed live from anywhere; [`serve`] answers from it until the
-//! [`Handle`] is dropped. For the demo, the tests, and whoever wants a registry without BIND. It
-//! never resolves anything for others. `zone.rs` is pure, `responder.rs` is the wire, `key.rs` has
-//! the keys of those who may change it.
+//! [`Handle`] is dropped, and [`serve_updates`] also takes updates from whoever has a key. It never
+//! resolves anything for others.
+//!
+//! The way of a message: `sockets.rs` → `responder.rs` → `signature.rs` (who sent it) → a question
+//! to `zone.rs` and its `records.rs`; an update to `registry.rs` (who may what, leases), carried
+//! out by `update.rs` on the same records, kept on disk by `store.rs`. The other side of an update
+//! is `client.rs`. `key.rs` has the keys of both.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,33 +27,37 @@
 pub mod client;
 pub mod key;
 pub mod lease;
+mod quota;
 mod records;
+mod registry;
 mod responder;
+mod signature;
+mod sockets;
+mod store;
 mod update;
 mod zone;
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
-use hickory_server::Server;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
 
+use registry::Registry;
+pub use registry::{Grant, Names, Updates};
 use responder::Responder;
+pub use store::StoreError;
+pub use update::Bounds;
 pub use zone::{SrvData, Zone, ZoneError};
-
-/// A TCP client that sends nothing for so long is let go.
-const TCP_IDLE: Duration = Duration::from_secs(10);
-
-/// Answers that wait for a TCP client to take them.
-const TCP_ANSWERS: usize = 32;
 
 /// Tries to find a port that is free for UDP and for TCP.
 const BIND_TRIES: usize = 16;
 
 /// A server that runs. Dropping it ends it at once.
+#[derive(Debug)]
 pub struct Handle {
-    server: Server<Responder>,
+    tasks: JoinSet<io::Result<()>>,
     address: SocketAddr,
 }
 
@@ -66,43 +74,59 @@ pub async fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     }
 }
 
-/// Serves `zone` on both sockets, in tasks of the current tokio runtime.
+/// Serves `zone` on both sockets, in tasks of the current tokio runtime. Nobody can change it
+/// through them.
 pub fn serve(udp: UdpSocket, tcp: TcpListener, zone: Zone) -> io::Result<Handle> {
-    let address = udp.local_addr()?;
-    let mut server = Server::new(Responder::new(zone));
-    server.register_socket(udp);
-    server.register_listener(tcp, TCP_IDLE, TCP_ANSWERS);
-    Ok(Handle { server, address })
+    Handle::new(vec![(udp, tcp)], Responder::new(zone, None))
+}
+
+/// Serves `zone` on all of the sockets (at least one pair), and takes updates of it.
+///
+/// What is stored is loaded first; what the zone holds already is lost then unless its names are
+/// fixed ([`Zone::fix`]).
+pub fn serve_updates(
+    sockets: Vec<(UdpSocket, TcpListener)>,
+    zone: Zone,
+    updates: Updates,
+) -> anyhow::Result<Handle> {
+    let registry = Registry::new(zone.clone(), updates)?;
+    Ok(Handle::new(sockets, Responder::new(zone, Some(registry)))?)
 }
 
 impl Handle {
-    /// Where it listens.
+    fn new(
+        sockets: Vec<(UdpSocket, TcpListener)>,
+        responder: Arc<Responder>,
+    ) -> io::Result<Handle> {
+        let first = sockets.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let address = first.0.local_addr()?;
+        let mut tasks = JoinSet::new();
+        for (udp, tcp) in sockets {
+            tasks.spawn(sockets::datagrams(udp, Arc::clone(&responder)));
+            tasks.spawn(sockets::streams(tcp, Arc::clone(&responder)));
+        }
+        if responder.registry.is_some() {
+            tasks.spawn(async move {
+                if let Some(registry) = &responder.registry {
+                    registry.tend().await;
+                }
+                Ok(())
+            });
+        }
+        Ok(Handle { tasks, address })
+    }
+
+    /// Where it listens; the first of its addresses.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits for the sockets to end, which they do only by an error that cannot be mended.
+    /// Waits until something in it fails, which nothing is known to do. May be dropped.
     pub async fn ended(&mut self) -> io::Result<()> {
-        self.server
-            .block_until_done()
-            .await
-            .map_err(io::Error::other)
-    }
-
-    /// Ends it when the answers under way are out.
-    pub async fn shutdown(mut self) -> io::Result<()> {
-        self.server
-            .shutdown_gracefully()
-            .await
-            .map_err(io::Error::other)
-    }
-}
-
-impl std::fmt::Debug for Handle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        match self.tasks.join_next().await {
+            Some(ended) => ended.map_err(io::Error::other)?,
+            None => Ok(()),
+        }
     }
 }
 

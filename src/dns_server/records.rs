@@ -17,6 +17,8 @@ use super::lease::Lease;
 pub(super) struct Records {
     pub(super) origin: Name,
     pub(super) serial: u32,
+    /// Counts the changes since the start of this process.
+    pub(super) generation: u64,
     /// How long a negative answer is believed, in seconds.
     pub(super) negative_ttl: u32,
     names: BTreeMap<Name, Sets>,
@@ -55,6 +57,8 @@ pub(super) struct Answer {
     pub(super) code: ResponseCode,
     pub(super) authoritative: bool,
     pub(super) answers: Vec<Record>,
+    /// They would not fit, so there are none.
+    pub(super) truncated: bool,
     /// The SOA record of a negative answer.
     pub(super) soa: Vec<Record>,
     /// Addresses of SRV targets, every one of them.
@@ -67,6 +71,7 @@ impl Records {
         Records {
             origin,
             serial: 1,
+            generation: 0,
             negative_ttl,
             names: BTreeMap::new(),
             records: 0,
@@ -193,10 +198,11 @@ impl Records {
     /// Counts a change (RFC 1982: the serial wraps).
     pub(super) fn changed(&mut self) {
         self.serial = self.serial.wrapping_add(1);
+        self.generation += 1;
     }
 
-    /// Answers a question.
-    pub(super) fn answer(&self, name: &Name, qtype: RecordType) -> Answer {
+    /// Answers a question. Of a set that certainly does not fit into `room` octets nothing is given.
+    pub(super) fn answer(&self, name: &Name, qtype: RecordType, room: usize) -> Answer {
         if !self.origin.zone_of(name) {
             return Answer {
                 code: ResponseCode::Refused,
@@ -216,6 +222,12 @@ impl Records {
                     code: ResponseCode::ServFail,
                     ..Answer::default()
                 };
+            }
+            let entries = self.set(&owner, qtype).map_or(0, |set| set.entries.len());
+            if entries * SMALLEST_RECORD > room {
+                answer.truncated = true;
+                answer.answers.clear();
+                return answer;
             }
             let found = self.records(&owner, qtype);
             if !found.is_empty() {
@@ -323,6 +335,9 @@ impl Set {
         self.entries.iter().map(record).collect()
     }
 }
+
+/// Octets of a record with an address of IPv4, the name being a pointer.
+const SMALLEST_RECORD: usize = 16;
 
 /// TTL of the zone's own SOA and NS records, in seconds.
 const APEX_TTL: u32 = 60;

@@ -1,126 +1,282 @@
-//! Questions off the wire, answers onto it: sizes, EDNS (RFC 6891), truncation (RFC 2181).
+//! One message in, one message out: sizes, EDNS (RFC 6891), truncation (RFC 2181), signatures.
 //!
-//! Runs inside hickory-server, which reads, parses and writes the messages.
+//! `sockets.rs` calls it with the octets as they came. What is asked goes to the zone, what is to
+//! be changed to the registry. Never waits: where an answer must not leave before the disk has it,
+//! [`Reply::durable_at`] says so.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hickory_proto::op::{
-    DEFAULT_MAX_PAYLOAD_LEN, Edns, HeaderCounts, Message, Metadata, OpCode, ResponseCode,
+    DEFAULT_MAX_PAYLOAD_LEN, Edns, Message, MessageType, Metadata, OpCode, ResponseCode,
 };
-use hickory_proto::rr::{DNSClass, Name, Record};
-use hickory_server::net::runtime::Time;
-use hickory_server::net::xfer::Protocol;
-use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::MessageResponseBuilder;
+use hickory_proto::rr::{DNSClass, Record, RecordType};
+use tokio::time::Instant;
 
+use super::lease;
+use super::quota::Surplus;
 use super::records::Answer;
+use super::registry::Registry;
+use super::signature::{Sender, Signing, unix_now};
 use super::zone::Zone;
+
+/// Answers for a zone.
+#[derive(Debug)]
+pub(super) struct Responder {
+    zone: Zone,
+    /// `None`: nobody may change it.
+    pub(super) registry: Option<Registry>,
+    /// Held for one look.
+    surplus: Mutex<Surplus>,
+}
+
+/// What a message came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// What is to be sent.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) octets: Vec<u8>,
+    /// Not before the zone's changes up to this one are on disk.
+    pub(super) durable_at: Option<u64>,
+}
+
+/// A message and how it came.
+struct Asked<'a> {
+    request: &'a Message,
+    octets: &'a [u8],
+    client: IpAddr,
+    /// Octets that the answer may have.
+    limit: usize,
+    now: Instant,
+}
+
+impl Responder {
+    pub(super) fn new(zone: Zone, registry: Option<Registry>) -> Arc<Responder> {
+        Arc::new(Responder {
+            zone,
+            registry,
+            surplus: Mutex::default(),
+        })
+    }
+
+    /// The reply to a message, if it deserves one.
+    pub(super) fn reply(
+        &self,
+        octets: &[u8],
+        client: SocketAddr,
+        transport: Transport,
+    ) -> Option<Reply> {
+        // An answer to an answer could go on for ever.
+        let flags = octets.get(2)?;
+        if octets.len() < HEADER || flags & 0x80 != 0 {
+            return None;
+        }
+        let now = Instant::now();
+        let Ok(request) = Message::from_vec(octets) else {
+            return Some(Reply {
+                octets: malformed(octets),
+                durable_at: None,
+            });
+        };
+        let limit = match transport {
+            Transport::Udp => payload(&request),
+            Transport::Tcp => usize::from(u16::MAX),
+        };
+        let asked = Asked {
+            request: &request,
+            octets,
+            client: client.ip(),
+            limit,
+            now,
+        };
+        let (mut answer, durable_at, signing) = self.answer(&asked);
+        let room = limit.saturating_sub(signing.as_ref().map_or(0, Signing::room));
+        let mut whole = fit(&mut answer, room)?;
+        let more = whole.len().saturating_sub(octets.len());
+        if transport == Transport::Udp && !self.may_send(client.ip(), more, now) {
+            whole = cut(&mut answer)?;
+        }
+        if let Some(signing) = signing {
+            // The answer itself is sent in any case: an unsigned one tells more than silence.
+            let _ = signing.sign(&mut answer);
+            whole = answer.to_vec().ok()?;
+        }
+        Some(Reply {
+            octets: whole,
+            durable_at,
+        })
+    }
+
+    /// Waits until a reply may leave; false: it has to be another one.
+    pub(super) async fn durable(&self, generation: u64) -> bool {
+        match &self.registry {
+            Some(registry) => registry.durable(generation).await,
+            None => true,
+        }
+    }
+
+    fn may_send(&self, client: IpAddr, more: usize, now: Instant) -> bool {
+        let mut surplus = self.surplus.lock().unwrap_or_else(PoisonError::into_inner);
+        surplus.allows(client, more, now)
+    }
+
+    fn answer(&self, asked: &Asked<'_>) -> (Message, Option<u64>, Option<Signing>) {
+        let Asked {
+            request,
+            octets,
+            client,
+            limit,
+            now,
+        } = *asked;
+        let mut answer = empty(request);
+        let keys = self.registry.as_ref().map_or(&[][..], Registry::keys);
+        let (sender, signing) = match Sender::of(octets, request, keys, unix_now()) {
+            Sender::Anonymous => (None, None),
+            Sender::Known { nth, signing } => (Some(nth), Some(signing)),
+            Sender::Unproven { why, signing } => {
+                answer.metadata.response_code = ResponseCode::NotAuth;
+                if let Some(registry) = &self.registry {
+                    registry.refuse(ResponseCode::NotAuth, client, None, why, now);
+                }
+                return (answer, None, Some(signing));
+            }
+        };
+        let mut durable_at = None;
+        answer.metadata.response_code = match request.metadata.op_code {
+            _ if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) => {
+                ResponseCode::BADVERS
+            }
+            OpCode::Query => self.query(request, limit, &mut answer),
+            OpCode::Update => match (&self.registry, sender, &signing) {
+                (Some(registry), Some(nth), Some(signing)) => {
+                    let mac = signing.request_mac();
+                    let outcome = registry.update(request, nth, mac, client, now);
+                    if let (Some(lease), Some(edns)) = (outcome.lease, &mut answer.edns) {
+                        lease::put(edns, lease);
+                    }
+                    durable_at = outcome.durable_at;
+                    outcome.code
+                }
+                (Some(registry), ..) => {
+                    let code = ResponseCode::Refused;
+                    registry
+                        .refuse(code, client, None, "it is not signed", now)
+                        .code
+                }
+                (None, ..) => ResponseCode::Refused,
+            },
+            _ => ResponseCode::NotImp,
+        };
+        (answer, durable_at, signing)
+    }
+
+    fn query(&self, request: &Message, limit: usize, answer: &mut Message) -> ResponseCode {
+        let [question] = request.queries.as_slice() else {
+            return ResponseCode::FormErr;
+        };
+        let transfer = [RecordType::AXFR, RecordType::IXFR].contains(&question.query_type());
+        if question.query_class() != DNSClass::IN || transfer {
+            return ResponseCode::Refused;
+        }
+        let name = question.name().to_lowercase();
+        let found = self.zone.answer(&name, question.query_type(), limit);
+        let Answer {
+            code,
+            authoritative,
+            answers,
+            truncated,
+            soa,
+            glue,
+        } = found;
+        answer.metadata.authoritative = authoritative;
+        answer.metadata.truncation = truncated;
+        answer.insert_answers(answers);
+        answer.insert_authorities(soa);
+        answer.insert_additionals(glue);
+        code
+    }
+}
+
+/// An answer to `request` in which nothing is said yet.
+fn empty(request: &Message) -> Message {
+    let mut answer = Message::response(request.metadata.id, request.metadata.op_code);
+    answer.metadata = Metadata::response_from_request(&request.metadata);
+    answer.queries.clone_from(&request.queries);
+    if request.edns.is_some() {
+        let mut edns = Edns::new();
+        edns.set_max_payload(DEFAULT_MAX_PAYLOAD_LEN);
+        answer.set_edns(edns);
+    }
+    answer
+}
+
+/// What the client can take in one datagram, and we send.
+fn payload(request: &Message) -> usize {
+    let payload = request
+        .edns
+        .as_ref()
+        .map_or(CLASSIC_PAYLOAD, Edns::max_payload);
+    payload
+        .clamp(CLASSIC_PAYLOAD, DEFAULT_MAX_PAYLOAD_LEN)
+        .into()
+}
+
+/// The header alone, with FORMERR: what the rest should be is not known.
+fn malformed(octets: &[u8]) -> Vec<u8> {
+    let id = u16::from_be_bytes([octets[0], octets[1]]);
+    let op_code = OpCode::from_u8((octets[2] >> 3) & 0x0f);
+    let mut metadata = Metadata::new(id, MessageType::Response, op_code);
+    metadata.response_code = ResponseCode::FormErr;
+    let mut answer = Message::response(id, op_code);
+    answer.metadata = metadata;
+    answer.to_vec().unwrap_or_default()
+}
+
+/// Makes an answer fit into `room` octets, and writes it. Glue goes first, without a word: only
+/// an answer section that was cut deserves the truncation bit (RFC 2181 section 9).
+fn fit(answer: &mut Message, room: usize) -> Option<Vec<u8>> {
+    let whole = answer.to_vec().ok()?;
+    if whole.len() <= room {
+        return Some(whole);
+    }
+    let glue = std::mem::take(&mut answer.additionals);
+    let bare = answer.to_vec().ok()?;
+    let Some(mut left) = room.checked_sub(bare.len()) else {
+        return cut(answer);
+    };
+    // Whole sets only, uncompressed sizes: an estimate that is never too small.
+    let mut kept: Vec<Record> = Vec::new();
+    for record in glue {
+        let Some(less) = left.checked_sub(record.name.len() + GLUE_RECORD) else {
+            kept.retain(|other| other.name != record.name);
+            break;
+        };
+        left = less;
+        kept.push(record);
+    }
+    answer.insert_additionals(kept);
+    answer.to_vec().ok()
+}
+
+/// Nothing but the question, and that there is more to be had over TCP.
+fn cut(answer: &mut Message) -> Option<Vec<u8>> {
+    answer.answers.clear();
+    answer.authorities.clear();
+    answer.additionals.clear();
+    answer.metadata.truncation = true;
+    answer.to_vec().ok()
+}
+
+/// Of every message.
+const HEADER: usize = 12;
 
 /// What a client without EDNS can take over UDP (RFC 1035 section 4.2.1).
 const CLASSIC_PAYLOAD: u16 = 512;
 
-/// Answers from a zone.
-pub(super) struct Responder {
-    zone: Zone,
-}
-
-impl Responder {
-    pub(super) fn new(zone: Zone) -> Responder {
-        Responder { zone }
-    }
-
-    fn answer(&self, request: &Request) -> Answer {
-        let refuse = |code| Answer {
-            code,
-            ..Answer::default()
-        };
-        if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
-            return refuse(ResponseCode::BADVERS);
-        }
-        if request.metadata.op_code != OpCode::Query {
-            return refuse(ResponseCode::NotImp);
-        }
-        let Ok(info) = request.request_info() else {
-            return refuse(ResponseCode::FormErr);
-        };
-        if info.query.query_class() != DNSClass::IN {
-            return refuse(ResponseCode::Refused);
-        }
-        let name = Name::from(info.query.name());
-        self.zone.answer(&name, info.query.query_type())
-    }
-}
-
-#[async_trait::async_trait]
-impl RequestHandler for Responder {
-    async fn handle_request<R: ResponseHandler, T: Time>(
-        &self,
-        request: &Request,
-        mut response: R,
-    ) -> ResponseInfo {
-        let mut answer = self.answer(request);
-        let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.response_code = answer.code;
-        metadata.authoritative = answer.authoritative;
-        let edns = request.edns.as_ref().map(|theirs| {
-            let payload = theirs.max_payload().min(DEFAULT_MAX_PAYLOAD_LEN);
-            let mut ours = Edns::new();
-            ours.set_max_payload(payload.max(CLASSIC_PAYLOAD));
-            ours
-        });
-        if request.protocol() == Protocol::Udp {
-            let limit = edns.as_ref().map_or(CLASSIC_PAYLOAD, Edns::max_payload);
-            leave_glue_out(&mut answer, request, edns.as_ref(), limit.into());
-        }
-        let mut builder = MessageResponseBuilder::from_message_request(request);
-        if let Some(edns) = &edns {
-            builder.edns(edns);
-        }
-        let message = builder.build(metadata, &answer.answers, [], &answer.soa, &answer.glue);
-        match response.send_response(message).await {
-            Ok(info) => info,
-            Err(error) => {
-                tracing::debug!(%error, "dns server: an answer could not be sent");
-                failed(request)
-            }
-        }
-    }
-}
-
-/// Glue that does not fit is left out without a word: only an answer section that was cut
-/// deserves the truncation bit (RFC 2181 section 9).
-fn leave_glue_out(answer: &mut Answer, request: &Request, edns: Option<&Edns>, limit: usize) {
-    let mut message = Message::response(0, OpCode::Query);
-    if let Ok(info) = request.request_info() {
-        message.add_query(info.query.original().clone());
-    }
-    if let Some(edns) = edns {
-        message.set_edns(edns.clone());
-    }
-    message.insert_answers(answer.answers.clone());
-    message.insert_authorities(answer.soa.clone());
-    let size = |message: &Message| message.to_vec().map_or(usize::MAX, |bytes| bytes.len());
-    let mut room = limit.saturating_sub(size(&message));
-    // Whole sets only, uncompressed sizes: an estimate that is never too small.
-    let mut kept: Vec<Record> = Vec::new();
-    for record in &answer.glue {
-        let needs = record.name.len() + GLUE_RECORD;
-        let Some(left) = room.checked_sub(needs) else {
-            kept.retain(|other| other.name != record.name);
-            break;
-        };
-        room = left;
-        kept.push(record.clone());
-    }
-    answer.glue = kept;
-}
-
 /// Type, class, TTL, length and the longer of the two kinds of address.
 const GLUE_RECORD: usize = 2 + 2 + 4 + 2 + 16;
-
-fn failed(request: &Request) -> ResponseInfo {
-    let mut metadata = Metadata::response_from_request(&request.metadata);
-    metadata.response_code = ResponseCode::ServFail;
-    ResponseInfo::from(hickory_proto::op::Header {
-        metadata,
-        counts: HeaderCounts::default(),
-    })
-}

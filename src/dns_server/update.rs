@@ -4,7 +4,8 @@
 //! and when it begins. Who the sender is was settled before (`signature.rs`). The comments name
 //! the sections of RFC 2136.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
@@ -20,8 +21,9 @@ pub struct Bounds {
     pub names: usize,
     /// Records of all names.
     pub records: usize,
-    /// Records of one name and type.
-    pub set: usize,
+    /// Octets of an answer with all records of one name and type: more than one message can carry
+    /// would never be answered.
+    pub answer: usize,
 }
 
 impl Default for Bounds {
@@ -29,7 +31,7 @@ impl Default for Bounds {
         Bounds {
             names: 20_000,
             records: 50_000,
-            set: 4096,
+            answer: 60_000,
         }
     }
 }
@@ -43,6 +45,8 @@ pub(super) struct Changes {
     pub(super) removed: Vec<(Name, RData)>,
     /// An answer reads otherwise than before. A lease that begins anew does not count.
     pub(super) changed: bool,
+    /// What is kept on disk is another: an answer, or the length of a lease.
+    pub(super) stored: bool,
 }
 
 /// Why an update was not carried out: the code for the sender, the words for the log.
@@ -50,6 +54,14 @@ pub(super) struct Changes {
 pub(super) struct Refusal {
     pub(super) code: ResponseCode,
     pub(super) why: String,
+}
+
+impl Refusal {
+    /// A prerequisite did not hold: an answer that the sender reckons with.
+    pub(super) fn is_condition(&self) -> bool {
+        use ResponseCode::{NXDomain, NXRRSet, YXDomain, YXRRSet};
+        matches!(self.code, NXDomain | NXRRSet | YXDomain | YXRRSet)
+    }
 }
 
 /// On what terms an update is carried out.
@@ -244,6 +256,16 @@ fn check_permission(records: &Records, update: &Update, terms: &Terms<'_>) -> Re
     let Action::Add { data, .. } = &update.action else {
         return Ok(());
     };
+    let target = match data {
+        RData::SRV(srv) => &srv.target,
+        RData::CNAME(alias) => &alias.0,
+        RData::PTR(pointer) => &pointer.0,
+        _ => owner,
+    };
+    if let Some(odd) = [owner, target].into_iter().find(|name| !is_plain(name)) {
+        let why = format!("{odd}: only letters, digits, - and _ are taken in names");
+        return refuse(ResponseCode::Refused, why);
+    }
     if !SERVED.contains(&data.record_type()) {
         let why = format!("{owner}: {} is not kept here", data.record_type());
         return refuse(ResponseCode::Refused, why);
@@ -332,11 +354,22 @@ fn check_bounds(records: &Records, updates: &[Update], bounds: Bounds) -> Result
     let sets = added.into_iter().filter_map(|owner| records.sets(owner));
     if sets
         .flat_map(Sets::values)
-        .any(|set| set.entries.len() > bounds.set)
+        .any(|set| answer_octets(set) > bounds.answer)
     {
-        return full("records of one name and type", bounds.set);
+        return full("octets of records of one name and type", bounds.answer);
     }
     Ok(())
+}
+
+/// In an answer: a pointer to the name, type, class, TTL, length, data.
+fn answer_octets(set: &Set) -> usize {
+    let data = |entry: &Entry| match &entry.data {
+        RData::A(_) => 4,
+        RData::AAAA(_) => 16,
+        RData::SRV(srv) => 6 + srv.target.len() + 1,
+        data => data.to_bytes().map_or(MAX_DATA, |octets| octets.len()),
+    };
+    set.entries.iter().map(|entry| 12 + data(entry)).sum()
 }
 
 fn difference(records: &Records, before: BTreeMap<Name, Sets>) -> Changes {
@@ -345,19 +378,28 @@ fn difference(records: &Records, before: BTreeMap<Name, Sets>) -> Changes {
         let empty = Sets::new();
         let new = records.sets(&owner).unwrap_or(&empty);
         let (had, has) = (data(&old), data(new));
-        let named = |data: &&RData| (owner.clone(), (*data).clone());
-        changes.added.extend(has.difference(&had).map(named));
-        changes.removed.extend(had.difference(&has).map(named));
+        let named = |data: &RData| (owner.clone(), data.clone());
+        for (data, lease) in &has {
+            match had.get(data) {
+                None => changes.added.push(named(data)),
+                Some(before) => changes.stored |= before != lease,
+            }
+        }
+        let gone = had.keys().filter(|data| !has.contains_key(*data));
+        changes.removed.extend(gone.map(|data| named(data)));
         let ttl = |(kind, set): (&RecordType, &Set)| (*kind, set.ttl);
         changes.changed |= !new.iter().map(ttl).eq(old.iter().map(ttl));
     }
     changes.changed |= !changes.added.is_empty() || !changes.removed.is_empty();
+    changes.stored |= changes.changed;
     changes
 }
 
-fn data(sets: &Sets) -> HashSet<&RData> {
+/// What there is, and for how long it was granted.
+fn data(sets: &Sets) -> HashMap<&RData, Option<Duration>> {
     let entries = sets.values().flat_map(|set| &set.entries);
-    entries.map(|entry| &entry.data).collect()
+    let granted = |entry: &Entry| entry.lease.map(|lease| lease.granted);
+    entries.map(|entry| (&entry.data, granted(entry))).collect()
 }
 
 /// Names in data compare without regard to case, and balancers tell endpoints by them.
@@ -370,6 +412,13 @@ fn lower_case(data: &RData) -> RData {
         _ => {}
     }
     data
+}
+
+/// Host names (RFC 952), services (RFC 2782) and wildcards; what else DNS can carry would have to
+/// be escaped wherever it is shown.
+fn is_plain(name: &Name) -> bool {
+    let plain = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_*".contains(octet);
+    name.iter().all(|label| label.iter().all(plain))
 }
 
 /// Types that stand in questions only (RFC 6895 section 3.1).

@@ -151,14 +151,50 @@ impl Zone {
         Ok(())
     }
 
+    /// Keeps updates, and what is stored, away from `name`: it belongs to the configuration. It is
+    /// answered also while the rest of a lost zone is being registered again.
+    pub fn fix(&self, name: &str) -> Result<(), ZoneError> {
+        let owner = self.inside(name)?;
+        self.write().fixed.insert(owner);
+        Ok(())
+    }
+
+    /// Nothing is known of `name` at the moment (SERVFAIL), or something is again.
+    pub fn set_unknown(&self, name: &str, unknown: bool) -> Result<(), ZoneError> {
+        let owner = self.inside(name)?;
+        let mut records = self.write();
+        match unknown {
+            true => records.unknown.insert(owner),
+            false => records.unknown.remove(&owner),
+        };
+        Ok(())
+    }
+
+    /// The name of the zone, lower case, with the final dot.
+    pub fn origin(&self) -> Name {
+        self.read().origin.clone()
+    }
+
     /// Counts the changes (the serial of the SOA record).
     pub fn serial(&self) -> u32 {
         self.read().serial
     }
 
-    /// Answers a question.
-    pub(super) fn answer(&self, name: &Name, qtype: RecordType) -> Answer {
-        self.read().answer(name, qtype)
+    /// The zone was lost, or is whole again; was it the other way before?
+    pub(super) fn set_recovering(&self, recovering: bool) -> bool {
+        let mut records = self.write();
+        let before = records.recovering;
+        records.recovering = recovering;
+        if before != recovering {
+            // What is stored says so too.
+            records.changed();
+        }
+        before != recovering
+    }
+
+    /// Answers a question, if the records of the answer fit into `room` octets.
+    pub(super) fn answer(&self, name: &Name, qtype: RecordType, room: usize) -> Answer {
+        self.read().answer(name, qtype, room)
     }
 
     fn put(
@@ -185,11 +221,11 @@ impl Zone {
         })
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Records> {
+    pub(super) fn read(&self) -> std::sync::RwLockReadGuard<'_, Records> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Records> {
+    pub(super) fn write(&self) -> std::sync::RwLockWriteGuard<'_, Records> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
