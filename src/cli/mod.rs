@@ -7,6 +7,7 @@ pub mod backend;
 pub mod cert;
 pub mod check;
 pub mod demo;
+pub mod dns;
 pub mod health;
 pub mod proxy_options;
 pub mod query;
@@ -64,6 +65,8 @@ pub enum Command {
     Cert(cert::Args),
     /// Print which program this is, for bug reports
     Version(version::Args),
+    /// Serve a DNS zone in which backends register themselves
+    Dns(dns::Args),
     /// Serve as a sample backend that says its name
     Backend(backend::Args),
 }
@@ -81,6 +84,7 @@ impl Command {
             Command::Health(args) => health::run(args),
             Command::Cert(args) => cert::run(args),
             Command::Version(args) => version::run(args),
+            Command::Dns(args) => dns::run(args),
             Command::Backend(args) => backend::run(args),
         }
     }

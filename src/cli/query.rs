@@ -109,7 +109,10 @@ async fn ask_all(name: &str, servers: &Servers, timeout: Duration) -> Vec<Look> 
             addresses: vec![*address],
             ..servers.clone()
         };
-        let lookup = lookup(timeout);
+        let lookup = Lookup {
+            timeout,
+            ..Lookup::to(&[])
+        };
         let resolver = Resolver::with_servers(
             name.into(),
             &lookup,
@@ -177,22 +180,6 @@ const UNKNOWN: Addresses = Addresses {
     v4: OneFamily::NotAsked,
     v6: OneFamily::NotAsked,
 };
-
-/// As the defaults of the configuration; only what a single question needs matters here.
-fn lookup(timeout: Duration) -> Lookup {
-    Lookup {
-        servers: Vec::new(),
-        timeout,
-        retries: 1,
-        interval: None,
-        min_ttl: Duration::from_secs(1),
-        max_ttl: Duration::from_secs(30),
-        absent_after: 3,
-        shrink_guard: 2,
-        max_endpoints: MAX_ENDPOINTS,
-        family: Family::Auto,
-    }
-}
 
 fn located_of(addresses: &Addresses) -> Vec<Located> {
     let of = |family: &OneFamily| match family {

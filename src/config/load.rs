@@ -8,6 +8,7 @@ use super::diagnostics::{Diagnostic, Problems};
 use super::read::{Key, Read};
 use super::source::Sources;
 use super::tree::{self, Format, Node, Value};
+use super::zone::{self, ZoneConfig, ZoneFile};
 use super::{Config, build, overlay, raw};
 
 /// A configuration that can be used, and what somebody should look at all the same.
@@ -74,6 +75,15 @@ pub fn from_toml_str(text: &str) -> Result<Config, Diagnostic> {
 
 /// Every key that a file can hold, as `service.dns.timeout`, with what it takes.
 pub fn keys() -> Vec<(String, &'static str)> {
+    all_keys(raw::File::keys())
+}
+
+/// The same for the file of a zone.
+pub fn zone_keys() -> Vec<(String, &'static str)> {
+    all_keys(ZoneFile::keys())
+}
+
+fn all_keys(keys: &[Key]) -> Vec<(String, &'static str)> {
     fn walk(keys: &[Key], above: &str, all: &mut Vec<(String, &'static str)>) {
         for key in keys {
             let path = format!("{above}{}", key.name);
@@ -82,7 +92,7 @@ pub fn keys() -> Vec<(String, &'static str)> {
         }
     }
     let mut all = Vec::new();
-    walk(raw::File::keys(), "", &mut all);
+    walk(keys, "", &mut all);
     all
 }
 
@@ -160,38 +170,10 @@ impl Loader {
     }
 
     /// Reads and checks all of it.
-    pub fn load(self) -> Result<Loaded, Diagnostic> {
+    pub fn load(mut self) -> Result<Loaded, Diagnostic> {
         let mut sources = Sources::default();
         let mut problems = Problems::default();
-        let root = match self.base {
-            Some(Base::File(path)) => {
-                let text = read_file(&path)?;
-                let base = path.parent().unwrap_or(Path::new(""));
-                let whole = sources.add(path.display().to_string(), text.as_str(), base);
-                tree::parse(Format::of(&path), &text, whole, &mut problems)
-            }
-            Some(Base::Text { text, format }) => {
-                let whole = sources.add("configuration", text.as_str(), Path::new(""));
-                tree::parse(format, &text, whole, &mut problems)
-            }
-            Some(Base::Arguments(arguments)) => {
-                let mut root = empty();
-                for argument in arguments {
-                    let Argument {
-                        flag,
-                        text,
-                        part,
-                        path,
-                    } = argument;
-                    let value = text.get(part.clone()).unwrap_or_default();
-                    let span = sources.add(flag, text.as_str(), Path::new("")).part(part);
-                    overlay::argument(&mut root, &path, value, span, &mut problems);
-                }
-                Some(root)
-            }
-            None => Some(empty()),
-        };
-        let Some(mut root) = root else {
+        let Some(mut root) = self.root(&mut sources, &mut problems)? else {
             return Err(problems.into_diagnostic(sources));
         };
         overlay::environment(&mut root, &self.variables, &mut sources, &mut problems);
@@ -207,6 +189,55 @@ impl Loader {
             }),
             _ => Err(problems.into_diagnostic(sources)),
         }
+    }
+
+    /// Reads and checks the configuration of a zone. The environment is left out of it.
+    pub fn load_zone(mut self) -> Result<ZoneConfig, Diagnostic> {
+        let mut sources = Sources::default();
+        let mut problems = Problems::default();
+        let root = self.root(&mut sources, &mut problems)?;
+        let file = root.and_then(|root| ZoneFile::read(&root, &mut problems));
+        let config = file.map(|file| zone::build(file, &sources, &mut problems));
+        match config {
+            Some(config) if !problems.any_error() => Ok(config),
+            _ => Err(problems.into_diagnostic(sources)),
+        }
+    }
+
+    /// The tree of the file, text or flags; `None`: it cannot be parsed, and why is recorded.
+    fn root(
+        &mut self,
+        sources: &mut Sources,
+        problems: &mut Problems,
+    ) -> Result<Option<Node>, Diagnostic> {
+        Ok(match self.base.take() {
+            Some(Base::File(path)) => {
+                let text = read_file(&path)?;
+                let base = path.parent().unwrap_or(Path::new(""));
+                let whole = sources.add(path.display().to_string(), text.as_str(), base);
+                tree::parse(Format::of(&path), &text, whole, problems)
+            }
+            Some(Base::Text { text, format }) => {
+                let whole = sources.add("configuration", text.as_str(), Path::new(""));
+                tree::parse(format, &text, whole, problems)
+            }
+            Some(Base::Arguments(arguments)) => {
+                let mut root = empty();
+                for argument in arguments {
+                    let Argument {
+                        flag,
+                        text,
+                        part,
+                        path,
+                    } = argument;
+                    let value = text.get(part.clone()).unwrap_or_default();
+                    let span = sources.add(flag, text.as_str(), Path::new("")).part(part);
+                    overlay::argument(&mut root, &path, value, span, problems);
+                }
+                Some(root)
+            }
+            None => Some(empty()),
+        })
     }
 }
 

@@ -18,6 +18,7 @@ mod read;
 mod routes;
 mod scalar;
 mod services;
+mod zone;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
@@ -31,8 +32,9 @@ pub use crate::telemetry::access::AccessFormat;
 pub use crate::telemetry::logging::LogFormat;
 
 pub use diagnostics::Diagnostic;
-pub use load::{Loaded, Loader, from_toml_str, keys, load};
+pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
 pub use tree::Format;
+pub use zone::{KeyGrant, Synth, ZoneConfig};
 
 /// Everything that `evenkeel run` needs to know.
 #[derive(Debug, Clone)]
@@ -203,6 +205,24 @@ pub struct Lookup {
     pub max_endpoints: usize,
     /// Which address families are used.
     pub family: Family,
+}
+
+impl Lookup {
+    /// With the defaults, at these servers.
+    pub fn to(servers: &[SocketAddr]) -> Lookup {
+        Lookup {
+            servers: servers.to_vec(),
+            timeout: Duration::from_secs(1),
+            retries: 1,
+            interval: None,
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(30),
+            absent_after: 3,
+            shrink_guard: 2,
+            max_endpoints: 4096,
+            family: Family::Auto,
+        }
+    }
 }
 
 /// Address families of a target.

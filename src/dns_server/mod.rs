@@ -34,6 +34,7 @@ mod responder;
 mod signature;
 mod sockets;
 mod store;
+pub mod synth;
 mod update;
 mod zone;
 
@@ -58,6 +59,7 @@ const BIND_TRIES: usize = 16;
 #[derive(Debug)]
 pub struct Handle {
     tasks: JoinSet<io::Result<()>>,
+    responder: Arc<Responder>,
     address: SocketAddr,
 }
 
@@ -106,6 +108,7 @@ impl Handle {
             tasks.spawn(sockets::streams(tcp, Arc::clone(&responder)));
         }
         if responder.registry.is_some() {
+            let responder = Arc::clone(&responder);
             tasks.spawn(async move {
                 if let Some(registry) = &responder.registry {
                     registry.tend().await;
@@ -113,12 +116,28 @@ impl Handle {
                 Ok(())
             });
         }
-        Ok(Handle { tasks, address })
+        Ok(Handle {
+            tasks,
+            responder,
+            address,
+        })
     }
 
     /// Where it listens; the first of its addresses.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// It has lost its zone and answers SERVFAIL for most names, for one lease.
+    pub fn is_recovering(&self) -> bool {
+        self.responder.is_recovering()
+    }
+
+    /// Ends it when what has changed is on disk, or cannot get there within some seconds.
+    pub async fn shutdown(self) {
+        if let Some(registry) = &self.responder.registry {
+            registry.flush().await;
+        }
     }
 
     /// Waits until something in it fails, which nothing is known to do. May be dropped.

@@ -246,6 +246,13 @@ impl Registry {
         }
     }
 
+    /// Waits until all changes are on disk, for a bounded time.
+    pub(super) async fn flush(&self) {
+        let generation = self.zone.read().generation;
+        self.write_later();
+        self.durable(generation).await;
+    }
+
     /// Waits until the changes up to `generation` are on disk, for a bounded time.
     pub(super) async fn durable(&self, generation: u64) -> bool {
         match &self.store {
@@ -302,7 +309,8 @@ impl Registry {
                 continue;
             }
             for (owner, data) in gone.iter().take(LOGGED) {
-                tracing::warn!(name = %owner, record = %data, "dns: its lease ran out");
+                let record = printable(&format!("{} {data}", data.record_type()));
+                tracing::warn!(name = %owner, record, "dns: its lease ran out");
             }
             if gone.len() > LOGGED {
                 tracing::warn!(more = gone.len() - LOGGED, "dns: and further leases");
@@ -326,7 +334,7 @@ fn report(changes: &Changes, key: &Name, client: IpAddr, lease: Option<Duration>
     let lease = lease.map_or(0, |lease| lease.as_secs());
     let each = |list: &[(Name, RData)], what: &'static str| {
         for (name, data) in list.iter().take(LOGGED) {
-            let record = printable(&data.to_string());
+            let record = printable(&format!("{} {data}", data.record_type()));
             tracing::info!(%name, %record, %key, %client, lease, "dns: {what}");
         }
         if list.len() > LOGGED {

@@ -120,6 +120,10 @@ impl Responder {
         }
     }
 
+    pub(super) fn is_recovering(&self) -> bool {
+        self.zone.read().recovering
+    }
+
     fn may_send(&self, client: IpAddr, more: usize, now: Instant) -> bool {
         let mut surplus = self.surplus.lock().unwrap_or_else(PoisonError::into_inner);
         surplus.allows(client, more, now)

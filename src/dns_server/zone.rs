@@ -230,7 +230,7 @@ impl Zone {
     }
 }
 
-fn absolute(name: &str) -> Result<Name, ZoneError> {
+pub(super) fn absolute(name: &str) -> Result<Name, ZoneError> {
     let bad = |reason: String| ZoneError::BadName {
         name: name.to_owned(),
         reason,
