@@ -259,7 +259,7 @@ impl Client {
             (ResponseCode::NoError, Err(doubt)) => Verdict::Ignore(Some(doubt)),
             // Refusals come unsigned where the server lacks the key (section 5.3.2). Whoever
             // forges one gains no more than by dropping the packet.
-            (code, _) => Verdict::Done(Err(Failure::Refused(Refusal {
+            (code, _) => Verdict::Done(Err(Failure::Refused(Box::new(Refusal {
                 code,
                 tsig: tsig.and_then(|tsig| tsig.error),
                 clocks_differ: tsig.and_then(|tsig| clocks_differ(tsig, seconds)),
@@ -267,7 +267,7 @@ impl Client {
                 zone: update.zone.clone(),
                 key: self.key.name().clone(),
                 algorithm: self.key.algorithm().to_string(),
-            }))),
+            })))),
         }
     }
 

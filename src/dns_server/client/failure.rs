@@ -38,7 +38,7 @@ pub enum Failure {
     },
     /// The server did not do it.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// A question was answered with an error.
     #[error("{} from {server}", code_name(*code))]
     Code {
@@ -93,6 +93,11 @@ impl Failure {
             Failure::NoZone { .. } => "no zone",
             Failure::Unsendable => "unsendable",
         }
+    }
+
+    /// No sign of life: another address of the server may do better.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Failure::Silence { .. } | Failure::Network { .. })
     }
 }
 
