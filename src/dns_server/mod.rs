@@ -29,6 +29,7 @@ pub mod key;
 pub mod lease;
 mod quota;
 mod records;
+pub mod registrar;
 mod registry;
 mod responder;
 mod signature;
