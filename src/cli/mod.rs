@@ -11,6 +11,7 @@ pub mod dns;
 pub mod health;
 pub mod proxy_options;
 pub mod query;
+pub mod register;
 pub mod run_options;
 pub mod schedule;
 pub mod version;
@@ -67,6 +68,8 @@ pub enum Command {
     Version(version::Args),
     /// Serve a DNS zone in which backends register themselves
     Dns(dns::Args),
+    /// Register a backend in DNS by dynamic update, and run it
+    Register(Box<register::Args>),
     /// Serve as a sample backend that says its name
     Backend(backend::Args),
 }
@@ -85,6 +88,7 @@ impl Command {
             Command::Cert(args) => cert::run(args),
             Command::Version(args) => version::run(args),
             Command::Dns(args) => dns::run(args),
+            Command::Register(args) => register::run(*args),
             Command::Backend(args) => backend::run(args),
         }
     }
@@ -102,8 +106,12 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
 
 /// From the arguments of this process to its exit code; what went wrong is on standard error.
 pub fn main() -> ExitCode {
-    raise_descriptor_limit();
-    match Cli::parse().command.run() {
+    let command = Cli::parse().command;
+    // What `register` runs inherits the limit, and has not asked for another.
+    if !matches!(command, Command::Register(_)) {
+        raise_descriptor_limit();
+    }
+    match command.run() {
         Ok(code) => code,
         Err(error) => {
             match error.downcast_ref::<Diagnostic>() {
