@@ -10,12 +10,13 @@
 
 #[path = "support/ledger.rs"]
 mod ledger;
+#[path = "support/name_servers.rs"]
+mod name_servers;
 mod support;
 #[path = "support/traffic.rs"]
 mod traffic;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io::{BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -27,12 +28,12 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use ledger::{Arrival, Keep, Ledger};
+use name_servers::{Kind, NameServer, ZONE};
 use support::require;
-use support::server::{Folder, Server};
+use support::server::{Folder, Server, output_of};
 use traffic::{Client, Target, Traffic};
 
-const ZONE: &str = "example.test";
-const NAME: &str = "_http._tcp.web.example.test";
+const NAME: &str = "_http._tcp.web.svc.test";
 
 /// TTL of all records and of negative answers, in seconds: the shortest that is taken as it is.
 const TTL: u32 = 1;
@@ -61,10 +62,10 @@ async fn records_that_bind_changes_are_in_effect_in_time_and_lose_nothing() {
         }
     }
     let ledger = Ledger::start(&["b1", "b2", "b3", "b4"], Keep::Arrivals);
-    let named = Named::start().await;
+    let named = NameServer::start(Kind::Bind);
     let hosts = (1..=4).map(|n| format!("update add b{n}.{ZONE} {TTL} A 127.0.0.1"));
     let first_three = (0..3).map(|b| add(&ledger, b, WEIGHTS[b]));
-    named.update(hosts.chain(first_three).collect()).await;
+    update(&named, hosts.chain(first_three).collect()).await;
 
     let folder = Folder::new();
     let certificate = folder.certificate("dev", &["localhost"]);
@@ -117,7 +118,7 @@ service = "web"
     let mut times = Vec::new();
     let soon = REFRESH + EFFECT;
 
-    let at = named.update(vec![add(&ledger, 3, WEIGHTS[3])]).await;
+    let at = update(&named, vec![add(&ledger, 3, WEIGHTS[3])]).await;
     let joined = first_request(&ledger, 3, at, soon).await;
     times.push(("add", soon, joined));
     let before = ledger.counts();
@@ -126,16 +127,18 @@ service = "web"
 
     // So heavy that a row of requests to it tells that the weight is in effect.
     let heavy = 6_000;
-    let at = named
-        .update(vec![remove(&ledger, 3, WEIGHTS[3]), add(&ledger, 3, heavy)])
-        .await;
+    let at = update(
+        &named,
+        vec![remove(&ledger, 3, WEIGHTS[3]), add(&ledger, 3, heavy)],
+    )
+    .await;
     let reweighted = first_row(&ledger, 3, at, soon).await;
     times.push(("reweight", soon, reweighted));
     let before = ledger.counts();
     ask(&mut client, 2_000).await;
     expect_shares(&since(&ledger, &before), &[30, 20, 10, heavy]);
 
-    let at = named.update(vec![remove(&ledger, 3, heavy)]).await;
+    let at = update(&named, vec![remove(&ledger, 3, heavy)]).await;
     let left = last_request(&ledger, &[3], at, soon).await;
     times.push(("remove one of four", soon, left));
     until("connections to a removed backend close", || {
@@ -143,22 +146,22 @@ service = "web"
     })
     .await;
 
-    let at = named.update(vec![add(&ledger, 3, WEIGHTS[3])]).await;
+    let at = update(&named, vec![add(&ledger, 3, WEIGHTS[3])]).await;
     let back = first_request(&ledger, 3, at, soon).await;
     times.push(("re-add", soon, back));
 
     // More than half of the backends: believed when the next answer says the same.
     let promised = soon + REFRESH;
     let gone = [1, 2, 3];
-    let at = named
-        .update(gone.map(|b| remove(&ledger, b, WEIGHTS[b])).to_vec())
-        .await;
+    let at = update(
+        &named,
+        gone.map(|b| remove(&ledger, b, WEIGHTS[b])).to_vec(),
+    )
+    .await;
     let left = last_request(&ledger, &gone, at, promised).await;
     times.push(("remove three of four", promised, left));
 
-    let at = named
-        .update(gone.map(|b| add(&ledger, b, WEIGHTS[b])).to_vec())
-        .await;
+    let at = update(&named, gone.map(|b| add(&ledger, b, WEIGHTS[b])).to_vec()).await;
     let mut back = Duration::ZERO;
     for backend in gone {
         back = back.max(first_request(&ledger, backend, at, soon).await);
@@ -184,9 +187,7 @@ service = "web"
 
     // A name that is emptied is believed after three answers; until then everybody is served.
     let promised = 3 * REFRESH + EFFECT;
-    let at = named
-        .update(vec![format!("update delete {NAME} SRV")])
-        .await;
+    let at = update(&named, vec![format!("update delete {NAME} SRV")]).await;
     let emptied = loop {
         let answer = client.get("/").await.expect("a response");
         if answer.status == 503 {
@@ -202,7 +203,7 @@ service = "web"
     };
     times.push(("empty", promised, emptied));
     assert_eq!(client.get("/").await.expect("a response").status, 503);
-    let at = named.update(vec![add(&ledger, 0, WEIGHTS[0])]).await;
+    let at = update(&named, vec![add(&ledger, 0, WEIGHTS[0])]).await;
     let served = loop {
         let answer = client.get("/").await.expect("a response");
         if answer.status == 200 {
@@ -399,164 +400,25 @@ async fn last_request(
     }
 }
 
-/// BIND on loopback with one zone that `nsupdate` may change.
-struct Named {
-    child: Child,
-    address: SocketAddr,
-    folder: Arc<Folder>,
-}
-
-impl Named {
-    async fn start() -> Named {
-        let folder = Arc::new(Folder::new());
-        // Base64 of 32 bytes; nobody but this test can reach the server for as long as it lives.
-        let secret = "ZXZlbmtlZWwtdGVzdHMtb25seS0wMTIzNDU2Nzg5YWI=";
-        folder.write(
-            "update.key",
-            &format!("key \"update\" {{ algorithm hmac-sha256; secret \"{secret}\"; }};\n"),
-        );
-        folder.write(
-            "zone.db",
-            &format!(
-                "$TTL {TTL}\n@ IN SOA ns.{ZONE}. root.{ZONE}. 1 3600 600 86400 {TTL}\n\
-                 @ IN NS ns.{ZONE}.\nns IN A 127.0.0.1\n"
-            ),
-        );
-        // A port that was free a moment ago may be taken now.
-        for _ in 0..10 {
-            let address = free_port();
-            let conf = folder.write(
-                "named.conf",
-                &format!(
-                    r#"
-options {{
-    directory "{directory}";
-    listen-on port {port} {{ 127.0.0.1; }};
-    listen-on-v6 {{ none; }};
-    pid-file none;
-    session-keyfile none;
-    recursion no;
-    dnssec-validation no;
-}};
-controls {{ }};
-include "update.key";
-zone "{ZONE}" {{
-    type primary;
-    file "zone.db";
-    update-policy {{ grant update zonesub ANY; }};
-}};
-"#,
-                    directory = folder.path().display(),
-                    port = address.port(),
-                ),
-            );
-            let mut child = Command::new("named")
-                .args(["-g", "-4", "-n", "1", "-c"])
-                .arg(&conf)
-                .current_dir(folder.path())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("named can be run");
-            let said = read_along(child.stderr.take().expect("it is piped"));
-            let mut named = Named {
-                child,
-                address,
-                folder: Arc::clone(&folder),
-            };
-            if named.running(&said).await {
-                return named;
-            }
-        }
-        panic!("no port for named");
-    }
-
-    /// Waits until it answers; false: it has ended, because its port was taken.
-    async fn running(&mut self, said: &std::sync::Mutex<String>) -> bool {
-        let deadline = Instant::now() + support::PATIENCE;
-        loop {
-            let log = support::lock(said).clone();
-            // The last thing it says when it starts.
-            if log.lines().any(|line| line.ends_with(" running")) {
-                let taken = log.contains("address in use");
-                return !taken;
-            }
-            let ended = self.child.try_wait().expect("it is our child").is_some();
-            if ended && log.contains("address in use") {
-                return false;
-            }
-            assert!(
-                !ended && Instant::now() < deadline,
-                "named does not start:\n{log}"
-            );
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    /// Makes these changes, all at once; the moment at which `nsupdate` was done with it.
-    async fn update(&self, changes: Vec<String>) -> Instant {
-        let (address, folder) = (self.address, Arc::clone(&self.folder));
-        let commands = format!(
-            "server {} {}\nzone {ZONE}.\n{}\nsend\n",
-            address.ip(),
-            address.port(),
-            changes.join("\n")
-        );
-        spawn_blocking(move || {
-            let mut child = Command::new("nsupdate")
-                .args(["-t", "10", "-k"])
-                .arg(folder.path().join("update.key"))
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("nsupdate can be run");
-            let mut stdin = child.stdin.take().expect("it is piped");
-            stdin.write_all(commands.as_bytes()).expect("it reads");
-            drop(stdin);
-            let output = child.wait_with_output().expect("it ends");
-            let at = Instant::now();
-            assert!(output.status.success(), "{commands}{output:?}");
-            at
-        })
-        .await
-        .expect("nsupdate succeeds")
-    }
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        // By its number; it may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A port that is free for UDP and TCP.
-fn free_port() -> SocketAddr {
-    loop {
-        let udp = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
-        let address = udp.local_addr().expect("it is bound");
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
-
-/// Collects what is written to a pipe, as it comes.
-fn read_along(pipe: impl Read + Send + 'static) -> Arc<std::sync::Mutex<String>> {
-    let said = Arc::new(std::sync::Mutex::new(String::new()));
-    let kept = Arc::clone(&said);
-    // It ends when the process at the other end does.
-    std::thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            let mut kept = support::lock(&kept);
-            kept.push_str(&line);
-            kept.push('\n');
-        }
-    });
-    said
+/// Makes these changes, all at once; the moment at which `nsupdate` was done with it.
+async fn update(named: &NameServer, changes: Vec<String>) -> Instant {
+    let commands = format!(
+        "server {} {}\nzone {ZONE}.\n{}\nsend\n",
+        named.address.ip(),
+        named.address.port(),
+        changes.join("\n")
+    );
+    let key = named.key_file();
+    spawn_blocking(move || {
+        let mut nsupdate = Command::new("nsupdate");
+        nsupdate.args(["-t", "10", "-k"]).arg(key);
+        let output = output_of(&mut nsupdate, commands.clone().into_bytes());
+        let at = Instant::now();
+        assert!(output.status.success(), "{commands}{output:?}");
+        at
+    })
+    .await
+    .expect("nsupdate succeeds")
 }
 
 /// What a client of another program's has seen.

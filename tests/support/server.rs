@@ -91,13 +91,13 @@ enum Kind {
     Process(Process),
 }
 
-/// The binary in a process of its own.
+/// The binary, or another program, in a process of its own.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     access: Arc<Mutex<Vec<String>>>,
-    _folder: TempDir,
+    folder: Option<TempDir>,
 }
 
 impl Server {
@@ -126,20 +126,8 @@ impl Server {
         if !names_probe(toml) {
             command.arg("--set").arg(PROBE_ANYWHERE);
         }
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary was built");
-        let log = collect(child.stderr.take().expect("it is piped"));
-        let access = collect(child.stdout.take().expect("it is piped"));
-        let mut process = Process {
-            child,
-            log,
-            access,
-            _folder: folder,
-        };
+        let mut process = Process::spawn(command.stdin(Stdio::null()));
+        process.folder = Some(folder);
         let wanted = config.listeners.len();
         wait_until("the binary listens", || {
             let ended = process.child.try_wait().expect("it is our child");
@@ -205,6 +193,27 @@ impl Drop for Server {
 }
 
 impl Process {
+    /// Runs a command; standard error is its log.
+    pub fn spawn(command: &mut Command) -> Process {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program is there");
+        Process {
+            log: collect(child.stderr.take().expect("it is piped")),
+            access: collect(child.stdout.take().expect("it is piped")),
+            folder: None,
+            child,
+        }
+    }
+
+    /// Ends it at once, by its number.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Its process number.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -277,9 +286,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // By its number; it may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It may have ended already.
+        self.kill();
     }
 }
 
