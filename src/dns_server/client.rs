@@ -93,6 +93,11 @@ impl Update {
         &self.zone
     }
 
+    /// What is changed, as it goes into the message.
+    pub fn changes(&self) -> &[Record] {
+        &self.changes
+    }
+
     /// Signed, as it goes out; with its MAC.
     fn encode(&self, key: &Key, seconds: u64) -> Result<(Vec<u8>, Vec<u8>), Failure> {
         let mut zone = Query::query(self.zone.clone(), RecordType::SOA);

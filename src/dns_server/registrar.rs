@@ -50,7 +50,10 @@ const LOOK_FOR_KEY: Duration = Duration::from_millis(250);
 /// backend needs some of them.
 const WITHDRAWAL: Duration = Duration::from_secs(4);
 
-/// Wait before another try at that.
+/// Of that, for asking whether another record needs the addresses.
+const OTHERS: Duration = Duration::from_secs(1);
+
+/// Wait before another try at the withdrawal.
 const WITHDRAWAL_PAUSE: Duration = Duration::from_millis(300);
 
 /// For the server to act on what it has confirmed; most do so before they answer.
@@ -351,7 +354,9 @@ impl Registrar {
     }
 
     async fn withdraw_from(&self, client: &Client, zone: &Name) -> Result<(), Failure> {
-        let others = records(client, &self.registration.name).await?;
+        // A lost packet must not cost the time that the update needs.
+        let asked = timeout(OTHERS, records(client, &self.registration.name)).await;
+        let others = asked.ok().and_then(Result::ok).unwrap_or_default();
         let update = self.registration.withdrawing(zone, &others);
         client.update(&update).await.map(drop)
     }
