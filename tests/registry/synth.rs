@@ -1,0 +1,76 @@
+//! `--synth`: SRV records made of another server's addresses.
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use tokio::task::spawn_blocking;
+
+use crate::dns::{DnsServer, Reply, address_reply};
+use crate::signatures::{add, ask, code, exchange, signed, unix_now};
+use crate::support::wait_until;
+use crate::zone::ZoneServer;
+
+const SERVICE: &str = "_http._tcp.shop.svc.test.";
+
+async fn until(server: &std::sync::Arc<ZoneServer>, wanted: (ResponseCode, usize), what: &str) {
+    let (server, what) = (std::sync::Arc::clone(server), what.to_owned());
+    let waiting = spawn_blocking(move || {
+        wait_until(&what, || ask(&server, SERVICE, RecordType::SRV) == wanted);
+    });
+    waiting.await.expect(what_failed());
+}
+
+fn what_failed() -> &'static str {
+    "it comes to that"
+}
+
+#[tokio::test]
+async fn follows_the_addresses_and_says_servfail_when_it_cannot() {
+    let engine = DnsServer::start().await;
+    let shop = |list: &[&str]| engine.on("shop", RecordType::A, address_reply("shop", 600, list));
+    engine.on("shop", RecordType::A, Reply::Silence);
+    engine.on("shop", RecordType::AAAA, Reply::NoData(None));
+    let asked = engine.address().to_string();
+    let started = spawn_blocking(move || {
+        ZoneServer::start(&[
+            "--zone",
+            "svc.test",
+            "--key",
+            "k.key",
+            "--make-keys",
+            "--max-lease",
+            "2s",
+            "--synth",
+            "_http._tcp.shop=shop.:8080",
+            "--synth-server",
+            &asked,
+        ])
+    });
+    let server = std::sync::Arc::new(started.await.expect("it starts"));
+    until(&server, (ResponseCode::ServFail, 0), "nothing is known yet").await;
+    shop(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    until(&server, (ResponseCode::NoError, 3), "three addresses").await;
+    let target = "10-0-0-2.shop.svc.test.";
+    assert_eq!(
+        ask(&server, target, RecordType::A),
+        (ResponseCode::NoError, 1)
+    );
+    shop(&["10.0.0.3"]);
+    until(&server, (ResponseCode::NoError, 1), "two of them left").await;
+    // Others' names may still be recovering, but what is made is made anew all the time.
+    assert_ne!(ask(&server, target, RecordType::A).1, 1);
+    engine.on("shop", RecordType::A, Reply::Code(ResponseCode::ServFail));
+    until(&server, (ResponseCode::ServFail, 0), "the engine fails").await;
+    engine.on("shop", RecordType::A, Reply::NxDomain(Some(1)));
+    until(&server, (ResponseCode::NXDomain, 0), "nobody, decidedly").await;
+    shop(&["10.0.0.9"]);
+    until(&server, (ResponseCode::NoError, 1), "somebody again").await;
+
+    let key = server.key("k.key");
+    let update = signed(&key, vec![add(SERVICE, 1)], None, unix_now());
+    let answer = exchange(&server, &update);
+    assert_eq!(
+        code(&answer),
+        ResponseCode::Refused,
+        "it belongs to the configuration"
+    );
+}
