@@ -154,7 +154,7 @@ fn grant(key: &KeyGrant, zone: &str, make: bool) -> anyhow::Result<Grant> {
     let KeyFile { key: read, exposed } = if make {
         Key::create(&key.file, name_of(&key.file)?)?
     } else {
-        Key::read(&key.file).map_err(|error| missing(error))?
+        Key::read(&key.file).map_err(missing)?
     };
     if exposed {
         let file = key.file.display();

@@ -5,7 +5,7 @@
 //! resolves anything for others.
 //!
 //! The way of a message: `sockets.rs` → `responder.rs` → `signature.rs` (who sent it) → a question
-//! to `zone.rs` and its `records.rs`; an update to `registry.rs` (who may what, leases), carried
+//! to `zone.rs` and its `records.rs`, the answer written by `message.rs`; an update to `registry.rs` (who may what, leases), carried
 //! out by `update.rs` on the same records, kept on disk by `store.rs`. The other side of an update
 //! is `client.rs`. `key.rs` has the keys of both.
 //!
@@ -27,6 +27,7 @@
 pub mod client;
 pub mod key;
 pub mod lease;
+mod message;
 mod quota;
 mod records;
 pub mod registrar;

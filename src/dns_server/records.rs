@@ -9,6 +9,7 @@ use std::ops::Bound;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::BinEncodable as _;
 
 use super::lease::Lease;
 
@@ -40,8 +41,12 @@ pub(super) type Sets = BTreeMap<RecordType, Set>;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Set {
     pub(super) ttl: u32,
-    pub(super) entries: Vec<Entry>,
+    /// By their data as it goes over the wire, which tells them apart.
+    pub(super) entries: BTreeMap<Octets, Entry>,
 }
+
+/// A record's data as it goes over the wire.
+pub(super) type Octets = Box<[u8]>;
 
 /// One record's data.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,56 +116,78 @@ impl Records {
         *owner == self.origin || self.names.contains_key(owner)
     }
 
-    /// Gives a name what it has from now on; the serial stays.
-    pub(super) fn put(&mut self, owner: &Name, mut sets: Sets) {
-        sets.retain(|_, set| !set.entries.is_empty());
-        let count = |sets: &Sets| sets.values().map(|set| set.entries.len()).sum::<usize>();
-        self.records += count(&sets);
-        let before = match sets.is_empty() {
-            true => self.names.remove(owner),
-            false => self.names.insert(owner.clone(), sets),
-        };
-        self.records -= before.as_ref().map_or(0, count);
+    /// Puts one record in; what was known of the same data before. The serial stays.
+    pub(super) fn insert(&mut self, owner: &Name, octets: Octets, entry: Entry) -> Option<Entry> {
+        if !self.names.contains_key(owner) {
+            self.names.insert(owner.clone(), Sets::new());
+        }
+        let sets = self.names.get_mut(owner)?;
+        let set = sets.entry(entry.data.record_type()).or_default();
+        let before = set.entries.insert(octets, entry);
+        self.records += usize::from(before.is_none());
+        before
     }
 
-    /// Changes one set; `change` tells whether it changed anything that an answer shows.
-    pub(super) fn change(
+    /// Takes one record out. The serial stays.
+    pub(super) fn take(&mut self, owner: &Name, kind: RecordType, octets: &[u8]) -> Option<Entry> {
+        let sets = self.names.get_mut(owner)?;
+        let set = sets.get_mut(&kind)?;
+        let taken = set.entries.remove(octets)?;
+        self.records -= 1;
+        if set.entries.is_empty() {
+            sets.remove(&kind);
+        }
+        if sets.is_empty() {
+            self.names.remove(owner);
+        }
+        Some(taken)
+    }
+
+    /// Gives a set another TTL, if there is such a set. The serial stays.
+    pub(super) fn set_ttl(&mut self, owner: &Name, kind: RecordType, ttl: u32) {
+        let sets = self.names.get_mut(owner);
+        if let Some(set) = sets.and_then(|sets| sets.get_mut(&kind)) {
+            set.ttl = ttl;
+        }
+    }
+
+    /// Replaces one set; an empty one removes it. Did that change anything?
+    pub(super) fn replace(
         &mut self,
         owner: &Name,
         kind: RecordType,
-        change: impl FnOnce(&mut Set) -> bool,
+        ttl: u32,
+        data: Vec<RData>,
     ) -> bool {
-        let mut sets = self.names.get(owner).cloned().unwrap_or_default();
-        let changed = change(sets.entry(kind).or_default());
-        self.put(owner, sets);
+        let entry = |data: RData| (octets(&data), Entry { data, lease: None });
+        let entries: BTreeMap<_, _> = data.into_iter().map(entry).collect();
+        let new = Set { ttl, entries };
+        let before = self.set(owner, kind).cloned().unwrap_or_default();
+        let changed = match new.entries.is_empty() {
+            true => !before.entries.is_empty(),
+            false => before != new,
+        };
         if changed {
+            for octets in before.entries.keys() {
+                self.take(owner, kind, octets);
+            }
+            for (octets, entry) in new.entries {
+                self.insert(owner, octets, entry);
+            }
+            self.set_ttl(owner, kind, ttl);
             self.changed();
         }
         changed
     }
 
-    /// Replaces one set; an empty one removes it.
-    pub(super) fn replace(&mut self, owner: &Name, kind: RecordType, ttl: u32, data: Vec<RData>) {
-        let entry = |data| Entry { data, lease: None };
-        let new = Set {
-            ttl,
-            entries: data.into_iter().map(entry).collect(),
-        };
-        self.change(owner, kind, |set| {
-            let changed = *set != new;
-            *set = new;
-            changed
-        });
-    }
-
     /// Removes all that one name has; did it have anything?
     pub(super) fn remove(&mut self, owner: &Name) -> bool {
-        let had = self.names.contains_key(owner);
-        if had {
-            self.put(owner, Sets::new());
+        let had = self.names.remove(owner);
+        if let Some(sets) = &had {
+            self.records -= sets.values().map(|set| set.entries.len()).sum::<usize>();
             self.changed();
         }
-        had
+        had.is_some()
     }
 
     /// Keeps only the entries that `keep` wants; returns those that went.
@@ -168,7 +195,7 @@ impl Records {
         let mut gone = Vec::new();
         self.names.retain(|owner, sets| {
             sets.retain(|_, set| {
-                set.entries.retain(|entry| {
+                set.entries.retain(|_, entry| {
                     let kept = keep(entry);
                     if !kept {
                         gone.push((owner.clone(), entry.data.clone()));
@@ -191,7 +218,7 @@ impl Records {
         self.names
             .values_mut()
             .flat_map(|sets| sets.values_mut())
-            .flat_map(|set| &mut set.entries)
+            .flat_map(|set| set.entries.values_mut())
             .filter_map(|entry| entry.lease.as_mut())
     }
 
@@ -332,12 +359,18 @@ impl Set {
     fn records(&self, owner: &Name) -> Vec<Record> {
         let record =
             |entry: &Entry| Record::from_rdata(owner.clone(), self.ttl, entry.data.clone());
-        self.entries.iter().map(record).collect()
+        self.entries.values().map(record).collect()
     }
 }
 
 /// Octets of a record with an address of IPv4, the name being a pointer.
 const SMALLEST_RECORD: usize = 16;
+
+/// Data as it goes over the wire, uncompressed.
+pub(super) fn octets(data: &RData) -> Octets {
+    // Only names and texts that are too long cannot be written, and no such data can be made.
+    data.to_bytes().unwrap_or_default().into()
+}
 
 /// TTL of the zone's own SOA and NS records, in seconds.
 const APEX_TTL: u32 = 60;

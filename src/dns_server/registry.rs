@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::key::Key;
 use super::lease::{self, Lease};
 use super::quota::Bucket;
-use super::signature::MAX_FUDGE;
+use super::signature::Signing;
 use super::store::{Store, StoreError};
 use super::update::{self, Bounds, Changes, Terms};
 use super::zone::Zone;
@@ -146,16 +146,17 @@ impl Registry {
         &self,
         message: &Message,
         nth: usize,
-        mac: &[u8],
+        signing: &Signing,
         client: IpAddr,
         now: Instant,
     ) -> Outcome {
         let mut state = self.state();
-        if let Some(before) = state.seen.get(mac) {
+        let mac = signing.request_mac();
+        if let Some((code, lease)) = state.seen.get(mac) {
             return Outcome {
-                code: before.code,
-                lease: before.lease,
-                durable_at: self.store.as_ref().map(|_| before.generation),
+                code,
+                lease,
+                durable_at: self.store.as_ref().map(|_| self.zone.read().generation),
             };
         }
         let key = self.keys[nth].name();
@@ -188,16 +189,10 @@ impl Registry {
                 durable_at: None,
             },
         };
-        state.seen.put(
-            mac,
-            Before {
-                code: outcome.code,
-                lease: outcome.lease,
-                generation,
-                until: now + REMEMBERED,
-            },
-            now,
-        );
+        let until = now + signing.holds_for();
+        state
+            .seen
+            .put(mac, (outcome.code, outcome.lease), until, now);
         drop(state);
         match applied {
             Ok(changes) => {
@@ -351,37 +346,31 @@ fn printable(text: &str) -> String {
     shown.flat_map(|c| c.escape_debug()).collect()
 }
 
-/// What became of the updates of the last minutes, by their MACs.
+/// What became of the updates whose signatures still hold, by their MACs.
 #[derive(Debug, Default)]
 struct Seen {
-    results: HashMap<u128, Before>,
-    order: VecDeque<u128>,
+    results: HashMap<u128, Answered>,
+    order: VecDeque<(u128, Instant)>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Before {
-    code: ResponseCode,
-    lease: Option<Duration>,
-    generation: u64,
-    until: Instant,
-}
+/// The code, and the lease that was granted.
+type Answered = (ResponseCode, Option<Duration>);
 
 impl Seen {
-    fn get(&self, mac: &[u8]) -> Option<Before> {
+    fn get(&self, mac: &[u8]) -> Option<Answered> {
         self.results.get(&short(mac)).copied()
     }
 
-    fn put(&mut self, mac: &[u8], before: Before, now: Instant) {
-        while let Some(oldest) = self.order.front() {
-            let over = self.results.get(oldest).is_none_or(|b| b.until <= now);
-            if !over && self.order.len() < MAX_SEEN {
+    fn put(&mut self, mac: &[u8], answered: Answered, until: Instant, now: Instant) {
+        while let Some((oldest, holds_until)) = self.order.front() {
+            if *holds_until > now && self.order.len() < MAX_SEEN {
                 break;
             }
             self.results.remove(oldest);
             self.order.pop_front();
         }
-        if self.results.insert(short(mac), before).is_none() {
-            self.order.push_back(short(mac));
+        if self.results.insert(short(mac), answered).is_none() {
+            self.order.push_back((short(mac), until));
         }
     }
 }
@@ -407,11 +396,9 @@ const STALL: Duration = Duration::from_secs(1);
 /// At once, in seconds of the rate: everybody registers when a cluster starts.
 const BURST: f64 = 10.0;
 
-/// A message can be sent again for as long as its signature holds, on both sides of its time.
-const REMEMBERED: Duration = Duration::from_secs(2 * MAX_FUDGE.as_secs());
-
-/// Messages remembered, some 100 octets each. Beyond that the oldest are forgotten.
-const MAX_SEEN: usize = 131_072;
+/// Messages remembered, some 100 octets each: those of five minutes at 200 a second. Beyond that
+/// the oldest are forgotten.
+const MAX_SEEN: usize = 65_536;
 
 /// Between two lines about refusals.
 const LOG_GAP: Duration = Duration::from_secs(1);

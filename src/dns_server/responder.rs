@@ -7,13 +7,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hickory_proto::op::{
-    DEFAULT_MAX_PAYLOAD_LEN, Edns, Message, MessageType, Metadata, OpCode, ResponseCode,
-};
-use hickory_proto::rr::{DNSClass, Record, RecordType};
+use hickory_proto::op::{DEFAULT_MAX_PAYLOAD_LEN, Edns, Message, Metadata, OpCode, ResponseCode};
+use hickory_proto::rr::{DNSClass, RecordType};
 use tokio::time::Instant;
 
 use super::lease;
+use super::message::{HEADER, Outgoing};
 use super::quota::Surplus;
 use super::records::Answer;
 use super::registry::Registry;
@@ -96,15 +95,14 @@ impl Responder {
         };
         let (mut answer, durable_at, signing) = self.answer(&asked);
         let room = limit.saturating_sub(signing.as_ref().map_or(0, Signing::room));
-        let mut whole = fit(&mut answer, room)?;
+        let mut whole = answer.write(room)?;
         let more = whole.len().saturating_sub(octets.len());
         if transport == Transport::Udp && !self.may_send(client.ip(), more, now) {
-            whole = cut(&mut answer)?;
+            answer.metadata.truncation = true;
+            whole = answer.write(room)?;
         }
         if let Some(signing) = signing {
-            // The answer itself is sent in any case: an unsigned one tells more than silence.
-            let _ = signing.sign(&mut answer);
-            whole = answer.to_vec().ok()?;
+            signing.sign(&mut whole)?;
         }
         Some(Reply {
             octets: whole,
@@ -129,7 +127,7 @@ impl Responder {
         surplus.allows(client, more, now)
     }
 
-    fn answer(&self, asked: &Asked<'_>) -> (Message, Option<u64>, Option<Signing>) {
+    fn answer(&self, asked: &Asked<'_>) -> (Outgoing, Option<u64>, Option<Signing>) {
         let Asked {
             request,
             octets,
@@ -158,8 +156,7 @@ impl Responder {
             OpCode::Query => self.query(request, limit, &mut answer),
             OpCode::Update => match (&self.registry, sender, &signing) {
                 (Some(registry), Some(nth), Some(signing)) => {
-                    let mac = signing.request_mac();
-                    let outcome = registry.update(request, nth, mac, client, now);
+                    let outcome = registry.update(request, nth, signing, client, now);
                     if let (Some(lease), Some(edns)) = (outcome.lease, &mut answer.edns) {
                         lease::put(edns, lease);
                     }
@@ -179,7 +176,7 @@ impl Responder {
         (answer, durable_at, signing)
     }
 
-    fn query(&self, request: &Message, limit: usize, answer: &mut Message) -> ResponseCode {
+    fn query(&self, request: &Message, limit: usize, answer: &mut Outgoing) -> ResponseCode {
         let [question] = request.queries.as_slice() else {
             return ResponseCode::FormErr;
         };
@@ -199,24 +196,28 @@ impl Responder {
         } = found;
         answer.metadata.authoritative = authoritative;
         answer.metadata.truncation = truncated;
-        answer.insert_answers(answers);
-        answer.insert_authorities(soa);
-        answer.insert_additionals(glue);
+        answer.answers = answers;
+        answer.authority = soa;
+        answer.glue = glue;
         code
     }
 }
 
 /// An answer to `request` in which nothing is said yet.
-fn empty(request: &Message) -> Message {
-    let mut answer = Message::response(request.metadata.id, request.metadata.op_code);
-    answer.metadata = Metadata::response_from_request(&request.metadata);
-    answer.queries.clone_from(&request.queries);
-    if request.edns.is_some() {
+fn empty(request: &Message) -> Outgoing {
+    let ours = |_: &Edns| {
         let mut edns = Edns::new();
         edns.set_max_payload(DEFAULT_MAX_PAYLOAD_LEN);
-        answer.set_edns(edns);
+        edns
+    };
+    Outgoing {
+        metadata: Metadata::response_from_request(&request.metadata),
+        queries: request.queries.clone(),
+        answers: Vec::new(),
+        authority: Vec::new(),
+        glue: Vec::new(),
+        edns: request.edns.as_ref().map(ours),
     }
-    answer
 }
 
 /// What the client can take in one datagram, and we send.
@@ -234,53 +235,10 @@ fn payload(request: &Message) -> usize {
 fn malformed(octets: &[u8]) -> Vec<u8> {
     let id = u16::from_be_bytes([octets[0], octets[1]]);
     let op_code = OpCode::from_u8((octets[2] >> 3) & 0x0f);
-    let mut metadata = Metadata::new(id, MessageType::Response, op_code);
-    metadata.response_code = ResponseCode::FormErr;
     let mut answer = Message::response(id, op_code);
-    answer.metadata = metadata;
+    answer.metadata.response_code = ResponseCode::FormErr;
     answer.to_vec().unwrap_or_default()
 }
 
-/// Makes an answer fit into `room` octets, and writes it. Glue goes first, without a word: only
-/// an answer section that was cut deserves the truncation bit (RFC 2181 section 9).
-fn fit(answer: &mut Message, room: usize) -> Option<Vec<u8>> {
-    let whole = answer.to_vec().ok()?;
-    if whole.len() <= room {
-        return Some(whole);
-    }
-    let glue = std::mem::take(&mut answer.additionals);
-    let bare = answer.to_vec().ok()?;
-    let Some(mut left) = room.checked_sub(bare.len()) else {
-        return cut(answer);
-    };
-    // Whole sets only, uncompressed sizes: an estimate that is never too small.
-    let mut kept: Vec<Record> = Vec::new();
-    for record in glue {
-        let Some(less) = left.checked_sub(record.name.len() + GLUE_RECORD) else {
-            kept.retain(|other| other.name != record.name);
-            break;
-        };
-        left = less;
-        kept.push(record);
-    }
-    answer.insert_additionals(kept);
-    answer.to_vec().ok()
-}
-
-/// Nothing but the question, and that there is more to be had over TCP.
-fn cut(answer: &mut Message) -> Option<Vec<u8>> {
-    answer.answers.clear();
-    answer.authorities.clear();
-    answer.additionals.clear();
-    answer.metadata.truncation = true;
-    answer.to_vec().ok()
-}
-
-/// Of every message.
-const HEADER: usize = 12;
-
 /// What a client without EDNS can take over UDP (RFC 1035 section 4.2.1).
 const CLASSIC_PAYLOAD: u16 = 512;
-
-/// Type, class, TTL, length and the longer of the two kinds of address.
-const GLUE_RECORD: usize = 2 + 2 + 4 + 2 + 16;

@@ -3,11 +3,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::TSIG;
 use hickory_proto::rr::rdata::tsig::{TsigError, make_tsig_record};
 
 use super::key::{Key, VerifyError};
+use super::message::append;
 
 /// What the TSIG record of a request says.
 pub(super) enum Sender {
@@ -90,6 +91,14 @@ impl Signing {
         &self.tsig.mac
     }
 
+    /// For how long the same message would still be believed.
+    pub(super) fn holds_for(&self) -> Duration {
+        let fudge = u64::from(self.tsig.fudge).min(MAX_FUDGE.as_secs());
+        // One more for the second that is cut off.
+        let until = self.tsig.time.saturating_add(fudge + 1);
+        Duration::from_secs(until.saturating_sub(self.now))
+    }
+
     /// Octets that the record adds to an answer, at most.
     pub(super) fn room(&self) -> usize {
         // Names are at most a dot longer on the wire; then type, class, TTL and length, the fixed
@@ -98,42 +107,35 @@ impl Signing {
         names + 10 + 16 + 6 + 64
     }
 
-    /// Puts the TSIG record under a whole answer (section 5.3).
-    pub(super) fn sign(&self, answer: &mut Message) -> Result<(), ResponseCode> {
-        let other = match self.error {
+    /// Puts the TSIG record under a whole answer (section 5.3). `None`: it cannot be made.
+    pub(super) fn sign(&self, answer: &mut Vec<u8>) -> Option<()> {
+        let (time, other) = match self.error {
             // Section 5.2.3: so that the sender learns by how much its clock is off.
-            Some(TsigError::BadTime) => self.now.to_be_bytes()[2..].to_vec(),
-            _ => Vec::new(),
+            Some(TsigError::BadTime) => (self.tsig.time, self.now.to_be_bytes()[2..].to_vec()),
+            _ => (self.now, Vec::new()),
         };
-        let time = match self.error {
-            Some(TsigError::BadTime) => self.tsig.time,
-            _ => self.now,
-        };
+        let id = u16::from_be_bytes([*answer.first()?, *answer.get(1)?]);
         let stub = TSIG::new(
             self.tsig.algorithm.clone(),
             time,
             self.tsig.fudge,
             Vec::new(),
-            answer.metadata.id,
+            id,
             self.error,
             other,
         );
-        let failed = |_| ResponseCode::ServFail;
         let signed = match &self.key {
             None => stub,
             Some(key) => {
-                let octets = answer.to_vec().map_err(failed)?;
                 let signer = key.signer();
                 let signed = signer
-                    .encode_response_tbs(&self.tsig.mac, &octets, &stub)
-                    .map_err(failed)?;
-                let mac = signer.sign(&signed).map_err(|_| ResponseCode::ServFail)?;
+                    .encode_response_tbs(&self.tsig.mac, answer, &stub)
+                    .ok()?;
+                let mac = signer.sign(&signed).ok()?;
                 stub.set_mac(mac)
             }
         };
-        let record = make_tsig_record(self.key_name.clone(), signed);
-        answer.set_signature(Box::new(record));
-        Ok(())
+        append(answer, &make_tsig_record(self.key_name.clone(), signed))
     }
 }
 
@@ -144,4 +146,4 @@ pub(super) fn unix_now() -> u64 {
 }
 
 /// By how much clocks may differ at most (RFC 8945 section 10 recommends five minutes).
-pub(super) const MAX_FUDGE: Duration = Duration::from_secs(300);
+const MAX_FUDGE: Duration = Duration::from_secs(300);

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::lease::Lease;
-use super::records::{Entry, Records, Set, Sets};
+use super::records::{Entry, Records, octets};
 use super::zone::Zone;
 
 /// Where the zone is kept.
@@ -161,7 +161,7 @@ fn to_text(records: &Records) -> String {
     }
     for (owner, sets) in records.iter().filter(|(o, _)| !records.fixed.contains(*o)) {
         for (kind, set) in sets {
-            for entry in &set.entries {
+            for entry in set.entries.values() {
                 let _ = write!(text, "{owner} {} IN {kind} {}", set.ttl, data(&entry.data));
                 if let Some(lease) = entry.lease {
                     let _ = write!(text, " ; lease {}", lease.granted.as_secs());
@@ -252,11 +252,8 @@ fn read_line(
     let ttl = ttl.parse().map_err(|_| format!("no TTL: {ttl}"))?;
     let kind: RecordType = kind.parse().map_err(|_| format!("no type: {kind}"))?;
     let data = parse(kind, data).ok_or_else(|| format!("no {kind} record"))?;
-    let mut sets: Sets = records.sets(&owner).cloned().unwrap_or_default();
-    let set = sets.entry(kind).or_insert_with(Set::default);
-    set.ttl = ttl;
-    set.entries.push(Entry { data, lease });
-    records.put(&owner, sets);
+    records.insert(&owner, octets(&data), Entry { data, lease });
+    records.set_ttl(&owner, kind, ttl);
     Ok(())
 }
 

@@ -127,6 +127,30 @@ async fn glue_that_does_not_fit_is_no_truncation() {
 }
 
 #[tokio::test]
+async fn glue_that_does_not_fit_into_any_message_is_no_truncation_either() {
+    let zone = Zone::new("t.test").unwrap();
+    let (service, ttl) = ("_http._tcp.web.t.test", TTL);
+    let target = |n: u16| format!("b{n}.{}.t.test", "x".repeat(20));
+    let records: Vec<_> = (0..1200)
+        .map(|n| SrvData::new(0, n, 80, &target(n)))
+        .collect();
+    zone.set_srv(service, ttl, &records).unwrap();
+    for n in 0_u16..1200 {
+        let [high, low] = n.to_be_bytes();
+        zone.set_addresses(&target(n), ttl, &[IpAddr::from([10, 0, high, low])])
+            .unwrap();
+    }
+    let server = started(&zone).await;
+    let ask = question("_http._tcp.web.t.test.", RecordType::SRV, Some(1232));
+    let whole = tcp(server.address(), &ask).await;
+    assert!(!whole.metadata.truncation);
+    assert_eq!(whole.answers.len(), 1200);
+    assert!((2..1200).contains(&whole.additionals.len()));
+    let cut = udp(server.address(), &ask).await;
+    assert!(cut.metadata.truncation && cut.answers.is_empty());
+}
+
+#[tokio::test]
 async fn negative_answers_carry_the_soa() {
     let zone = web(1);
     zone.set_negative_ttl(Duration::from_secs(2));

@@ -4,15 +4,13 @@
 //! and when it begins. Who the sender is was settled before (`signature.rs`). The comments name
 //! the sections of RFC 2136.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use hickory_proto::serialize::binary::BinEncodable as _;
 
 use super::lease::Lease;
-use super::records::{Entry, Records, Set, Sets};
+use super::records::{Entry, Octets, Records, Set, Sets, octets};
 
 /// What a zone may grow to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,14 +87,15 @@ pub(super) fn apply(
     for update in &updates {
         check_permission(records, update, terms)?;
     }
-    let before = carry_out(records, &updates, terms);
+    let mut done = Vec::new();
+    for update in &updates {
+        carry_out(records, update, terms.lease, &mut done);
+    }
     if let Err(refusal) = check_bounds(records, &updates, terms.bounds) {
-        for (owner, sets) in before {
-            records.put(&owner, sets);
-        }
+        undo(records, done);
         return Err(refusal);
     }
-    let changes = difference(records, before);
+    let changes = difference(records, done);
     if changes.changed {
         records.changed();
     }
@@ -120,7 +119,7 @@ fn check_zone(records: &Records, message: &Message) -> Result<(), Refusal> {
 
 /// Section 3.2.
 fn check_prerequisites(records: &Records, prerequisites: &[Record]) -> Result<(), Refusal> {
-    let mut expected: BTreeMap<(Name, RecordType), Vec<&RData>> = BTreeMap::new();
+    let mut expected: BTreeMap<(Name, RecordType), BTreeSet<Octets>> = BTreeMap::new();
     for record in prerequisites {
         let (owner, kind) = (&record.name, record.record_type());
         if record.ttl != 0 {
@@ -151,7 +150,8 @@ fn check_prerequisites(records: &Records, prerequisites: &[Record]) -> Result<()
             DNSClass::ANY | DNSClass::NONE => {}
             DNSClass::IN if !empty => {
                 let key = (owner.to_lowercase(), kind);
-                expected.entry(key).or_default().push(&record.data);
+                let data = octets(&lower_case(&record.data));
+                expected.entry(key).or_default().insert(data);
             }
             _ => return refuse(ResponseCode::FormErr, "a prerequisite of another class"),
         }
@@ -159,18 +159,8 @@ fn check_prerequisites(records: &Records, prerequisites: &[Record]) -> Result<()
     // Section 3.2.3, "value dependent": the whole set, in any order, whatever its TTL.
     for ((owner, kind), data) in expected {
         let set = records.set(&owner, kind);
-        let has = |data: &RData| set.is_some_and(|s| s.entries.iter().any(|e| e.data == *data));
-        let count = set.map_or(0, |set| set.entries.len());
-        let mut distinct: Vec<&RData> = Vec::with_capacity(data.len().min(count + 1));
-        for one in data {
-            if !distinct.contains(&one) {
-                if distinct.len() == count {
-                    return refuse(ResponseCode::NXRRSet, format!("{owner} has fewer {kind}"));
-                }
-                distinct.push(one);
-            }
-        }
-        if distinct.len() != count || !distinct.into_iter().all(has) {
+        let has: BTreeSet<&Octets> = set.iter().flat_map(|set| set.entries.keys()).collect();
+        if !data.iter().eq(has) {
             return refuse(ResponseCode::NXRRSet, format!("{owner} has other {kind}"));
         }
     }
@@ -270,68 +260,123 @@ fn check_permission(records: &Records, update: &Update, terms: &Terms<'_>) -> Re
         let why = format!("{owner}: {} is not kept here", data.record_type());
         return refuse(ResponseCode::Refused, why);
     }
-    if data.to_bytes().map_or(usize::MAX, |octets| octets.len()) > MAX_DATA {
+    if octets(data).len() > MAX_DATA {
         let why = format!("{owner}: a record of more than {MAX_DATA} octets");
         return refuse(ResponseCode::Refused, why);
     }
     Ok(())
 }
 
-/// Section 3.4.2, in the order of the message. Returns what the names had before.
-fn carry_out(records: &mut Records, updates: &[Update], terms: &Terms<'_>) -> BTreeMap<Name, Sets> {
-    let mut before: BTreeMap<Name, Sets> = BTreeMap::new();
-    let mut after: BTreeMap<&Name, Sets> = BTreeMap::new();
-    for update in updates {
-        let owner = &update.owner;
-        let sets = after.entry(owner).or_insert_with(|| {
-            let sets = records.sets(owner).cloned().unwrap_or_default();
-            before.insert(owner.clone(), sets.clone());
-            sets
-        });
-        match &update.action {
-            Action::Add { ttl, data } => add(sets, *ttl, data, terms.lease),
-            Action::RemoveName => sets.clear(),
-            Action::RemoveSet(kind) => drop(sets.remove(kind)),
-            Action::Remove(data) => {
-                if let Some(set) = sets.get_mut(&data.record_type()) {
-                    set.entries.retain(|entry| entry.data != *data);
-                }
-            }
-            Action::Ignore => {}
+/// One record that was touched, as it was before: to undo it, and to tell what changed.
+#[derive(Debug)]
+struct Touched {
+    owner: Name,
+    kind: RecordType,
+    octets: Octets,
+    before: Option<Entry>,
+    /// Of its set; `None`: there was none.
+    ttl: Option<u32>,
+}
+
+/// Section 3.4.2: one record of the update section.
+fn carry_out(
+    records: &mut Records,
+    update: &Update,
+    lease: Option<Lease>,
+    done: &mut Vec<Touched>,
+) {
+    let owner = &update.owner;
+    let of_set = |records: &Records, kind| -> Vec<(RecordType, Octets)> {
+        let set = records.set(owner, kind);
+        let all = set.into_iter().flat_map(|set| set.entries.keys());
+        all.map(|octets| (kind, octets.clone())).collect()
+    };
+    let gone: Vec<(RecordType, Octets)> = match &update.action {
+        Action::Add { ttl, data } => return add(records, owner, (*ttl, data), lease, done),
+        Action::Ignore => return,
+        Action::Remove(data) => vec![(data.record_type(), octets(data))],
+        Action::RemoveSet(kind) => of_set(records, *kind),
+        Action::RemoveName => {
+            let kinds: Vec<_> = records
+                .sets(owner)
+                .into_iter()
+                .flat_map(Sets::keys)
+                .copied()
+                .collect();
+            kinds
+                .into_iter()
+                .flat_map(|kind| of_set(records, kind))
+                .collect()
         }
-        sets.retain(|_, set| !set.entries.is_empty());
+    };
+    for (kind, octets) in gone {
+        let ttl = records.set(owner, kind).map(|set| set.ttl);
+        if let Some(entry) = records.take(owner, kind, &octets) {
+            done.push(Touched {
+                owner: owner.clone(),
+                kind,
+                octets,
+                before: Some(entry),
+                ttl,
+            });
+        }
     }
-    for (owner, sets) in after {
-        records.put(owner, sets);
-    }
-    before
 }
 
 /// Section 3.4.2.2.
-fn add(sets: &mut Sets, ttl: u32, data: &RData, lease: Option<Lease>) {
+fn add(
+    records: &mut Records,
+    owner: &Name,
+    (ttl, data): (u32, &RData),
+    lease: Option<Lease>,
+    done: &mut Vec<Touched>,
+) {
     let kind = data.record_type();
     let alias = kind == RecordType::CNAME;
     // An alias stands alone (RFC 1034 section 3.6.2); what breaks that is ignored.
-    if sets
-        .keys()
-        .any(|other| (*other == RecordType::CNAME) != alias)
-    {
+    let mut kinds = records.sets(owner).into_iter().flat_map(Sets::keys);
+    if kinds.any(|other| (*other == RecordType::CNAME) != alias) {
         return;
     }
-    let set = sets.entry(kind).or_default();
+    if alias {
+        let update = Update {
+            owner: owner.clone(),
+            action: Action::RemoveSet(kind),
+        };
+        carry_out(records, &update, None, done);
+    }
+    let ttl_before = records.set(owner, kind).map(|set| set.ttl);
+    let octets = octets(data);
+    let data = data.clone();
+    done.push(Touched {
+        owner: owner.clone(),
+        kind,
+        octets: octets.clone(),
+        before: records.insert(owner, octets, Entry { data, lease }),
+        ttl: ttl_before,
+    });
     // What is leased must not be believed for longer than it is leased.
     let longest = lease.map_or(u64::MAX, |lease| lease.granted.as_secs());
     // One TTL for the whole set (RFC 2181 section 5.2).
-    set.ttl = u64::from(ttl).min(longest) as u32;
-    if alias {
-        set.entries.clear();
-    }
-    match set.entries.iter_mut().find(|entry| entry.data == *data) {
-        Some(entry) => entry.lease = lease,
-        None => set.entries.push(Entry {
-            data: data.clone(),
-            lease,
-        }),
+    records.set_ttl(owner, kind, u64::from(ttl).min(longest) as u32);
+}
+
+fn undo(records: &mut Records, done: Vec<Touched>) {
+    for touched in done.into_iter().rev() {
+        let Touched {
+            owner,
+            kind,
+            octets,
+            before,
+            ttl,
+        } = touched;
+        match before {
+            Some(entry) => drop(records.insert(&owner, octets, entry)),
+            None => drop(records.take(&owner, kind, &octets)),
+        }
+        if let Some(ttl) = ttl {
+            records.set_ttl(&owner, kind, ttl);
+        }
     }
 }
 
@@ -363,43 +408,42 @@ fn check_bounds(records: &Records, updates: &[Update], bounds: Bounds) -> Result
 
 /// In an answer: a pointer to the name, type, class, TTL, length, data.
 fn answer_octets(set: &Set) -> usize {
-    let data = |entry: &Entry| match &entry.data {
-        RData::A(_) => 4,
-        RData::AAAA(_) => 16,
-        RData::SRV(srv) => 6 + srv.target.len() + 1,
-        data => data.to_bytes().map_or(MAX_DATA, |octets| octets.len()),
-    };
-    set.entries.iter().map(|entry| 12 + data(entry)).sum()
+    set.entries.keys().map(|octets| 12 + octets.len()).sum()
 }
 
-fn difference(records: &Records, before: BTreeMap<Name, Sets>) -> Changes {
+/// What all of it came to.
+fn difference(records: &Records, done: Vec<Touched>) -> Changes {
     let mut changes = Changes::default();
-    for (owner, old) in before {
-        let empty = Sets::new();
-        let new = records.sets(&owner).unwrap_or(&empty);
-        let (had, has) = (data(&old), data(new));
-        let named = |data: &RData| (owner.clone(), data.clone());
-        for (data, lease) in &has {
-            match had.get(data) {
-                None => changes.added.push(named(data)),
-                Some(before) => changes.stored |= before != lease,
-            }
+    let mut seen = BTreeSet::new();
+    let mut sets = BTreeSet::new();
+    // The first touch of a record knows what it was before all of it.
+    for touched in done {
+        let Touched {
+            owner,
+            kind,
+            octets,
+            before,
+            ttl,
+        } = touched;
+        let set = records.set(&owner, kind);
+        if sets.insert((owner.clone(), kind)) {
+            changes.changed |= ttl != set.map(|set| set.ttl);
         }
-        let gone = had.keys().filter(|data| !has.contains_key(*data));
-        changes.removed.extend(gone.map(|data| named(data)));
-        let ttl = |(kind, set): (&RecordType, &Set)| (*kind, set.ttl);
-        changes.changed |= !new.iter().map(ttl).eq(old.iter().map(ttl));
+        let now = set.and_then(|set| set.entries.get(&octets));
+        if !seen.insert((owner.clone(), kind, octets)) {
+            continue;
+        }
+        let granted = |entry: &Entry| entry.lease.map(|lease| lease.granted);
+        match (before, now) {
+            (None, Some(now)) => changes.added.push((owner, now.data.clone())),
+            (Some(before), None) => changes.removed.push((owner, before.data)),
+            (Some(before), Some(now)) => changes.stored |= granted(&before) != granted(now),
+            (None, None) => {}
+        }
     }
     changes.changed |= !changes.added.is_empty() || !changes.removed.is_empty();
     changes.stored |= changes.changed;
     changes
-}
-
-/// What there is, and for how long it was granted.
-fn data(sets: &Sets) -> HashMap<&RData, Option<Duration>> {
-    let entries = sets.values().flat_map(|set| &set.entries);
-    let granted = |entry: &Entry| entry.lease.map(|lease| lease.granted);
-    entries.map(|entry| (&entry.data, granted(entry))).collect()
 }
 
 /// Names in data compare without regard to case, and balancers tell endpoints by them.

@@ -5,6 +5,7 @@ use hickory_proto::rr::rdata::{A, CNAME, SRV, TXT};
 use tokio::time::Instant;
 
 use super::*;
+use std::time::Duration;
 
 const ZONE: &str = "t.test.";
 const WEB: &str = "_http._tcp.web.t.test.";
@@ -81,7 +82,7 @@ fn listing(records: &Records) -> Vec<String> {
     let mut lines = Vec::new();
     for (owner, sets) in records.iter() {
         for set in sets.values() {
-            for entry in &set.entries {
+            for entry in set.entries.values() {
                 lines.push(format!("{owner} {} {}", set.ttl, entry.data));
             }
         }
@@ -267,7 +268,8 @@ fn updates_3_4() {
         "b1.t.test. 5 10.0.0.2",
         web80,
     ];
-    let table: Vec<(&str, Vec<Record>, Result<Vec<&str>, ResponseCode>)> = vec![
+    type Row<'a> = (&'a str, Vec<Record>, Result<Vec<&'a str>, ResponseCode>);
+    let table: Vec<Row<'_>> = vec![
         ("nothing", vec![], Ok(same.clone())),
         ("add", vec![add(b1, a(2))], Ok(with_both.clone())),
         (

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, SRV};
 use hickory_proto::rr::{Name, RData, RecordType};
 
-use super::records::{Answer, Entry, Records};
+use super::records::{Answer, Records};
 
 /// How long a negative answer is believed: short, so that what is added is found.
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
@@ -89,13 +89,10 @@ impl Zone {
     pub fn add_srv(&self, name: &str, ttl: Duration, record: SrvData) -> Result<(), ZoneError> {
         let new = srv(&record)?;
         let owner = self.inside(name)?;
-        self.write().change(&owner, RecordType::SRV, |set| {
-            set.entries.retain(|old| !same_endpoint(&old.data, &new));
-            let (data, lease) = (new, None);
-            set.entries.push(Entry { data, lease });
-            set.ttl = seconds(ttl);
-            true
-        });
+        let mut records = self.write();
+        let mut all = without(&records, &owner, &new);
+        all.push(new);
+        records.replace(&owner, RecordType::SRV, seconds(ttl), all);
         Ok(())
     }
 
@@ -104,12 +101,11 @@ impl Zone {
         let gone = srv(&SrvData::new(0, 0, port, target))?;
         let owner = self.inside(name)?;
         let mut records = self.write();
-        let removed = records.change(&owner, RecordType::SRV, |set| {
-            let before = set.entries.len();
-            set.entries.retain(|old| !same_endpoint(&old.data, &gone));
-            set.entries.len() < before
-        });
-        Ok(removed)
+        let ttl = records
+            .set(&owner, RecordType::SRV)
+            .map_or(0, |set| set.ttl);
+        let rest = without(&records, &owner, &gone);
+        Ok(records.replace(&owner, RecordType::SRV, ttl, rest))
     }
 
     /// Replaces the A and AAAA records of `name`; an empty list removes them.
@@ -247,6 +243,14 @@ fn srv(record: &SrvData) -> Result<RData, ZoneError> {
     let target = absolute(&record.target)?;
     let (priority, weight, port) = (record.priority, record.weight, record.port);
     Ok(RData::SRV(SRV::new(priority, weight, port, target)))
+}
+
+/// The SRV records of a name but those of the same target and port.
+fn without(records: &Records, owner: &Name, this: &RData) -> Vec<RData> {
+    let set = records.set(owner, RecordType::SRV);
+    let entries = set.into_iter().flat_map(|set| set.entries.values());
+    let others = entries.filter(|entry| !same_endpoint(&entry.data, this));
+    others.map(|entry| entry.data.clone()).collect()
 }
 
 fn same_endpoint(a: &RData, b: &RData) -> bool {

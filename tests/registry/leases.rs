@@ -184,7 +184,10 @@ fn a_restart_before_everybody_has_registered_goes_on_where_it_was() {
         UNKNOWN,
         "what is stored is not all"
     );
-    as_usual(&server);
+    let stored = server.path("zone.state");
+    wait_until("what is stored is all", || {
+        std::fs::read_to_string(&stored).is_ok_and(|text| !text.contains("recovering"))
+    });
     server.crash_and_restart();
     let answer = ask(&server, "nobody.svc.test.", RecordType::A);
     assert_eq!(answer, GONE, "now it is");

@@ -52,16 +52,20 @@ pub fn signed(key: &Key, records: Vec<Record>, lease: Option<u32>, time: u64) ->
     message.to_vec().expect("written")
 }
 
-/// Sends octets in one datagram; the octets of the answer.
+/// Sends octets in one datagram, again if it is lost; the octets of the answer.
 pub fn exchange(server: &ZoneServer, octets: &[u8]) -> Vec<u8> {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     socket.connect(server.address).expect("connected");
-    socket.set_read_timeout(Some(PATIENCE)).expect("set");
-    socket.send(octets).expect("sent");
+    socket.set_read_timeout(Some(PATIENCE / 10)).expect("set");
     let mut buffer = vec![0; 65_535];
-    let length = socket.recv(&mut buffer).expect("an answer");
-    buffer.truncate(length);
-    buffer
+    for _ in 0..10 {
+        socket.send(octets).expect("sent");
+        if let Ok(length) = socket.recv(&mut buffer) {
+            buffer.truncate(length);
+            return buffer;
+        }
+    }
+    panic!("no answer: {:#?}", server.log());
 }
 
 pub fn code(answer: &[u8]) -> ResponseCode {
