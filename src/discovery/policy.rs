@@ -7,16 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::journal::{Event, Hold, Why};
+use super::outcome::Outcome;
+use super::streak::{Facts, Streak};
 use super::{Discovered, Endpoint, Offer};
-
-/// More changes of one kind in one answer than this are one event: a cluster that derives each
-/// weight from the number of its members changes all of them whenever one joins.
-const SINGLE_EVENTS: usize = 16;
 
 /// The guards of one name.
 #[derive(Debug, Clone, Copy)]
@@ -51,14 +48,6 @@ struct Place {
     split: u16,
 }
 
-/// Answers of one kind in a row. One counts only when it is new: when the time for which the one
-/// before may be believed has run out. Otherwise a cache may have given the same answer again.
-#[derive(Debug, Default)]
-struct Streak {
-    seen: u8,
-    next_from: Option<Instant>,
-}
-
 /// What was answered.
 #[derive(Debug, Clone)]
 pub enum Answer {
@@ -73,32 +62,6 @@ pub enum Answer {
     Declined,
     /// NXDOMAIN or NODATA.
     Nothing,
-}
-
-/// What the decision needs to know besides the answer.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
-    /// When the answer came.
-    pub now: Instant,
-    /// How long it may be believed: its TTL or negative TTL.
-    pub believed_for: Duration,
-    /// It was given to the policy before; only addresses or health differ. Confirms nothing.
-    pub repeated: bool,
-    /// Endpoints to which connects fail. The others count as working.
-    pub failing: &'a HashSet<SocketAddr>,
-}
-
-/// What came of it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Outcome {
-    /// For the journal.
-    pub events: Vec<Event>,
-    /// Endpoints that joined, left, and changed their place.
-    pub joined: usize,
-    /// See `joined`.
-    pub left: usize,
-    /// See `joined`.
-    pub reweighted: usize,
 }
 
 impl Policy {
@@ -313,7 +276,7 @@ impl Policy {
         }
         for (endpoint, place) in &new {
             if !self.current.contains_key(endpoint) {
-                outcome.joined(endpoint.clone(), place);
+                outcome.joined(endpoint.clone(), place.terms());
             }
         }
         self.current.append(&mut new);
@@ -343,62 +306,6 @@ impl Policy {
 impl Place {
     fn terms(&self) -> (u16, u16) {
         (self.priority, self.weight)
-    }
-}
-
-impl Streak {
-    /// Counts an answer if it is new; how many there are by now.
-    fn count(&mut self, facts: Facts<'_>) -> u8 {
-        let new = |from| !facts.repeated && facts.now >= from;
-        if self.next_from.is_none_or(new) {
-            self.seen = self.seen.saturating_add(1);
-            self.next_from = Some(facts.now + facts.believed_for);
-        }
-        self.seen
-    }
-}
-
-impl Outcome {
-    fn joined(&mut self, endpoint: Endpoint, place: &Place) {
-        self.joined += 1;
-        self.events.push(Event::Joined {
-            endpoint,
-            priority: place.priority,
-            weight: place.weight,
-        });
-    }
-
-    fn left(&mut self, endpoint: Endpoint, why: Why) {
-        self.left += 1;
-        self.events.push(Event::Left { endpoint, why });
-    }
-
-    fn reweighted(&mut self, endpoint: Endpoint, from: (u16, u16), to: (u16, u16)) {
-        self.reweighted += 1;
-        self.events.push(Event::Reweighted { endpoint, from, to });
-    }
-
-    /// Many events of one kind become one.
-    fn summarise(&mut self) {
-        let (joined, left, reweighted) = (
-            self.joined > SINGLE_EVENTS,
-            self.left > SINGLE_EVENTS,
-            self.reweighted > SINGLE_EVENTS,
-        );
-        if !(joined || left || reweighted) {
-            return;
-        }
-        self.events.retain(|event| match event {
-            Event::Joined { .. } => !joined,
-            Event::Left { .. } => !left,
-            Event::Reweighted { .. } => !reweighted,
-            _ => true,
-        });
-        self.events.push(Event::Many {
-            joined: if joined { self.joined } else { 0 },
-            left: if left { self.left } else { 0 },
-            reweighted: if reweighted { self.reweighted } else { 0 },
-        });
     }
 }
 

@@ -1,6 +1,8 @@
 //! One row per rule of the answer → action table, and the property that any sequence of answers
 //! converges on the last one.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;

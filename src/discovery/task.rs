@@ -19,8 +19,9 @@ use super::answers::{
     Addresses, Answer as Asked, Glue, LookupError, Negative, OneFamily, SrvAnswer, SrvRecord,
     Target,
 };
+use super::outcome::Outcome;
 use super::pace::{self, Answered};
-use super::policy::{Outcome, Policy, Settings};
+use super::policy::{Policy, Settings};
 use super::resolver::Resolver;
 use super::srv::Rejected;
 use super::system::{RESOLV_CONF, Servers};
