@@ -443,7 +443,7 @@ const ROWS: &[Row] = &[
         },
         &[B],
     )
-    .says("no longer listed, and a connect to")
+    .says("does not list it, and a connect to")
     .repeatable(&[B]),
     Row::failure(
         "a start without DNS waits for it",

@@ -213,6 +213,8 @@ fn dns_sample(stats: DnsStats) -> DnsSample {
                 last_success: stats.last_success,
                 stale: stats.stale,
                 endpoints: stats.endpoints,
+                rotates: stats.rotates,
+                unlisted: stats.unlisted,
                 changes: vec![
                     ("joined", stats.joined),
                     ("left", stats.left),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::Endpoint;
+use super::rotation::{Ended, Rotating, Turn};
 
 /// Entries that are kept; at some 200 bytes each a quarter of a megabyte at most.
 pub const CAPACITY: usize = 1024;
@@ -98,6 +99,10 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Answers show a part of a larger set, another one each time, from now on.
+    Rotates(Rotating),
+    /// They no longer do.
+    RotationEnded(Ended),
     /// A target's addresses cannot be looked up; those of before stay.
     Kept {
         /// The target.
@@ -131,8 +136,10 @@ pub enum Why {
     Nonexistent,
     /// The target `.`: the service is decidedly not offered (RFC 2782).
     Declined,
-    /// Its removal was held back, and a connect to it failed.
-    HeldAndUnreachable(SocketAddr),
+    /// It was offered although the last answer does not list it, and a connect to it failed.
+    UnlistedAndUnreachable(SocketAddr),
+    /// Answers rotate, and so many in a row did not list it.
+    Missed(u32),
     /// The answer has records, and none of them can be used.
     Unusable,
 }
@@ -154,6 +161,8 @@ pub enum Hold {
         /// Needed to believe it.
         needed: u8,
     },
+    /// Answers differ each time, and may be parts of a larger set.
+    Doubt,
     /// The answer names only targets that have no address yet.
     Unresolved,
 }
@@ -184,6 +193,15 @@ impl Journal {
     }
 }
 
+impl From<Turn> for Event {
+    fn from(turn: Turn) -> Event {
+        match turn {
+            Turn::Rotates(rotating) => Event::Rotates(rotating),
+            Turn::Ended(ended) => Event::RotationEnded(ended),
+        }
+    }
+}
+
 impl Event {
     /// A change is info, something that somebody should look at is a warning.
     fn log(&self, name: &Arc<str>) {
@@ -192,8 +210,10 @@ impl Event {
             | Event::Left { .. }
             | Event::Reweighted { .. }
             | Event::Many { .. }
+            | Event::RotationEnded(_)
             | Event::Recovered { .. } => tracing::info!(%name, "dns: {self}"),
             Event::HeldBack { .. }
+            | Event::Rotates(_)
             | Event::Rejected { .. }
             | Event::Waiting { .. }
             | Event::Kept { .. }
@@ -228,6 +248,8 @@ impl fmt::Display for Event {
             Event::HeldBack { endpoints, hold } => {
                 write!(f, "{endpoints} endpoints stay for now: {hold}")
             }
+            Event::Rotates(rotating) => write!(f, "{rotating}"),
+            Event::RotationEnded(ended) => write!(f, "answers no longer rotate: {ended}"),
             Event::Rejected { record, reason } => write!(f, "record `{record}` rejected: {reason}"),
             Event::Waiting { target, reason } => {
                 write!(f, "target {target} waits for an address: {reason}")
@@ -260,9 +282,13 @@ impl fmt::Display for Why {
             Why::Unlisted => f.write_str("the answer does not list it"),
             Why::Nonexistent => f.write_str("the name has no such records (NXDOMAIN or NODATA)"),
             Why::Declined => f.write_str("the target `.` says that the service is not offered"),
-            Why::HeldAndUnreachable(address) => {
-                write!(f, "no longer listed, and a connect to {address} failed")
+            Why::UnlistedAndUnreachable(address) => {
+                write!(
+                    f,
+                    "the last answer does not list it, and a connect to {address} failed"
+                )
             }
+            Why::Missed(answers) => write!(f, "{answers} answers in a row did not list it"),
             Why::Unusable => f.write_str("no record of the answer can be used"),
         }
     }
@@ -280,6 +306,9 @@ impl fmt::Display for Hold {
             Hold::Shrink { seen, needed } => write!(
                 f,
                 "more than half of the working backends would go, believed after {needed} in a row, this is number {seen}"
+            ),
+            Hold::Doubt => f.write_str(
+                "answers differ each time, and may be parts of a larger set: they are believed when two agree",
             ),
             Hold::Unresolved => {
                 f.write_str("the answer names only targets that have no address yet")

@@ -4,17 +4,20 @@
 //! each, `pace.rs` says when to ask, `resolver.rs` asks (`name_server.rs` one server, `system.rs` knows
 //! resolv.conf), `answers.rs` is what comes of it,
 //! `targets.rs` remembers the addresses of SRV targets, `admission.rs` refuses addresses, `srv.rs`
-//! turns an answer into endpoints, `policy.rs` decides what they change, `journal.rs` remembers
-//! what happened and why, `stats.rs` counts.
+//! turns an answer into endpoints, `policy.rs` decides what they change, `rotation.rs` sees when
+//! answers are parts of a larger set (`members.rs`), `journal.rs` remembers what happened and why, `stats.rs`
+//! counts.
 
 pub mod admission;
 pub mod answers;
 pub mod journal;
+pub mod members;
 mod name_server;
 mod outcome;
 mod pace;
 pub mod policy;
 pub mod resolver;
+pub mod rotation;
 pub mod srv;
 pub mod stats;
 mod streak;

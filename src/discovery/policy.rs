@@ -3,15 +3,19 @@
 //! Pure: time and health come in as arguments, what happened goes out as events. One `Policy` per
 //! watched name, driven by `task.rs`. Guards only ever hold back removals; additions, weights and
 //! priorities take effect at once. Any sequence of answers converges on the last one, once that
-//! has been given [`Settings::absent_after`] or [`Settings::shrink_guard`] times.
+//! has been given [`Settings::absent_after`] or [`Settings::shrink_guard`] times, and where answers
+//! rotated before (`rotation.rs`), so often that they no longer do.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::journal::{Event, Hold, Why};
+use super::members::{Member, Shown};
 use super::outcome::Outcome;
+use super::rotation::{Rotating, Rotation, Turn};
 use super::streak::{Facts, Streak};
 use super::{Discovered, Endpoint, Offer};
 
@@ -23,6 +27,8 @@ pub struct Settings {
     /// Answers in a row that would remove more than half of the working endpoints until they are
     /// believed; 0 counts as 1.
     pub shrink_guard: u8,
+    /// Members that are remembered at most when answers rotate.
+    pub max_endpoints: usize,
 }
 
 /// The state of one name.
@@ -36,6 +42,9 @@ pub struct Policy {
     hold: Option<Hold>,
     absent: Streak,
     shrink: Streak,
+    rotation: Rotation,
+    /// Not told yet.
+    turned: Option<Turn>,
     stale_since: Option<Instant>,
     last_success: Option<Instant>,
 }
@@ -75,6 +84,8 @@ impl Policy {
             hold: None,
             absent: Streak::default(),
             shrink: Streak::default(),
+            rotation: Rotation::new(settings.max_endpoints),
+            turned: None,
             stale_since: None,
             last_success: None,
         }
@@ -114,16 +125,54 @@ impl Policy {
 
     /// The moment from which on another answer counts as a confirmation, while one is awaited.
     pub fn confirmed_from(&self) -> Option<Instant> {
-        match self.hold? {
-            Hold::Absent { .. } => self.absent.next_from,
-            Hold::Shrink { .. } => self.shrink.next_from,
-            Hold::Unresolved => None,
+        match self.hold {
+            Some(Hold::Absent { .. }) => self.absent.next_from,
+            Some(Hold::Shrink { .. }) => self.shrink.next_from,
+            Some(Hold::Doubt) => self.rotation.next_from(),
+            Some(Hold::Unresolved) => None,
+            None => self.rotation.rotating().and(self.rotation.next_from()),
         }
+    }
+
+    /// How answers rotate, if they do.
+    pub fn rotating(&self) -> Option<Rotating> {
+        self.rotation.rotating()
     }
 
     /// Is somebody offered at this address?
     pub fn offers(&self, address: SocketAddr) -> bool {
         self.current.keys().any(|e| e.socket() == address)
+    }
+
+    /// Endpoints on offer that the last answer does not list.
+    pub fn unlisted(&self) -> usize {
+        let unlisted = |e: &&Endpoint| self.held.contains(*e) || self.rotation.remembers(e);
+        self.current.keys().filter(unlisted).count()
+    }
+
+    /// Targets whose addresses are of use, listed or not.
+    pub fn targets(&self) -> HashSet<Arc<str>> {
+        let offered = self.current.keys().map(|e| &e.target);
+        let remembered = self.rotation.unlisted().map(|(m, _)| &m.target);
+        offered.chain(remembered).cloned().collect()
+    }
+
+    /// Takes up whom an answer lists, before it is put together for [`Policy::answered`]: returns
+    /// who belongs to it although it does not list them, because answers rotate.
+    pub fn lists(
+        &mut self,
+        listed: BTreeMap<Member, Shown>,
+        facts: Facts<'_>,
+    ) -> Vec<(Member, Shown)> {
+        let current = &self.current;
+        let offered = || current.keys().flat_map(Member::candidates).collect();
+        if let Some(turn) = self.rotation.observe(listed, &offered, facts) {
+            self.turned = Some(turn);
+        }
+        let unlisted = self.rotation.unlisted();
+        unlisted
+            .map(|(m, shown)| (m.clone(), shown.clone()))
+            .collect()
     }
 
     /// No server gave an answer: what is known stays, and is stale from now on.
@@ -149,10 +198,12 @@ impl Policy {
                 });
             }
         }
+        outcome.events.extend(self.turned.take().map(Event::from));
         match answer {
             Answer::Declined => {
                 self.absent = Streak::default();
                 self.shrink = Streak::default();
+                self.rotation.start_over();
                 self.adopt(Vec::new(), None, Why::Declined, facts, &mut outcome);
             }
             Answer::Nothing => {
@@ -160,6 +211,9 @@ impl Policy {
                 let seen = self.absent.count(facts);
                 let needed = self.settings.absent_after.max(1);
                 let hold = (seen < needed).then_some(Hold::Absent { seen, needed });
+                if hold.is_none() {
+                    self.rotation.start_over();
+                }
                 self.adopt(Vec::new(), hold, Why::Nonexistent, facts, &mut outcome);
             }
             Answer::Endpoints { set, waiting } => {
@@ -170,19 +224,17 @@ impl Policy {
         outcome
     }
 
-    /// A connect failed: whatever only a guard keeps at that address leaves.
+    /// A connect failed: whatever is offered at that address although it is not listed leaves.
     pub fn connect_failed(&mut self, address: SocketAddr) -> Outcome {
         let mut outcome = Outcome::default();
-        let gone: Vec<_> = self
-            .held
-            .iter()
-            .filter(|endpoint| endpoint.socket() == address)
-            .cloned()
-            .collect();
+        let here = self.current.keys().filter(|e| e.socket() == address);
+        let unlisted = |e: &&Endpoint| self.held.contains(*e) || self.rotation.remembers(e);
+        let gone: Vec<_> = here.filter(unlisted).cloned().collect();
         for endpoint in gone {
             self.held.remove(&endpoint);
             self.current.remove(&endpoint);
-            outcome.left(endpoint, Why::HeldAndUnreachable(address));
+            self.unreachable(&endpoint);
+            outcome.left(endpoint, Why::UnlistedAndUnreachable(address));
         }
         if self.held.is_empty() && self.hold != Some(Hold::Unresolved) {
             self.hold = None;
@@ -221,9 +273,16 @@ impl Policy {
             (going + usize::from(!listed.contains(endpoint)), all + 1)
         });
         let needed = self.settings.shrink_guard.max(1);
-        if going * 2 <= all {
+        // Answers that differ each time confirm nothing.
+        let doubtful = needed > 1
+            && self.rotation.is_doubtful()
+            && self.current.len() < self.settings.max_endpoints;
+        if doubtful || going * 2 <= all {
             self.shrink = Streak::default();
-            return self.adopt(set, None, why, facts, outcome);
+        }
+        if going * 2 <= all {
+            let hold = doubtful.then_some(Hold::Doubt);
+            return self.adopt(set, hold, why, facts, outcome);
         }
         let seen = self.shrink.count(facts);
         let hold = (seen < needed).then_some(Hold::Shrink { seen, needed });
@@ -233,7 +292,8 @@ impl Policy {
         self.adopt(set, hold, why, facts, outcome);
     }
 
-    /// Takes over `set`. With a hold, what `set` lacks stays, unless connects to it fail.
+    /// Takes over `set`. With a hold, what `set` lacks stays, unless connects to it fail. Of those
+    /// that are only remembered, whoever fails leaves.
     fn adopt(
         &mut self,
         set: Vec<Discovered>,
@@ -242,8 +302,13 @@ impl Policy {
         facts: Facts<'_>,
         outcome: &mut Outcome,
     ) {
+        let (failing, rotation) = (facts.failing, &self.rotation);
+        let reachable = |e: &Endpoint| {
+            !rotation.remembers(e) || !failing.contains(&e.socket()) && !rotation.is_unreachable(e)
+        };
         let mut new: BTreeMap<_, _> = set
             .into_iter()
+            .filter(|d| reachable(&d.endpoint))
             .map(|d| {
                 let place = Place {
                     priority: d.priority,
@@ -264,11 +329,14 @@ impl Policy {
                     outcome.reweighted(endpoint.clone(), from, to);
                 }
                 self.current.insert(endpoint, place);
-            } else if hold.is_none() {
-                left.push((endpoint, why));
-            } else if facts.failing.contains(&endpoint.socket()) {
+            } else if facts.failing.contains(&endpoint.socket())
+                && (hold.is_some() || self.rotation.remembers(&endpoint))
+            {
                 let address = endpoint.socket();
-                left.push((endpoint, Why::HeldAndUnreachable(address)));
+                left.push((endpoint, Why::UnlistedAndUnreachable(address)));
+            } else if hold.is_none() {
+                let missed = self.rotation.missed(&endpoint).map(Why::Missed);
+                left.push((endpoint, missed.unwrap_or(why)));
             } else {
                 self.held.insert(endpoint.clone());
                 self.current.insert(endpoint, place);
@@ -281,6 +349,9 @@ impl Policy {
         }
         self.current.append(&mut new);
         for (endpoint, why) in left {
+            if let Why::UnlistedAndUnreachable(_) = why {
+                self.unreachable(&endpoint);
+            }
             outcome.left(endpoint, why);
         }
         outcome.summarise();
@@ -292,6 +363,13 @@ impl Policy {
             outcome.events.push(Event::Absent { why });
         }
         self.answered = true;
+    }
+
+    /// It left because connects to it fail: it is not to come back before it is listed.
+    fn unreachable(&mut self, endpoint: &Endpoint) {
+        let same = |e: &&Endpoint| (&e.target, e.port) == (&endpoint.target, endpoint.port);
+        let alone = !self.current.keys().any(|e| same(&e));
+        self.rotation.unreachable(endpoint, alone);
     }
 
     /// Takes up `hold`; each step of it is an event, a repetition is none.

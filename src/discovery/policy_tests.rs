@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::answers::{SrvRecord, Target};
+use super::super::members::misses;
+use super::super::rotation::CALM;
 use super::*;
 
 const TTL: Duration = Duration::from_secs(5);
@@ -20,6 +23,32 @@ fn one(n: u8, priority: u16, weight: u16) -> Discovered {
         weight,
         split: 1,
     }
+}
+
+/// As an answer lists it.
+fn as_member(discovered: &Discovered) -> (Member, Shown) {
+    let Endpoint { target, port, .. } = &discovered.endpoint;
+    let member = Member {
+        target: Arc::clone(target),
+        port: *port,
+        address: None,
+    };
+    let record = SrvRecord {
+        priority: discovered.priority,
+        weight: discovered.weight,
+        port: *port,
+        target: Target::Host(Arc::clone(target)),
+    };
+    (member, Shown::Records(vec![record]))
+}
+
+/// And back, as its target has one address and keeps it.
+fn as_endpoint((member, shown): (Member, Shown)) -> Discovered {
+    let Shown::Records(records) = shown else {
+        panic!("nothing here lists addresses");
+    };
+    let number = member.target[1..].parse().unwrap();
+    one(number, records[0].priority, records[0].weight)
 }
 
 fn socket(n: u8) -> SocketAddr {
@@ -38,6 +67,8 @@ enum Step {
     Declined,
     Failed,
     ConnectFailed(u8),
+    /// Nobody fails to connect any more.
+    Recovered,
     /// The next answers come after the TTL of the last one ran out, or before.
     Fresh,
     Cached,
@@ -58,6 +89,7 @@ impl Bench {
             policy: Policy::new(Settings {
                 absent_after,
                 shrink_guard,
+                max_endpoints: 4096,
             }),
             now: Instant::now(),
             step: TTL,
@@ -75,6 +107,16 @@ impl Bench {
             believed_for: TTL,
             repeated,
             failing: &self.failing,
+        };
+        let answer = match answer {
+            Answer::Endpoints { mut set, waiting } => {
+                let unlisted = self
+                    .policy
+                    .lists(set.iter().map(as_member).collect(), facts);
+                set.extend(unlisted.into_iter().map(as_endpoint));
+                Answer::Endpoints { set, waiting }
+            }
+            other => other,
         };
         let outcome = self.policy.answered(answer, facts);
         self.events.extend(outcome.events);
@@ -106,6 +148,7 @@ impl Bench {
                 let outcome = self.policy.connect_failed(socket(*n));
                 self.events.extend(outcome.events);
             }
+            Step::Recovered => self.failing.clear(),
             Step::Fresh => self.step = TTL,
             Step::Cached => self.step = TTL / 10,
         }
@@ -153,9 +196,89 @@ fn answer_to_action() {
         (
             "they need not be the same",
             &[
+                (Set(&[1, 2, 3, 4, 5]), "12345"),
+                (Set(&[1, 2]), "12345"),
+                (Set(&[1]), "1"),
+            ],
+        ),
+        (
+            "but no others each time: those may be parts of a larger set",
+            &[
                 (Set(&[1, 2, 3]), "123"),
-                (Set(&[1]), "123"),
-                (Set(&[2]), "2"),
+                (Set(&[4, 5]), "12345"),
+                (Set(&[1, 6]), "123456"),
+                (Set(&[2, 6]), "123456"),
+                (Set(&[2, 6]), "26"),
+            ],
+        ),
+        (
+            "the second answer of all may be a part as well",
+            &[
+                (Set(&[1, 2, 3]), "123"),
+                (Set(&[1, 2, 4]), "1234"),
+                (Set(&[1, 2, 4]), "124"),
+            ],
+        ),
+        (
+            "later ones are believed when half or less is replaced",
+            &[
+                (Set(&[1, 2, 3]), "123"),
+                (Set(&[1, 2, 3]), "123"),
+                (Set(&[1, 2, 4]), "124"),
+            ],
+        ),
+        (
+            "answers that rotate: the union, from the first on",
+            &[
+                (Set(&[1, 2]), "12"),
+                (Set(&[3, 4]), "1234"),
+                (Set(&[1, 3]), "1234"),
+                (Set(&[2, 5]), "12345"),
+                (Set(&[1, 4]), "12345"),
+                (Set(&[1, 6]), "123456"),
+            ],
+        ),
+        (
+            "a failed connect evicts whom the last answer does not list, until it is listed",
+            &[
+                (Set(&[1, 2]), "12"),
+                (Set(&[3, 4]), "1234"),
+                (Set(&[1, 3]), "1234"),
+                (Set(&[2, 5]), "12345"),
+                (ConnectFailed(1), "2345"),
+                (ConnectFailed(2), "2345"),
+                (Set(&[3, 4]), "345"),
+                (Recovered, "345"),
+                (Set(&[4, 5]), "345"),
+                (Set(&[1, 2]), "12345"),
+                (Set(&[4, 5]), "12345"),
+            ],
+        ),
+        (
+            "NXDOMAIN among answers that rotate is guarded like any",
+            &[
+                (Set(&[1, 2]), "12"),
+                (Set(&[3, 4]), "1234"),
+                (Set(&[1, 3]), "1234"),
+                (Set(&[2, 5]), "12345"),
+                (Nothing, "12345"),
+                (Nothing, "12345"),
+                (Set(&[1, 2]), "12345"),
+                (Nothing, "12345"),
+                (Nothing, "12345"),
+                (Nothing, "0"),
+                (Set(&[4, 5]), "45"),
+            ],
+        ),
+        (
+            "`.` ends rotation at once",
+            &[
+                (Set(&[1, 2]), "12"),
+                (Set(&[3, 4]), "1234"),
+                (Set(&[1, 3]), "1234"),
+                (Set(&[2, 5]), "12345"),
+                (Declined, "0"),
+                (Set(&[1, 3]), "13"),
             ],
         ),
         (
@@ -352,6 +475,77 @@ fn answer_to_action() {
     }
 }
 
+/// A name of which the answers show two of five.
+fn rotating() -> Bench {
+    let mut bench = Bench::new(3, 2);
+    for set in [&[1, 2], &[3, 4], &[1, 3], &[2, 5]] {
+        bench.feed(&Step::Set(set));
+    }
+    assert!(bench.policy.rotating().is_some());
+    bench
+}
+
+#[test]
+fn rotation_is_told_once_and_so_is_its_end() {
+    let mut bench = rotating();
+    let found = bench.policy.rotating().unwrap();
+    assert_eq!((found.shown, found.known), (2, 5));
+    assert_eq!(bench.policy.unlisted(), 3);
+    assert!(bench.policy.confirmed_from().unwrap() > bench.now);
+    for _ in 0..3 {
+        bench.feed(&Step::Set(&[1, 2]));
+        bench.feed(&Step::Set(&[3, 4]));
+    }
+    for _ in 0..=CALM {
+        bench.feed(&Step::Set(&[1, 2, 3]));
+    }
+    assert_eq!(bench.policy.rotating(), None);
+    assert_eq!(bench.offered(), "123");
+    let told = |wanted: fn(&Event) -> bool| bench.events.iter().filter(|e| wanted(e)).count();
+    assert_eq!(told(|e| matches!(e, Event::Rotates(_))), 1);
+    assert_eq!(told(|e| matches!(e, Event::RotationEnded(_))), 1);
+}
+
+#[test]
+fn why_a_member_left_that_was_missed() {
+    let mut bench = rotating();
+    bench.events.clear();
+    let mut answers = [&[1, 2], &[3, 4], &[1, 3], &[2, 4]].into_iter().cycle();
+    while bench.offered() != "1234" {
+        bench.feed(&Step::Set(answers.next().unwrap()));
+    }
+    let left = Event::Left {
+        endpoint: one(5, 0, 0).endpoint,
+        why: Why::Missed(misses(2, 5)),
+    };
+    assert_eq!(bench.events, [left]);
+}
+
+#[test]
+fn a_place_is_that_of_the_last_record() {
+    let mut bench = rotating();
+    bench.feed(&Step::Weighted(5, 7, 9));
+    bench.feed(&Step::Set(&[1, 2]));
+    let Offer::Endpoints(endpoints) = bench.policy.offer() else {
+        panic!();
+    };
+    assert!(endpoints.contains(&one(5, 7, 9)));
+}
+
+#[test]
+fn a_guard_of_one_believes_each_answer_until_answers_rotate() {
+    let mut bench = Bench::new(1, 1);
+    for (set, offered) in [
+        (&[1, 2], "12"),
+        (&[3, 4], "34"),
+        (&[1, 3], "13"),
+        (&[2, 5], "1235"),
+    ] {
+        bench.feed(&Step::Set(set));
+        assert_eq!(bench.offered(), offered);
+    }
+}
+
 #[test]
 fn guards_of_one_and_of_zero_believe_at_once() {
     for guard in [0, 1] {
@@ -497,7 +691,7 @@ fn plain(answer: &AnyAnswer) -> Answer {
 
 proptest! {
     /// No slots, no state that sticks: whatever happened, the last answer, given as often as the
-    /// guards ask for, is what is offered.
+    /// guards ask for, is what is offered; once answers that rotated no longer do.
     #[test]
     fn any_sequence_converges_on_the_last_answer(
         steps in prop::collection::vec(any_step(), 0..20),
@@ -512,7 +706,12 @@ proptest! {
                 Any::ConnectFailed(n) => bench.feed(&Step::ConnectFailed(*n)),
             }
         }
-        for _ in 0..absent_after.max(shrink_guard).max(1) {
+        let mut guards = u32::from(absent_after.max(shrink_guard).max(1));
+        if steps.len() > 1 {
+            bench.answer(plain(&last), false);
+            guards += if bench.policy.rotating().is_some() { CALM } else { 3 };
+        }
+        for _ in 0..guards {
             bench.answer(plain(&last), false);
         }
         let expected = match plain(&last) {

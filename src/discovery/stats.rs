@@ -65,6 +65,10 @@ pub struct NameStats {
     pub endpoints: usize,
     /// No server answers; the offer is the last good one.
     pub stale: bool,
+    /// Answers show a part of a larger set, another one each time.
+    pub rotates: bool,
+    /// Endpoints on offer that the last answer does not list.
+    pub unlisted: usize,
     /// Endpoints that joined.
     pub joined: u64,
     /// Endpoints that left.

@@ -29,6 +29,8 @@ struct Known {
     /// The TTL behind `expires`, bounded; `None` when something went wrong.
     ttl: Option<Duration>,
     trouble: Option<String>,
+    /// The last answer names it.
+    listed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +61,7 @@ impl Targets {
             expires: now,
             ttl: None,
             trouble: None,
+            listed: true,
         });
         let failed = |family: &OneFamily| matches!(family, OneFamily::Failed(_));
         known.v4.update(&answer.v4, failed(&answer.v6), lookup, now);
@@ -107,15 +110,32 @@ impl Targets {
         self.known.get(target)?.trouble.as_deref()
     }
 
-    /// The earliest moment at which one of the targets should be asked for again.
+    /// The earliest moment at which one of the listed targets should be asked for again.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let ticking = self.known.values().filter(|known| known.ttl.is_some());
+        let listed = self.known.values().filter(|known| known.listed);
+        let ticking = listed.filter(|known| known.ttl.is_some());
         ticking.map(|known| known.expires).min()
     }
 
-    /// Forgets the targets that are not among `listed`.
-    pub(super) fn retain(&mut self, listed: impl Fn(&str) -> bool) {
-        self.known.retain(|target, _| listed(target));
+    /// The first `many` of those that are kept without being listed and should be asked for
+    /// again, those that wait for it longest.
+    pub(super) fn unlisted_expired(&self, now: Instant, many: usize) -> Vec<Arc<str>> {
+        let unlisted = self.known.iter().filter(|(_, known)| !known.listed);
+        let mut expired: Vec<_> = unlisted
+            .filter(|(_, known)| known.expires <= now)
+            .map(|(target, known)| (known.expires, target))
+            .collect();
+        expired.sort_unstable();
+        let first = expired.into_iter().take(many);
+        first.map(|(_, target)| Arc::clone(target)).collect()
+    }
+
+    /// Goes by a new answer: forgets the targets that are neither among `listed` nor `of_use`.
+    pub(super) fn retain(&mut self, listed: impl Fn(&str) -> bool, of_use: impl Fn(&str) -> bool) {
+        self.known.retain(|target, known| {
+            known.listed = listed(target);
+            known.listed || of_use(target)
+        });
     }
 }
 

@@ -39,6 +39,10 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Failed connects lead to at most one early question in this time.
 const EARLY_GAP: Duration = Duration::from_secs(1);
 
+/// Targets that no answer lists just now are looked up again so many at a time, so that a set of
+/// hundreds behind answers of a few does not cost hundreds of questions each second.
+const UNLISTED_AT_ONCE: usize = 8;
+
 /// Failed connects that are remembered.
 const MAX_FAILING: usize = 4096;
 
@@ -111,6 +115,7 @@ impl Task {
         let policy = Policy::new(Settings {
             absent_after: lookup.absent_after,
             shrink_guard: lookup.shrink_guard,
+            max_endpoints: lookup.max_endpoints,
         });
         Task {
             discover,
@@ -226,13 +231,21 @@ impl Task {
     fn records(&mut self, answer: SrvAnswer) {
         let now = Instant::now();
         let hosts: BTreeSet<_> = answer.records.iter().filter_map(host).cloned().collect();
-        self.targets.retain(|target| hosts.contains(target));
+        let of_use = self.policy.targets();
+        self.targets
+            .retain(|target| hosts.contains(target), |t| of_use.contains(t));
         let resolver = self.resolver.as_ref();
         let mut ttl = answer.origin.ttl;
         // Targets without trouble so far, which will be there in a moment.
         let mut awaited = false;
+        // Targets of members that this answer, one of many that differ, does not list. What is
+        // done about them waits for nobody.
+        let unlisted = match self.policy.rotating() {
+            Some(_) => self.targets.unlisted_expired(now, UNLISTED_AT_ONCE),
+            None => Vec::new(),
+        };
         // What fits a message (64 KiB) bounds their number.
-        for target in hosts {
+        for target in hosts.iter().cloned().chain(unlisted) {
             let glue = answer.glue.get(&target).cloned();
             let family = self.lookup.family;
             if let Some(glue) = &glue {
@@ -249,7 +262,7 @@ impl Task {
             let Some(resolver) = resolver.map(Arc::clone) else {
                 continue;
             };
-            awaited |= self.targets.trouble(&target).is_none();
+            awaited |= hosts.contains(&target) && self.targets.trouble(&target).is_none();
             self.targets_asked.insert(Arc::clone(&target));
             let server = answer.origin.server;
             self.lookups.spawn(async move {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::admission::Admission;
 use super::journal::{Hold, Journal};
 use super::resolver::Limits;
+use super::rotation::Rotating;
 use super::stats::{DnsStats, Stats};
 use super::task::Task;
 use super::{Discovered, Endpoint, Offer};
@@ -72,6 +73,9 @@ pub struct Publication {
     pub server: Option<SocketAddr>,
     /// Why the offer still has endpoints that the last answer does not list.
     pub held: Option<Hold>,
+    /// Answers show a part of a larger set, another one each time; the offer is what was seen of
+    /// the whole.
+    pub rotating: Option<Rotating>,
     /// What is wrong, in words; `None`: nothing.
     pub detail: Option<Arc<str>>,
 }

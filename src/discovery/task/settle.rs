@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use super::super::admission::is_local;
 use super::super::answers::{SrvRecord, Target};
 use super::super::journal::Event;
+use super::super::members::{Member, Shown};
 use super::super::outcome::Outcome;
 use super::super::policy::Answer;
-use super::super::srv::{Assembled, Rejected, assemble, declined};
+use super::super::srv::{Assembled, Located, Rejected, assemble, declined};
 use super::super::streak::Facts;
 use super::super::watch::Publication;
 use super::{Latest, Said, Task, host};
@@ -30,9 +31,10 @@ impl Task {
     /// Lets the policy decide about the last answer with the addresses known by now.
     pub(super) fn settle(&mut self) {
         self.settle_at = None;
-        let Some(latest) = &self.latest else { return };
+        let Some(mut latest) = self.latest.take() else {
+            return;
+        };
         let now = Instant::now();
-        let (answer, assembled) = self.assemble(&latest.said);
         self.failing
             .retain(|_, since| now.duration_since(*since) < FAILING_FOR);
         let failing = self.failing.keys().copied().collect();
@@ -43,10 +45,14 @@ impl Task {
             failing: &failing,
         };
         let stale = self.error.is_some();
+        let unlisted = match self.members(&latest.said) {
+            Some(listed) => self.policy.lists(listed, facts),
+            None => Vec::new(),
+        };
+        let (answer, assembled) = self.assemble(&latest.said, unlisted);
         let outcome = self.policy.answered(answer, facts);
-        if let Some(latest) = &mut self.latest {
-            latest.settled = true;
-        }
+        latest.settled = true;
+        self.latest = Some(latest);
         self.record(outcome);
         self.troubled(assembled);
         if !stale {
@@ -59,7 +65,44 @@ impl Task {
         self.publish();
     }
 
-    fn assemble(&self, said: &Said) -> (Answer, Assembled) {
+    /// Whom the answer lists; `None`: it lists nobody, and says so.
+    fn members(&self, said: &Said) -> Option<BTreeMap<Member, Shown>> {
+        let mut members = BTreeMap::new();
+        match said {
+            Said::Nothing => return None,
+            Said::Srv(answer) if declined(&answer.records) => return None,
+            Said::Srv(answer) => {
+                for record in &answer.records {
+                    let Some(target) = host(record) else { continue };
+                    let member = Member {
+                        target: Arc::clone(target),
+                        port: record.port,
+                        address: None,
+                    };
+                    let shown = members
+                        .entry(member)
+                        .or_insert_with(|| Shown::Records(Vec::new()));
+                    if let Shown::Records(records) = shown {
+                        records.push(record.clone());
+                    }
+                }
+            }
+            Said::Addresses => {
+                for located in self.located_here() {
+                    let member = Member {
+                        target: Arc::clone(&self.name),
+                        port: self.port(),
+                        address: Some(located.address),
+                    };
+                    members.insert(member, Shown::Address(located));
+                }
+            }
+        }
+        Some(members)
+    }
+
+    /// Puts together what the answer lists and what belongs to it besides.
+    fn assemble(&self, said: &Said, unlisted: Vec<(Member, Shown)>) -> (Answer, Assembled) {
         let admission = Arc::clone(&self.admission.borrow());
         let admit = |endpoint, on_loopback| admission.judge(endpoint, on_loopback, &is_local);
         let max = self.lookup.max_endpoints;
@@ -70,21 +113,32 @@ impl Task {
                 (Answer::Declined, Assembled::default())
             }
             Said::Srv(answer) => {
+                let mut records = answer.records.clone();
                 let hosts = answer.records.iter().filter_map(host);
-                let addresses = self.targets.located(hosts, family);
-                let assembled = assemble(&answer.records, &addresses, &admit, max);
+                let remembered = unlisted.iter().map(|(member, _)| &member.target);
+                let addresses = self.targets.located(hosts.chain(remembered), family);
+                for (member, shown) in unlisted {
+                    // One that has no address any more is gone, and does not wait for one.
+                    if let (Shown::Records(shown), true) =
+                        (shown, addresses.contains_key(&member.target))
+                    {
+                        records.extend(shown);
+                    }
+                }
+                let assembled = assemble(&records, &addresses, &admit, max);
                 (listed(&assembled), assembled)
             }
             Said::Addresses => {
-                let addresses = self.targets.located([&self.name].into_iter(), family);
-                let port = match &self.discover {
-                    Discover::Address { port, .. } => port.get(),
-                    _ => 0,
-                };
+                let mut located = self.located_here();
+                located.extend(unlisted.into_iter().filter_map(|(_, shown)| match shown {
+                    Shown::Address(located) => Some(located),
+                    Shown::Records(_) => None,
+                }));
+                let addresses = [(Arc::clone(&self.name), located)].into();
                 let record = SrvRecord {
                     priority: 0,
                     weight: 1,
-                    port,
+                    port: self.port(),
                     target: Target::Host(Arc::clone(&self.name)),
                 };
                 let mut assembled = assemble(&[record], &addresses, &admit, max);
@@ -93,6 +147,21 @@ impl Task {
                 }
                 (listed(&assembled), assembled)
             }
+        }
+    }
+
+    /// Addresses of the name itself.
+    fn located_here(&self) -> Vec<Located> {
+        let here = [&self.name].into_iter();
+        let located = self.targets.located(here, self.lookup.family);
+        located.into_values().flatten().collect()
+    }
+
+    /// The port that goes with addresses of the name itself.
+    fn port(&self) -> u16 {
+        match &self.discover {
+            Discover::Address { port, .. } => port.get(),
+            _ => 0,
         }
     }
 
@@ -156,10 +225,13 @@ impl Task {
             ttl: self.latest.as_ref().and_then(|latest| latest.ttl),
             server: self.latest.as_ref().and_then(|latest| latest.server),
             held: self.policy.hold(),
+            rotating: self.policy.rotating(),
             detail: self.detail(),
         };
         self.shared.stats.update(&self.name, |n| {
             n.stale = new.stale_since.is_some();
+            n.rotates = new.rotating.is_some();
+            n.unlisted = self.policy.unlisted();
             n.endpoints = match &new.offer {
                 Offer::Endpoints(endpoints) => endpoints.len(),
                 _ => 0,
@@ -171,6 +243,7 @@ impl Task {
                 || old.stale_since != new.stale_since
                 || old.last_success.is_some() != new.last_success.is_some()
                 || old.held != new.held
+                || old.rotating != new.rotating
                 || old.detail != new.detail;
             *old = new;
             news
@@ -183,7 +256,8 @@ impl Task {
         let rejected = self.rejected.iter();
         let rejected = rejected.map(|r| format!("record `{}` rejected: {}", r.record, r.reason));
         let held = self.policy.hold().map(|hold| hold.to_string());
-        let all = self.error.iter().cloned().chain(held);
+        let rotating = self.policy.rotating().map(|rotating| rotating.to_string());
+        let all = self.error.iter().cloned().chain(held).chain(rotating);
         let mut all: Vec<_> = all.chain(troubles).chain(rejected).collect();
         if all.len() > MAX_SPELT_OUT {
             let more = all.len() - MAX_SPELT_OUT;

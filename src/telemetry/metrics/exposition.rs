@@ -310,7 +310,7 @@ impl Page {
             }
         }
         type Level = fn(&DnsName) -> f64;
-        let gauges: [(&str, &str, Level); 2] = [
+        let gauges: [(&str, &str, Level); 4] = [
             (
                 "dns_stale",
                 "1: what is in use is older than it should be",
@@ -319,6 +319,16 @@ impl Page {
             ("dns_endpoints", "Endpoints that a name has", |name| {
                 name.endpoints as f64
             }),
+            (
+                "dns_unlisted_endpoints",
+                "Endpoints in use that the last answer does not list",
+                |name| name.unlisted as f64,
+            ),
+            (
+                "dns_rotates",
+                "1: answers show a part of a larger set, another one each time",
+                |name| truth(name.rotates),
+            ),
         ];
         for (series, help, value) in gauges {
             let mut family = out.family(series, help, Gauge)?;

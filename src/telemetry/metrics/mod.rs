@@ -132,6 +132,10 @@ pub struct DnsName {
     pub stale: bool,
     /// How many endpoints it has.
     pub endpoints: usize,
+    /// Answers show a part of it, another one each time.
+    pub rotates: bool,
+    /// Endpoints that the last answer does not list.
+    pub unlisted: usize,
     /// Changes that were applied, by kind: joined, left, reweighted.
     pub changes: Vec<(&'static str, u64)>,
     /// Answers of which a removal was held back.

@@ -334,6 +334,8 @@ fn dns_certificates_bounds_and_process() {
             last_success: Some(1_700_000_000.5),
             stale: true,
             endpoints: 3,
+            rotates: true,
+            unlisted: 2,
             changes: vec![("joined", 6), ("left", 3)],
             held_back: 2,
             rejected: 1,
@@ -394,6 +396,11 @@ fn dns_certificates_bounds_and_process() {
         ),
         (r#"evenkeel_dns_stale{name="_http._tcp.a"}"#, 1.0),
         (r#"evenkeel_dns_endpoints{name="_http._tcp.a"}"#, 3.0),
+        (
+            r#"evenkeel_dns_unlisted_endpoints{name="_http._tcp.a"}"#,
+            2.0,
+        ),
+        (r#"evenkeel_dns_rotates{name="_http._tcp.a"}"#, 1.0),
         (
             r#"evenkeel_tls_cert_not_after_timestamp_seconds{listener="front",file="a\"b\\c\nd.pem"}"#,
             1_700_000_000.5,
