@@ -50,6 +50,18 @@ pub enum Reply {
     OtherQuestion(Box<Reply>),
     /// Over UDP one packet after the other; over TCP the last of them.
     Several(Vec<Reply>),
+    /// Another one for each question.
+    Each(Each),
+}
+
+/// Makes up a reply.
+#[derive(Clone)]
+pub struct Each(Arc<dyn Fn() -> Reply + Send + Sync>);
+
+impl std::fmt::Debug for Each {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Each")
+    }
 }
 
 /// A question as it came.
@@ -179,6 +191,25 @@ pub fn address_reply(name: &str, ttl: u32, addresses: &[&str]) -> Reply {
         answers,
         additionals: Vec::new(),
     }
+}
+
+/// The records that `set` gives at the moment of the question, at most `shown` of them, chosen at
+/// random; with each the addresses that are given for its target. The same `seed`, the same
+/// choices.
+pub fn part_of(
+    set: impl Fn() -> Vec<(Record, Vec<Record>)> + Send + Sync + 'static,
+    shown: usize,
+    seed: u64,
+) -> Reply {
+    let rng = Mutex::new(fastrand::Rng::with_seed(seed));
+    Reply::Each(Each(Arc::new(move || {
+        let chosen = rng.lock().unwrap().choose_multiple(set(), shown);
+        let (answers, additionals): (Vec<_>, Vec<_>) = chosen.into_iter().unzip();
+        Reply::Records {
+            answers,
+            additionals: additionals.concat(),
+        }
+    })))
 }
 
 /// A reply that is one alias.
@@ -348,6 +379,7 @@ fn bytes(question: &Message, reply: &Reply, tcp: bool) -> Option<Vec<u8>> {
             other.queries = vec![Query::query(absolute("other.example"), RecordType::SRV)];
             return bytes(&other, reply, tcp);
         }
+        Reply::Each(each) => return bytes(question, &(each.0)(), tcp),
         Reply::Several(_) => panic!("packets within packets"),
     }
     Some(message.to_vec().expect("encodable"))
