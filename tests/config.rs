@@ -1,5 +1,7 @@
 //! Files that must load and files that must fail, each with the whole text that it must give.
 //!
+//! `zone-valid` and `zone-invalid` are the same for the files of `evenkeel dns`.
+//!
 //! `tests/config/valid/*` load; a `.txt` beside one holds its warnings, without one there are
 //! none. `tests/config/invalid/*` fail, with the text in the `.txt` beside them. After a change of
 //! wording, `EVENKEEL_BLESS=1 cargo test --test config` writes the texts; read the diff.
@@ -75,6 +77,24 @@ fn invalid_files_fail_with_their_message() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn zones_load_or_fail_with_their_message() {
+    let mut wrong = Vec::new();
+    for file in files("zone-valid") {
+        match Loader::file(&file).load_zone() {
+            Ok(config) => compare(&file, &format!("{config:#?}"), &mut wrong),
+            Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    for file in files("zone-invalid") {
+        match Loader::file(&file).load_zone() {
+            Ok(_) => wrong.push(format!("{} loads", file.display())),
+            Err(error) => compare(&file, &error.to_string(), &mut wrong),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// What is written in one format means the same in the others.
 #[test]
 fn formats_agree() {
@@ -90,8 +110,14 @@ fn formats_agree() {
 
 #[test]
 fn every_key_is_documented() {
-    let page = fs::read_to_string("docs/configuration.md").expect("the page is in the repository");
-    let keys: Vec<String> = config::keys().into_iter().map(|(key, _)| key).collect();
+    documented("docs/configuration.md", config::keys());
+    documented("docs/dns.md", config::zone_keys());
+}
+
+/// Each key has a row in the tables of `page`, and each row is a key.
+fn documented(page: &str, keys: Vec<(String, &'static str)>) {
+    let page = fs::read_to_string(page).expect("the page is in the repository");
+    let keys: Vec<String> = keys.into_iter().map(|(key, _)| key).collect();
     let rows: Vec<&str> = page
         .lines()
         .filter_map(|line| {

@@ -69,6 +69,9 @@ pub struct Args {
     /// Whom to ask for those addresses, instead of the servers of /etc/resolv.conf
     #[arg(long, value_name = "IP[:PORT]")]
     pub synth_server: Option<String>,
+    /// Only check the configuration, and say what is wrong with it
+    #[arg(long)]
+    pub check: bool,
     /// What to log: error, warn, info, debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
@@ -77,6 +80,11 @@ pub struct Args {
 /// Serves until a signal ends it.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.load()?;
+    if args.check {
+        let (keys, synth) = (config.keys.len(), config.synth.len());
+        println!("ok: zone {}, {keys} keys, {synth} synth", config.zone);
+        return Ok(ExitCode::SUCCESS);
+    }
     crate::telemetry::logging::init(&args.log_level, LogFormat::Auto)?;
     let grants = config
         .keys

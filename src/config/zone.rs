@@ -1,6 +1,6 @@
 //! The configuration of `evenkeel dns`: a file of its own, read and reported on like the other.
 //!
-//! `docs/register.md` says what each key means; a test compares the two.
+//! `docs/dns.md` says what each key means; a test compares the two.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -96,7 +96,7 @@ pub struct Synth {
     pub port: u16,
 }
 
-/// The defaults; docs/register.md says why.
+/// The defaults; docs/dns.md says why.
 const MAX_LEASE: Duration = Duration::from_secs(30);
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 const MAX_NAMES: u64 = 20_000;
