@@ -107,6 +107,11 @@ impl Store {
     /// Waits until all changes up to `generation` are written; false: that takes too long.
     pub(super) async fn durable(&self, generation: u64) -> bool {
         let mut written = self.written.subscribe();
+        // What is not stored, a synth's record, counts as a change too, and nobody has asked for
+        // its sake that the file be written.
+        if *written.borrow_and_update() < generation {
+            self.write_later();
+        }
         let done = written.wait_for(|written| *written >= generation);
         matches!(timeout(PATIENCE, done).await, Ok(Ok(_)))
     }

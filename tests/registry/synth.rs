@@ -74,3 +74,44 @@ async fn follows_the_addresses_and_says_servfail_when_it_cannot() {
         "it belongs to the configuration"
     );
 }
+
+#[tokio::test]
+async fn what_is_made_is_not_stored_and_holds_no_renewal_up() {
+    let engine = DnsServer::start().await;
+    let shop = |list: &[&str]| engine.on("shop", RecordType::A, address_reply("shop", 600, list));
+    shop(&["10.0.0.1"]);
+    engine.on("shop", RecordType::AAAA, Reply::NoData(None));
+    let asked = engine.address().to_string();
+    let started = spawn_blocking(move || {
+        ZoneServer::start(&[
+            "--zone",
+            "svc.test",
+            "--key",
+            "k.key",
+            "--make-keys",
+            "--state",
+            "zone.state",
+            "--synth",
+            "_http._tcp.shop=shop.:8080",
+            "--synth-server",
+            &asked,
+        ])
+    });
+    let server = std::sync::Arc::new(started.await.expect("it starts"));
+    let key = server.key("k.key");
+    let register = |seconds: u64| {
+        let update = signed(
+            &key,
+            vec![add("b1.svc.test.", 1)],
+            Some(30),
+            unix_now() + seconds,
+        );
+        let server = std::sync::Arc::clone(&server);
+        spawn_blocking(move || code(&exchange(&server, &update)))
+    };
+    assert_eq!(register(0).await.expect("answered"), ResponseCode::NoError);
+    shop(&["10.0.0.1", "10.0.0.2"]);
+    until(&server, (ResponseCode::NoError, 2), "another address").await;
+    let renewed = register(1).await.expect("answered");
+    assert_eq!(renewed, ResponseCode::NoError, "though nothing is new");
+}
