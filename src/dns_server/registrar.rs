@@ -39,8 +39,7 @@ const SHORTEST_RENEWAL: Duration = Duration::from_millis(500);
 /// First wait after a failure; it doubles up to [`LONGEST_BACKOFF`].
 const BACKOFF: Duration = Duration::from_secs(1);
 
-/// Longest wait after a failure: shorter than a lease, so that a server that comes back is told
-/// soon.
+/// Longest wait after a failure, however long the lease.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
 /// Between two looks for a key file that is not there: it costs next to nothing.
@@ -156,7 +155,8 @@ impl Registrar {
     /// Registers and renews. May be dropped at any moment: what the server may have is known.
     async fn hold(&mut self) -> Infallible {
         let mut told = BTreeSet::new();
-        let mut backoff = BACKOFF;
+        let mut failed = 0;
+        let mut lease = self.registration.lease;
         loop {
             let was_registered = self.is_registered();
             let wait = match self.register().await {
@@ -166,8 +166,9 @@ impl Registrar {
                         tracing::info!("the registration of {name} is renewed again");
                     }
                     told.clear();
-                    backoff = BACKOFF;
-                    renewal(accepted.lease.unwrap_or(self.registration.lease))
+                    failed = 0;
+                    lease = accepted.lease.unwrap_or(self.registration.lease);
+                    renewal(lease)
                 }
                 Err(trouble) => {
                     // Once for each kind: the rest says nothing new.
@@ -177,9 +178,8 @@ impl Registrar {
                     if trouble.is_expected() {
                         LOOK_FOR_KEY
                     } else {
-                        let wait = backoff;
-                        backoff = (backoff * 2).min(LONGEST_BACKOFF);
-                        wait
+                        failed += 1;
+                        backoff(failed, lease)
                     }
                 }
             };
@@ -389,6 +389,13 @@ fn over_tcp(name: &Name) -> bool {
 async fn nobody_listens(address: SocketAddr) -> bool {
     let connected = timeout(NEIGHBOUR_PATIENCE, TcpStream::connect(address)).await;
     matches!(connected, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// The wait after so many failures in a row. Never longer than between two renewals: a server that
+/// comes back counts every lease from then on, and speaks for its zone again after one of them.
+fn backoff(failures: u32, lease: Duration) -> Duration {
+    let doubled = BACKOFF * 2_u32.saturating_pow(failures.saturating_sub(1).min(10));
+    doubled.min(LONGEST_BACKOFF).min(renewal(lease))
 }
 
 fn renewal(lease: Duration) -> Duration {

@@ -129,6 +129,24 @@ fn renewals_come_three_times_in_a_lease() {
 }
 
 #[test]
+fn a_server_that_comes_back_is_told_within_its_lease() {
+    for (failures, lease, wait) in [
+        (1, 30, 1),
+        (3, 30, 4),
+        (9, 30, 10),
+        (u32::MAX, 3600, 10),
+        (9, 6, 2),
+    ] {
+        let backoff = backoff(failures, Duration::from_secs(lease));
+        assert_eq!(
+            backoff.as_secs(),
+            wait,
+            "{failures} failures, lease {lease} s"
+        );
+    }
+}
+
+#[test]
 fn only_tcp_is_probed() {
     assert!(over_tcp(&name("_http._TCP.web.svc.test")));
     assert!(!over_tcp(&name("_dns._udp.svc.test")));
