@@ -12,6 +12,9 @@
 //! - **snapshot**: the immutable state that workers read.
 //! - **worker**: one thread with its listeners, its schedule and its connections.
 //! - **drain**: to stop taking new work and to finish what is under way.
+//! - **zone**: the names that a name server answers for; **registration**: the records by which a
+//!   backend says in it where it is; **lease**: for how long one holds that is not renewed;
+//!   **key**: what proves who sent it (TSIG).
 //!
 //! # The floors
 //!
@@ -24,7 +27,7 @@
 //! | 6 | [`admin`], [`listener`] |
 //! | 5 | [`proxy`]: one request from route to account |
 //! | 4 | [`balance`]: service, snapshot, picker |
-//! | 3 | [`upstream`]: backends, pool, connect; [`dns_server`] |
+//! | 3 | [`upstream`]: backends, pool, connect; [`dns_server`]: a zone, updates and both their sides |
 //! | 2 | [`discovery`], [`router`], [`tls`] |
 //! | 1 | [`http`], [`io`], [`config`] |
 //! | 0 | [`telemetry`], [`clock`], [`events`], [`published`] |

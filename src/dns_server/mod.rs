@@ -49,7 +49,7 @@ use tokio::task::JoinSet;
 
 use registry::Registry;
 pub use registry::{Grant, Names, Updates};
-use responder::Responder;
+use responder::{Responder, Transport};
 pub use store::StoreError;
 pub use update::Bounds;
 pub use zone::{SrvData, Zone, ZoneError};
@@ -95,6 +95,25 @@ pub fn serve_updates(
 ) -> anyhow::Result<Handle> {
     let registry = Registry::new(zone.clone(), updates)?;
     Ok(Handle::new(sockets, Responder::new(zone, Some(registry)))?)
+}
+
+/// The same without sockets, for whoever has the octets of messages already: what is answered to
+/// a message, and over TCP if the flag says so. Leases are not ended.
+pub fn without_sockets(
+    zone: Zone,
+    updates: Updates,
+) -> Result<impl Fn(&[u8], bool) -> Option<Vec<u8>>, StoreError> {
+    let registry = Registry::new(zone.clone(), updates)?;
+    let responder = Responder::new(zone, Some(registry));
+    let client = SocketAddr::from(([127, 0, 0, 1], 53_000));
+    Ok(move |octets: &[u8], over_tcp: bool| {
+        let transport = match over_tcp {
+            true => Transport::Tcp,
+            false => Transport::Udp,
+        };
+        let reply = responder.reply(octets, client, transport)?;
+        Some(reply.octets)
+    })
 }
 
 impl Handle {
