@@ -7,7 +7,7 @@ mod dns;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use dns::{DnsServer, Reply, address, address_reply, cname, srv, srv_reply};
+use dns::{DnsServer, Reply, address, address_reply, cname, part_of, srv, srv_reply};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
@@ -15,8 +15,17 @@ const NAME: &str = "_http._tcp.web.test";
 
 /// Exit code and standard output.
 async fn query(name: &str, servers: &[SocketAddr]) -> (Option<i32>, String) {
+    query_with(name, servers, &[]).await
+}
+
+async fn query_with(
+    name: &str,
+    servers: &[SocketAddr],
+    arguments: &[&str],
+) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
     command.args(["query", name, "--timeout", "300ms"]);
+    command.args(arguments);
     for server in servers {
         command.args(["--resolver", &server.to_string()]);
     }
@@ -271,4 +280,87 @@ async fn servers_that_differ_are_told_apart() {
     ] {
         assert!(out.contains(word), "`{word}` is missing in\n{out}");
     }
+}
+
+/// A server that shows `shown` of `all`, another part each time.
+async fn rotating(shown: usize, all: usize, ttl: u32) -> DnsServer {
+    let server = DnsServer::start().await;
+    let set = move || {
+        let host = |n| format!("b{n}.test");
+        let glue = |n| vec![address(&host(n), ttl, &format!("10.0.0.{n}"))];
+        let record = |n| srv(NAME, ttl, (1, 1, 80, &host(n)));
+        (1..=all).map(|n| (record(n), glue(n))).collect()
+    };
+    server.on(NAME, RecordType::SRV, part_of(set, shown, 11));
+    server
+}
+
+#[tokio::test]
+async fn a_server_that_shows_a_part_is_seen_through() {
+    let server = rotating(3, 20, 0).await;
+    let (code, out) = query(NAME, &[server.address()]).await;
+    assert_eq!(code, Some(0));
+    assert_eq!(server.count(NAME, RecordType::SRV), 5);
+    let shares = out.matches(", weight 1, glue").count();
+    for words in [
+        format!("{NAME}  SRV, TTL 0s, 3 of at least {shares} records, from"),
+        format!("shows 3 of at least {shares} records, others each time (5 answers)"),
+        "one leaves when".to_owned(),
+        "enable_truncate = true".to_owned(),
+    ] {
+        assert!(out.contains(&words), "`{words}` is missing in\n{out}");
+    }
+
+    // More questions show more.
+    let polls = ["--polls", "120", "--every", "1ms"];
+    let (_, out) = query_with(NAME, &[server.address()], &polls).await;
+    let words = "shows 3 of at least 20 records, others each time (120 answers)";
+    assert!(out.contains(words), "{out}");
+    assert!(out.contains("one leaves when 86 answers"), "{out}");
+    assert!(out.contains("   5.00 %"), "{out}");
+
+    // And a single one shows a single one.
+    let before = server.count(NAME, RecordType::SRV);
+    let (_, out) = query_with(NAME, &[server.address()], &["--polls", "1"]).await;
+    assert_eq!(server.count(NAME, RecordType::SRV), before + 1);
+    assert!(out.contains("3 records, from"), "{out}");
+    assert!(!out.contains("rotate"), "{out}");
+}
+
+#[tokio::test]
+async fn a_set_that_changes_once_is_not_taken_for_a_part() {
+    let server = rotating(3, 3, 5).await;
+    let before = [
+        (0, 1, 80, "old.test", &["10.0.1.1"][..]),
+        (0, 1, 80, "b2.test", &["10.0.0.2"][..]),
+        (0, 1, 80, "b3.test", &["10.0.0.3"][..]),
+    ];
+    let before = srv_reply(NAME, 5, &before);
+    server.next(NAME, RecordType::SRV, vec![before.clone(), before]);
+    let (code, out) = query(NAME, &[server.address()]).await;
+    assert_eq!(code, Some(0));
+    assert!(out.contains("3 records, from"), "{out}");
+    assert!(!out.contains("rotate"), "{out}");
+}
+
+#[tokio::test]
+async fn eight_records_from_a_cache_may_be_a_part() {
+    let server = rotating(8, 8, 10).await;
+    let (_, out) = query(NAME, &[server.address()]).await;
+    assert!(out.contains("with `--polls 5 --every 10s`"), "{out}");
+    let server = rotating(8, 40, 10).await;
+    let (_, out) = query(NAME, &[server.address()]).await;
+    assert!(out.contains("the server shows 8 of at least"), "{out}");
+    assert!(out.contains("AWS Cloud Map shows eight at most\n"), "{out}");
+}
+
+#[tokio::test]
+async fn servers_that_rotate_are_not_compared() {
+    let (first, second) = (rotating(3, 20, 0).await, rotating(3, 20, 0).await);
+    let servers = [first.address(), second.address()];
+    let (_, out) = query(NAME, &servers).await;
+    assert!(!out.contains("differ"), "{out}");
+    second.on(NAME, RecordType::SRV, Reply::NxDomain(Some(0)));
+    let (_, out) = query(NAME, &servers).await;
+    assert!(out.contains("differ"), "but not when one has none\n{out}");
 }

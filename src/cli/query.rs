@@ -1,9 +1,11 @@
 //! `evenkeel query`: the SRV records of a name as Evenkeel reads them, and what is wrong with them.
 //!
 //! Asks every name server, each on its own, so that differences show. Connects to no backend and
-//! asks no running instance. `diagnosis.rs` puts what is wrong into words.
+//! asks no running instance. `polls.rs` sees whether a server shows a part of what it has, another
+//! one each time; `diagnosis.rs` puts what is wrong into words.
 
 mod diagnosis;
+mod polls;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,15 +17,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::balance::shares::{Weight, shares};
 use crate::config::{Family, Lookup};
 use crate::discovery::Discovered;
 use crate::discovery::admission::{Admission, is_local};
-use crate::discovery::answers::{Addresses, Answer, LookupError, OneFamily, SrvAnswer, Target};
+use crate::discovery::answers::{
+    Addresses, Answer, LookupError, OneFamily, SrvAnswer, SrvRecord, Target,
+};
 use crate::discovery::resolver::{Limits, Resolver};
 use crate::discovery::srv::{Assembled, Located, assemble, declined};
 use crate::discovery::system::{RESOLV_CONF, Servers};
+
+use polls::Polls;
 
 /// Arguments of `query`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +39,8 @@ Exits with 0 when at least one endpoint can be used, else with 1. The limits and
 networks of a configuration play no part here.
 
   evenkeel query _http._tcp.web.default.svc.cluster.local
-  evenkeel query web.service.consul --resolver 127.0.0.1:8600")]
+  evenkeel query web.service.consul --resolver 127.0.0.1:8600
+  evenkeel query _web._tcp.shop.internal --polls 20 --every 10s")]
 pub struct Args {
     /// The name; a final dot keeps the search list of /etc/resolv.conf out of it
     #[arg(value_name = "NAME")]
@@ -43,12 +51,21 @@ pub struct Args {
     /// For how long to wait for each answer
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
+    /// How often to ask each server, to see whether it shows a part of what it has, another one
+    /// each time; 5 unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub polls: Option<u32>,
+    /// How long to wait in between: a cache on the way gives the same answer until the TTL is over
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub every: Duration,
 }
 
 /// What one server says about the name.
 struct Look {
     server: SocketAddr,
     srv: Result<Answer<SrvAnswer>, LookupError>,
+    /// What all its answers show, where there are records.
+    polls: Option<Polls>,
     targets: BTreeMap<Arc<str>, Addresses>,
     assembled: Assembled,
     /// Addresses of the name itself, where it has no SRV records.
@@ -78,7 +95,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("no runtime")?;
-    let looks = runtime.block_on(ask_all(name, &servers, args.timeout));
+    let looks = runtime.block_on(ask_all(name, &servers, &args));
     let findings = Findings {
         name: name.to_owned(),
         servers,
@@ -101,7 +118,8 @@ fn server(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "an address such as 127.0.0.1:8600 or [::1]:53".to_owned())
 }
 
-async fn ask_all(name: &str, servers: &Servers, timeout: Duration) -> Vec<Look> {
+async fn ask_all(name: &str, servers: &Servers, args: &Args) -> Vec<Look> {
+    let often = (args.polls.unwrap_or(polls::USUAL), args.every);
     let limits = Arc::<Limits>::default();
     let mut looks = JoinSet::new();
     for (nth, address) in servers.addresses.iter().enumerate() {
@@ -110,7 +128,7 @@ async fn ask_all(name: &str, servers: &Servers, timeout: Duration) -> Vec<Look> 
             ..servers.clone()
         };
         let lookup = Lookup {
-            timeout,
+            timeout: args.timeout,
             ..Lookup::to(&[])
         };
         let resolver = Resolver::with_servers(
@@ -121,31 +139,42 @@ async fn ask_all(name: &str, servers: &Servers, timeout: Duration) -> Vec<Look> 
             Arc::default(),
         );
         let (name, address) = (name.to_owned(), *address);
-        looks.spawn(async move { (nth, look(&name, address, resolver).await) });
+        looks.spawn(async move { (nth, look(&name, address, resolver, often).await) });
     }
     let mut looks = looks.join_all().await;
     looks.sort_by_key(|(nth, _)| *nth);
     looks.into_iter().map(|(_, look)| look).collect()
 }
 
-async fn look(name: &str, server: SocketAddr, resolver: Resolver) -> Look {
+/// Asks `often`: so many times, with so much time in between.
+async fn look(name: &str, server: SocketAddr, resolver: Resolver, often: (u32, Duration)) -> Look {
     let resolver = Arc::new(resolver);
+    let srv = resolver.srv(name).await;
+    let polls = match &srv {
+        Ok(Answer::Found(first)) => Some(ask_again(name, &resolver, first, often).await),
+        _ => None,
+    };
     let mut look = Look {
         server,
-        srv: resolver.srv(name).await,
+        srv,
+        polls,
         targets: BTreeMap::new(),
         assembled: Assembled::default(),
         itself: Vec::new(),
     };
     match &look.srv {
         Ok(Answer::Found(answer)) => {
+            let (records, glue) = match &look.polls {
+                Some(polls) if polls.rotates() => (&polls.records, &polls.glue),
+                _ => (&answer.records, &answer.glue),
+            };
             let mut lookups = JoinSet::new();
-            for record in &answer.records {
+            for record in records {
                 let Target::Host(target) = record.target.clone() else {
                     continue;
                 };
                 let resolver = Arc::clone(&resolver);
-                let glue = answer.glue.get(&target).cloned();
+                let glue = glue.get(&target).cloned();
                 let server = answer.origin.server;
                 if look.targets.insert(Arc::clone(&target), UNKNOWN).is_some() {
                     continue;
@@ -161,7 +190,7 @@ async fn look(name: &str, server: SocketAddr, resolver: Resolver) -> Look {
             let located = located.map(|(target, a)| (Arc::clone(target), located_of(a)));
             let admission = Admission::default();
             let admit = |endpoint, on_loopback| admission.judge(endpoint, on_loopback, &is_local);
-            look.assembled = assemble(&answer.records, &located.collect(), &admit, MAX_ENDPOINTS);
+            look.assembled = assemble(records, &located.collect(), &admit, MAX_ENDPOINTS);
         }
         Ok(Answer::Nothing(_)) => {
             let addresses = resolver.addresses(name, Family::Both).await;
@@ -174,6 +203,26 @@ async fn look(name: &str, server: SocketAddr, resolver: Resolver) -> Look {
 
 /// The default of `max_endpoints`.
 const MAX_ENDPOINTS: usize = 4096;
+
+/// Asks for the same several times. A failure ends it: what is wrong is said once.
+async fn ask_again(
+    name: &str,
+    resolver: &Resolver,
+    first: &SrvAnswer,
+    (times, pause): (u32, Duration),
+) -> Polls {
+    let mut polls = Polls::new(first);
+    if polls.may_differ() {
+        for _ in 1..times {
+            sleep(pause).await;
+            let Ok(Answer::Found(answer)) = resolver.srv(name).await else {
+                break;
+            };
+            polls.take(answer);
+        }
+    }
+    polls
+}
 
 /// Before a target was asked for.
 const UNKNOWN: Addresses = Addresses {
@@ -203,6 +252,19 @@ impl Look {
         match &self.srv {
             Ok(Answer::Found(answer)) => Some(answer),
             _ => None,
+        }
+    }
+
+    /// What its answers show, if they rotate.
+    fn rotating(&self) -> Option<&Polls> {
+        self.polls.as_ref().filter(|polls| polls.rotates())
+    }
+
+    /// All records that it showed, if answers rotate, else those of the first one.
+    fn records(&self) -> &[SrvRecord] {
+        match self.rotating() {
+            Some(polls) => &polls.records,
+            None => self.answer().map_or(&[], |answer| &answer.records),
         }
     }
 
@@ -256,7 +318,15 @@ fn tree(out: &mut String, name: &str, look: &Look) {
     let Some(answer) = look.answer() else { return };
     let origin = &answer.origin;
     let _ = write!(out, "{}  SRV, TTL {}", origin.name, seconds(origin.ttl));
-    let _ = write!(out, ", {} records", answer.records.len());
+    let _ = match look.rotating() {
+        Some(polls) => write!(
+            out,
+            ", {} of at least {} records",
+            polls.shown,
+            look.records().len()
+        ),
+        None => write!(out, ", {} records", answer.records.len()),
+    };
     let _ = writeln!(out, ", from {}", origin.server);
     if *origin.name != *name.trim_end_matches('.').to_ascii_lowercase() {
         let _ = writeln!(out, "  {name} was completed by the search list");

@@ -12,6 +12,9 @@ use crate::discovery::answers::{
 };
 use crate::discovery::srv::declined;
 
+/// Records that AWS Cloud Map shows at most.
+const CLOUD_MAP: usize = 8;
+
 /// Records of one kind that are listed at most.
 const LISTED: usize = 8;
 
@@ -142,7 +145,8 @@ fn records(out: &mut Vec<String>, look: &Look, answer: &SrvAnswer) {
         )
     });
     some(out, waiting.collect(), "targets have no address");
-    weights(out, &answer.records);
+    weights(out, look.records());
+    rotation(out, look, answer);
     if answer.origin.over_tcp {
         out.push(
             "the answer did not fit UDP and came over TCP: TCP must stay open to this server"
@@ -157,6 +161,28 @@ fn records(out: &mut Vec<String>, look: &Look, answer: &SrvAnswer) {
         _ => {}
     }
     virtual_address(out, answer);
+}
+
+/// A part of what there is, another one each time; or perhaps.
+fn rotation(out: &mut Vec<String>, look: &Look, answer: &SrvAnswer) {
+    let consul = answer.origin.name.split('.').any(|label| label == "consul");
+    if let Some(polls) = look.rotating() {
+        out.push(polls.remark());
+        if consul || polls.shown == 3 {
+            out.push(
+                "Consul shows only what fits a UDP message, three without EDNS: with `dns_config { enable_truncate = true }` it says that it left others out, and Evenkeel gets them over TCP"
+                    .to_owned(),
+            );
+        } else if polls.shown == CLOUD_MAP {
+            out.push("AWS Cloud Map shows eight at most".to_owned());
+        }
+    } else if answer.records.len() == CLOUD_MAP && !answer.origin.ttl.is_zero() {
+        let ttl = humantime::format_duration(answer.origin.ttl);
+        out.push(format!(
+            "AWS Cloud Map shows eight at most, and a cache on the way gives the same ones for {ttl}: with `--polls 5 --every {}` it is seen whether there are more",
+            ttl.to_string().replace(' ', "")
+        ));
+    }
 }
 
 /// Kubernetes gives a Service that is not headless one record, to its virtual address.
@@ -204,6 +230,11 @@ fn differences(out: &mut Vec<String>, findings: &Findings, first: &Look) {
     };
     let known = members(first);
     for look in findings.looks.iter().filter(|l| l.srv.is_ok()) {
+        // Answers that rotate always differ, but not from none at all.
+        let rotates = [first, look].iter().any(|look| look.rotating().is_some());
+        if rotates && look.answer().is_some() {
+            continue;
+        }
         let other = members(look);
         if other == known {
             continue;
