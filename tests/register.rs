@@ -4,6 +4,8 @@
 #[path = "support/name_servers.rs"]
 mod name_servers;
 mod support;
+#[path = "support/traffic.rs"]
+mod traffic;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -17,10 +19,12 @@ use evenkeel::dns_server::client::{Client, Update};
 use evenkeel::dns_server::key::Key;
 use hickory_proto::rr::RecordType;
 use rustix::process::Signal;
+use tokio::task::block_in_place;
 
-use name_servers::{Kind, MAX_LEASE, NameServer, SECRET, ZONE, absolute};
-use support::server::{Process, binary};
+use name_servers::{Kind, MAX_LEASE, NameServer, SECRET, ZONE, absolute, free_port};
+use support::server::{Process, Server, binary};
 use support::{require, wait_until};
+use traffic::{Target, Traffic};
 
 const NAME: &str = "_http._tcp.web.svc.test";
 const TARGET: &str = "b1.web.svc.test.";
@@ -43,7 +47,7 @@ struct Register {
 }
 
 impl Register {
-    /// With the target b1 and the server's key.
+    /// With the target b1 (unless the arguments name another) and the server's key.
     fn start(server: &NameServer, arguments: &[&str]) -> Register {
         let key = server.key_file();
         Register::with_key(server, &key, arguments)
@@ -56,11 +60,17 @@ impl Register {
 
     fn of(command: &mut Command, server: &NameServer, key: &Path, arguments: &[&str]) -> Register {
         let folder = server.folder().path().to_owned();
+        command.args([NAME, "--tsig-file"]).arg(key);
+        let unless_given = [
+            ("--target", TARGET.to_owned()),
+            ("--server", server.address.to_string()),
+        ];
+        for (option, value) in unless_given {
+            if !arguments.contains(&option) {
+                command.arg(option).arg(value);
+            }
+        }
         command
-            .args([NAME, "--target", TARGET, "--tsig-file"])
-            .arg(key)
-            .arg("--server")
-            .arg(server.address.to_string())
             .args(arguments)
             .env("PORT", server.address.port().to_string())
             .current_dir(&folder)
@@ -317,9 +327,12 @@ fn keys_that_are_refused() {
         ];
         for (file, name, secret, code, words) in cases {
             let key = server.write_key(file, name, secret);
-            let register = Register::with_key(&server, &key, &["--port", "8081"]);
+            let mut register = Register::with_key(&server, &key, &["--port", "8081"]);
             register.says(code);
             register.says(words);
+            register.signal(Signal::TERM);
+            assert_eq!(register.exit_code(), Some(0));
+            assert_eq!(register.lines("withdr"), 0, "{kind:?}: nothing to withdraw");
         }
         if kind == Kind::Bind {
             let key = server.write_key("narrow.key", "narrow", SECRET);
@@ -490,7 +503,10 @@ fn only_while_it_is_ready() {
             was_asked.store(true, Ordering::Relaxed);
         }
     });
-    let register = Register::start(&server, &["--port", "8081", "--ready", &url]);
+    // By name: it comes from the hosts file here.
+    let by_name = format!("localhost:{}", server.address.port());
+    let arguments = ["--port", "8081", "--ready", &url, "--server", &by_name];
+    let register = Register::start(&server, &arguments);
     wait_until("it asks", || asked.load(Ordering::Relaxed));
     wait_until("the server answers for names", || {
         server.srv(NAME).is_some()
@@ -504,6 +520,81 @@ fn only_while_it_is_ready() {
     register.says("no longer ready: it answers 503");
     ready.store(true, Ordering::Relaxed);
     until_there_are(&server, &[&record]);
+}
+
+/// Two backends under traffic; each leaves in turn by TERM and comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_notices_that_a_backend_leaves() {
+    let server = NameServer::start(Kind::Own);
+    let start = |name: &str| {
+        let port = free_port().port();
+        let (text, listen) = (port.to_string(), format!("127.0.0.1:{port}"));
+        let target = format!("{name}.web.{ZONE}");
+        let options = [
+            "--port", &text, "--target", &target, "--ttl", "1s", "--ready", "tcp", "--",
+        ];
+        let backend = [
+            env!("CARGO_BIN_EXE_evenkeel"),
+            "backend",
+            "--listen",
+            &listen,
+        ];
+        let arguments = [&options[..], &backend, &["--name", name]].concat();
+        let register = Register::start(&server, &arguments);
+        register.says("registered ");
+        register
+    };
+    let mut backends = [start("b1"), start("b2")];
+    let both = || server.srv(NAME).is_some_and(|records| records.len() == 2);
+    wait_until("both are there", both);
+    let balancer = Server::binary(&format!(
+        r#"
+workers = 1
+[dns]
+servers = ["{}"]
+[log]
+access = "off"
+[[listener]]
+address = "127.0.0.1:0"
+protocol = "http"
+[[service]]
+name = "web"
+discover = {{ srv = "{NAME}" }}
+[[route]]
+service = "web"
+"#,
+        server.address
+    ));
+    let target = Target::plain(balancer.address());
+    let mut client = traffic::Client::new(target.clone());
+    let mut served = async |by: &[&str]| {
+        let begun = tokio::time::Instant::now();
+        let mut seen = std::collections::BTreeSet::new();
+        while !by.iter().all(|name| seen.contains(*name)) {
+            assert!(begun.elapsed() < support::PATIENCE, "{by:?}: only {seen:?}");
+            let answer = client.get("/").await.expect("a response");
+            seen.extend(answer.backend);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    served(&["b1", "b2"]).await;
+    let steady = Traffic::start("steady", &target, 2, Duration::from_millis(4));
+    for (nth, name) in ["b1", "b2"].into_iter().enumerate() {
+        let leaving = &mut backends[nth];
+        leaving.signal(Signal::TERM);
+        assert_eq!(block_in_place(|| leaving.exit_code()), Some(0));
+        *leaving = block_in_place(|| start(name));
+        served(&["b1", "b2"]).await;
+    }
+    let records = steady.stop().await;
+    let failed: Vec<_> = records.iter().filter(|record| record.failed()).collect();
+    println!("{} requests", records.len());
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(
+        records.len() > 200,
+        "too few to show anything: {}",
+        records.len()
+    );
 }
 
 #[test]

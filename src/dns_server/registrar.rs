@@ -7,25 +7,25 @@
 //!
 //! RFC 2136 (dynamic update), RFC 9664 (leases), RFC 2782 (SRV).
 
+mod predecessors;
 mod registration;
 mod server;
 mod trouble;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hickory_proto::rr::Name;
 use hickory_proto::rr::rdata::SRV;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::client::{Accepted, Client, Failure};
 use super::key::Key;
+use predecessors::predecessors;
 pub use registration::{Registration, absolute, default_target};
 pub use server::{BadServer, ServerAddress};
 use trouble::Trouble;
@@ -60,12 +60,6 @@ const DISAPPEARANCE: Duration = Duration::from_secs(2);
 
 /// Between two looks whether the record is gone.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Records of our target with other ports that are looked after at most.
-const NEIGHBOURS: usize = 8;
-
-/// For a neighbour on this host to take a connection.
-const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(300);
 
 /// How a registration ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,17 +223,28 @@ impl Registrar {
             addresses.push(client.local_address().await?.to_canonical());
         }
         let others = records(client, &self.registration.name).await?;
-        let replaced = self.replaced(others, &addresses).await;
-        let update = self.registration.registering(&zone, &addresses, replaced);
         let first = !self.is_registered();
+        let replaced = predecessors(&self.registration, others, &addresses, first).await;
+        let update = self.registration.registering(&zone, &addresses, replaced);
+        let unknown_before = self.published.is_none();
         self.published = Some(Published {
             client: client.clone(),
             zone,
             confirmed: !first,
         });
-        let accepted = client.update(&update).await?;
-        self.confirm(client, addresses, accepted);
-        Ok(accepted)
+        match client.update(&update).await {
+            Ok(accepted) => {
+                self.confirm(client, addresses, accepted);
+                Ok(accepted)
+            }
+            Err(failure) => {
+                if unknown_before && failure.is_final() {
+                    // It has nothing of ours.
+                    self.published = None;
+                }
+                Err(failure)
+            }
+        }
     }
 
     /// Notes and logs what is new.
@@ -265,28 +270,6 @@ impl Registrar {
             );
         }
         self.addresses = addresses;
-    }
-
-    /// The records that ours takes the place of. That is each one of our target and port. One of
-    /// our target with another port may be a second backend on this host, or what was left by a
-    /// predecessor: when we begin, it goes if nobody listens there.
-    async fn replaced(&self, others: Vec<SRV>, addresses: &[IpAddr]) -> Vec<SRV> {
-        let own = self.registration.srv();
-        let others = others
-            .into_iter()
-            .filter(|srv| srv.target == own.target && *srv != own);
-        let (mut replaced, neighbours): (Vec<_>, Vec<_>) =
-            others.partition(|srv| srv.port == own.port);
-        if !self.is_registered() && over_tcp(&self.registration.name) {
-            for srv in neighbours.into_iter().take(NEIGHBOURS) {
-                if let Some(address) = addresses.first()
-                    && nobody_listens((*address, srv.port).into()).await
-                {
-                    replaced.push(srv);
-                }
-            }
-        }
-        replaced
     }
 
     /// What was good once is used as long as the file cannot be read.
@@ -319,15 +302,18 @@ impl Registrar {
         };
         self.addresses.clear();
         let name = &self.registration.name;
-        let mut why = None;
+        let mut why = "no answer in time".to_owned();
         let telling = async {
             while let Err(failure) = self.withdraw_from(&client, &zone).await {
-                why = Some(failure);
+                why = failure.to_string();
+                if failure.is_final() {
+                    return false;
+                }
                 sleep(WITHDRAWAL_PAUSE).await;
             }
+            true
         };
-        if timeout(WITHDRAWAL, telling).await.is_err() {
-            let why = why.map_or_else(|| "no answer in time".to_owned(), |f| f.to_string());
+        if !timeout(WITHDRAWAL, telling).await.unwrap_or(false) {
             tracing::warn!("{name} could not be withdrawn: {why}; its lease, if any, ends it");
             return Withdrawal::Failed;
         }
@@ -378,17 +364,6 @@ async fn records(client: &Client, name: &Name) -> Result<Vec<SRV>, Failure> {
         Err(Failure::Code { .. }) => Ok(Vec::new()),
         other => other,
     }
-}
-
-/// `_service._tcp` (RFC 2782).
-fn over_tcp(name: &Name) -> bool {
-    let protocol = name.iter().nth(1);
-    protocol.is_some_and(|label| label.eq_ignore_ascii_case(b"_tcp"))
-}
-
-async fn nobody_listens(address: SocketAddr) -> bool {
-    let connected = timeout(NEIGHBOUR_PATIENCE, TcpStream::connect(address)).await;
-    matches!(connected, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// The wait after so many failures in a row. Never longer than between two renewals: a server that

@@ -317,7 +317,7 @@ pub fn absolute(name: &str) -> Name {
 }
 
 /// A port that is free for UDP and TCP.
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     loop {
         let udp = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
         let address = udp.local_addr().expect("it is bound");

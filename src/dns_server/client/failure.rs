@@ -95,6 +95,11 @@ impl Failure {
         }
     }
 
+    /// The server has decided, and would decide the same again. SERVFAIL is no decision.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Failure::Refused(refusal) if refusal.code != ResponseCode::ServFail)
+    }
+
     /// No sign of life: another address of the server may do better.
     pub fn is_silence(&self) -> bool {
         matches!(self, Failure::Silence { .. } | Failure::Network { .. })
@@ -128,7 +133,9 @@ impl fmt::Display for Refusal {
             }
             (Some(TsigError::BadKey), _) => {
                 let algorithm = &self.algorithm;
-                write!(f, "{server} does not know the key \"{key}\" ({algorithm})")
+                write!(f, "{server} does not know the key \"{key}\" ({algorithm})")?;
+                // Knot's way to say REFUSED.
+                f.write_str(", or not for these names")
             }
             (Some(TsigError::BadTime), _) => match self.clocks_differ {
                 Some(apart) => {

@@ -146,13 +146,6 @@ fn a_server_that_comes_back_is_told_within_its_lease() {
     }
 }
 
-#[test]
-fn only_tcp_is_probed() {
-    assert!(over_tcp(&name("_http._TCP.web.svc.test")));
-    assert!(!over_tcp(&name("_dns._udp.svc.test")));
-    assert!(!over_tcp(&name("web.svc.test")));
-}
-
 /// A zone that one key may change, with that key in a file.
 async fn server(folder: &tempfile::TempDir) -> (Handle, PathBuf, Key) {
     let file = folder.path().join("web.key");
