@@ -14,6 +14,7 @@ pub mod query;
 pub mod register;
 pub mod run_options;
 pub mod schedule;
+pub mod url;
 pub mod version;
 
 use std::io::IsTerminal as _;
