@@ -220,17 +220,7 @@ impl Client {
     }
 
     async fn ask(&self, name: &Name, record_type: RecordType) -> Result<Message, Failure> {
-        let mut message = Message::query();
-        message.add_query(Query::query(name.clone(), record_type));
-        message.set_edns(edns());
-        let request = message.to_vec().map_err(|_| Failure::Unsendable)?;
-        let judge = |bytes: &[u8]| match response_to(&request, bytes) {
-            Some(answer) if answer.queries != message.queries => Verdict::Ignore(None),
-            Some(answer) if answer.metadata.truncation => Verdict::Truncated,
-            Some(answer) => Verdict::Done(Ok(answer)),
-            None => Verdict::Ignore(None),
-        };
-        exchange(self.server, self.patience, &request, judge).await
+        ask(self.server, self.patience, name, record_type).await
     }
 
     /// What an answer to an update says, if it is one.
@@ -281,6 +271,28 @@ impl Client {
         // A clock from before 1970 is refused by the server, with words about it.
         since.map_or(0, |since| since.as_secs())
     }
+}
+
+/// Asks one server one question, over TCP where UDP has no room for the answer, whatever its code
+/// is. `patience` is how long an answer is waited for before the question goes out again, twice.
+/// Cancel-safe.
+pub async fn ask(
+    server: SocketAddr,
+    patience: Duration,
+    name: &Name,
+    record_type: RecordType,
+) -> Result<Message, Failure> {
+    let mut message = Message::query();
+    message.add_query(Query::query(name.clone(), record_type));
+    message.set_edns(edns());
+    let request = message.to_vec().map_err(|_| Failure::Unsendable)?;
+    let judge = |bytes: &[u8]| match response_to(&request, bytes) {
+        Some(answer) if answer.queries != message.queries => Verdict::Ignore(None),
+        Some(answer) if answer.metadata.truncation => Verdict::Truncated,
+        Some(answer) => Verdict::Done(Ok(answer)),
+        None => Verdict::Ignore(None),
+    };
+    exchange(server, patience, &request, judge).await
 }
 
 /// Without it, a server may cut its answer at 512 bytes.
