@@ -771,3 +771,33 @@ proptest! {
         prop_assert_eq!(told, offered);
     }
 }
+
+/// Two answers alike can be told from rotation only where that is unlikely: with parts that are
+/// nearly the whole, somebody leaves for a moment now and then until rotation is seen.
+#[test]
+fn hardly_anybody_leaves_while_rotation_is_not_seen_yet() {
+    for (shown, all, most) in [
+        (3, 20, 0),
+        (8, 16, 0),
+        (8, 40, 0),
+        (12, 40, 0),
+        (3, 4, 100),
+        (8, 9, 100),
+    ] {
+        let mut left = 0;
+        for seed in 0..100 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut bench = Bench::new(3, 2);
+            for _ in 0..60 {
+                let set = rng.choose_multiple(1..=all, shown).into_iter();
+                let set = set.map(|n| one(n, 0, 1)).collect();
+                let waiting = false;
+                bench.answer(Answer::Endpoints { set, waiting }, false);
+            }
+            assert!(bench.policy.rotating().is_some());
+            let gone = |e: &&Event| matches!(e, Event::Left { .. });
+            left += bench.events.iter().filter(gone).count();
+        }
+        assert!(left <= most, "{left} with {shown} of {all}");
+    }
+}

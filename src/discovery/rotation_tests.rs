@@ -468,3 +468,34 @@ proptest! {
         }
     }
 }
+
+/// Rolling restarts as fast and as slow as they come, of names that keep their members.
+#[test]
+fn restarts_are_seldom_taken_for_rotation_and_never_for_long() {
+    for (n, slowest) in [(3, 6), (5, 6), (8, 3), (8, 6), (20, 2), (20, 6)] {
+        let mut wrong = 0;
+        for seed in 0..100 {
+            let mut rng = Rng::with_seed(seed);
+            let mut bench = Bench::new();
+            for _ in 0..3 {
+                bench.answer(0..n);
+                for restarting in 0..n {
+                    for _ in 0..rng.usize(1..=slowest) {
+                        let turn = bench.answer((0..n).filter(|m| *m != restarting));
+                        wrong += u32::from(turn.is_some());
+                    }
+                }
+                bench.answer(0..n);
+                assert!(bench.rotation.rotating().is_none(), "{n} are back");
+                for _ in 0..rng.usize(0..20) {
+                    bench.answer(0..n);
+                }
+            }
+        }
+        println!("{n}, {slowest} answers at most: {wrong} of 300");
+        assert!(
+            wrong == 0 || n * slowest > RECENT,
+            "{n}, {slowest}: {wrong}"
+        );
+    }
+}
