@@ -458,3 +458,37 @@ async fn srv_records_of_a_server() {
         "{failure}"
     );
 }
+
+proptest::proptest! {
+    /// Whatever a peer makes of an answer, it is not believed to be another one.
+    #[test]
+    fn a_damaged_answer(
+        changes in proptest::collection::vec((0_usize..300, proptest::num::u8::ANY), 1..4),
+        length in 0_usize..300,
+    ) {
+        let key = key();
+        let update = update();
+        let (request, mac) = update.encode(&key, NOW).unwrap();
+        let mut granted = response(&request, ResponseCode::NoError);
+        let mut edns = edns();
+        lease::put(&mut edns, Duration::from_secs(20));
+        granted.set_edns(edns);
+        let whole = signed(&key, &request, granted, NOW);
+        let mut damaged = whole.clone();
+        for (at, octet) in changes {
+            let at = at % whole.len();
+            damaged[at] = octet;
+        }
+        damaged.truncate(length.max(whole.len() / 2));
+        let server = "127.0.0.1:53".parse().unwrap();
+        let client = Client::new(server, key).with_clock(now);
+        let judge = |bytes: &[u8]| client.judge(&update, &request, &mac, NOW, bytes);
+        let lease = Some(Duration::from_secs(20));
+        assert!(matches!(judge(&whole), Verdict::Done(Ok(accepted)) if accepted.lease == lease));
+        if let Verdict::Done(Ok(accepted)) = judge(&damaged) {
+            // Names mean the same in upper case.
+            proptest::prop_assert!(damaged.eq_ignore_ascii_case(&whole));
+            proptest::prop_assert_eq!(accepted.lease, lease);
+        }
+    }
+}
