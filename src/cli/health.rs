@@ -31,8 +31,9 @@ In a Dockerfile, and in docker-compose.yml:
   HEALTHCHECK CMD [\"evenkeel\", \"health\"]
   healthcheck: { test: [\"CMD\", \"evenkeel\", \"health\", \"--url=http://127.0.0.1:8080/healthz\"] }
 
-A DNS server is well when it answers for the name with records, or says that there are none. SERVFAIL
-and REFUSED are not well: evenkeel dns without a stored zone is well one --max-lease after its start.")]
+A DNS server is well when it answers for the name with records, or says that there are none;
+not with SERVFAIL or REFUSED. `evenkeel dns` without a stored zone is well one --max-lease after
+its start.")]
 pub struct Args {
     /// Is it working? (the default)
     #[arg(long, conflicts_with_all = ["ready", "url", "dns"])]

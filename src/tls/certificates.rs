@@ -156,6 +156,11 @@ pub fn load(files: &CertificateFiles) -> Result<Certificate, CertificateError> {
     })
 }
 
+/// The certificates in a PEM file, perhaps none.
+pub fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    Ok(read_pem(file)?.certificates)
+}
+
 impl Certificate {
     /// DNS names of its subjectAltName extension, lower case, wildcards as `*.example.com`. The
     /// common name does not count (RFC 9525 §2).
@@ -166,6 +171,12 @@ impl Certificate {
     /// The files it came from.
     pub fn files(&self) -> &CertificateFiles {
         &self.files
+    }
+
+    /// The certificate itself, without its issuers.
+    pub fn leaf(&self) -> &CertificateDer<'static> {
+        // `load` has seen it.
+        &self.key.cert[0]
     }
 
     /// From when until when it is valid.

@@ -1,7 +1,10 @@
 //! Certificates for development: an authority made for the occasion and one certificate of it.
 //!
 //! The authority's key is thrown away, so what a developer trusts can never sign anything else.
-//! Called by `evenkeel cert dev`, by the demo and by tests.
+//! What is there already is judged in `found.rs`. Called by `evenkeel cert dev`, by the demo and by
+//! tests.
+
+mod found;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -15,9 +18,13 @@ use rcgen::{
 };
 
 use crate::telemetry::date::Civil;
+pub use found::{FindError, Found};
 
 /// Names of a certificate for which none are given.
 pub const DEFAULT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// What an authority that was made here is called: by that it is known again.
+const AUTHORITY: &str = "Evenkeel development authority";
 
 /// PEM texts of a development certificate.
 #[derive(Debug, Clone)]
@@ -58,7 +65,7 @@ pub fn self_signed(names: &[String]) -> Result<DevCertificate, rcgen::Error> {
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     authority
         .distinguished_name
-        .push(DnType::CommonName, "Evenkeel development authority");
+        .push(DnType::CommonName, AUTHORITY);
     set_validity(&mut authority);
 
     let mut leaf = CertificateParams::new(names)?;
@@ -92,33 +99,43 @@ impl DevFiles {
         }
     }
 
-    /// Writes a certificate to these files, making the folder if need be.
+    /// Writes a certificate to these files, making the folder if need be. The key comes last: one
+    /// without a certificate beside it is nothing that was left here by half.
     ///
     /// With [`Existing::Keep`], an `AlreadyExists` error names the first file that is in the way.
     pub fn write(&self, made: &DevCertificate, existing: Existing) -> io::Result<()> {
         let all = [
-            (&self.key, &made.key, 0o600),
-            (&self.cert, &made.cert, 0o644),
             (&self.ca, &made.ca, 0o644),
+            (&self.cert, &made.cert, 0o644),
+            (&self.key, &made.key, 0o600),
         ];
         if existing == Existing::Keep
-            && let Some((path, ..)) = all
-                .iter()
-                .find(|(path, ..)| path.symlink_metadata().is_ok())
+            && let Some((path, ..)) = all.iter().rev().find(|(path, ..)| is_there(path))
         {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!("{} is there already", path.display()),
-            ));
+            return Err(in_the_way(path));
         }
         if let Some(folder) = self.key.parent() {
-            fs::create_dir_all(folder)?;
+            fs::create_dir_all(folder).map_err(|error| about(folder, error))?;
         }
         for (path, text, mode) in all {
             write_new(path, text, mode)?;
         }
         Ok(())
     }
+}
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+fn in_the_way(path: &Path) -> io::Error {
+    let text = format!("{} is there already", path.display());
+    io::Error::new(io::ErrorKind::AlreadyExists, text)
+}
+
+/// The same kind of error, with the path in its text.
+fn about(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn set_validity(params: &mut CertificateParams) {
@@ -135,7 +152,9 @@ fn set_validity(params: &mut CertificateParams) {
 /// Writes beside the target and renames: a reader sees the old file or the new one, and the new
 /// one has its mode from the start, whatever the old one had.
 fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
+    // Not our process number: in a container that is always the same, and so would be what a crash
+    // left behind.
+    let beside = path.with_extension(format!("new-{:08x}", fastrand::u32(..)));
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -149,7 +168,7 @@ fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }
-    written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    written.map_err(|error| about(path, error))
 }
 
 #[cfg(test)]
