@@ -165,7 +165,7 @@ impl Member {
 }
 
 /// The answers in a row that one member of `known`, of which each shows `shown`, is missing from
-/// with a probability of at most [`ODDS`].
+/// with a probability of at most 10^-6.
 pub fn misses(shown: usize, known: usize) -> u32 {
     misses_at(ODDS, shown, known)
 }

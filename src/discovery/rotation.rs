@@ -8,7 +8,7 @@
 //! says nothing of the rest unless `enable_truncate` is on. AWS Cloud Map gives eight, or one.
 //!
 //! **When answers rotate.** Somebody who was gone came back while somebody else went, in an
-//! answer no smaller than the [`RECENT`] before it, and that happened twice. A set that grows and
+//! answer no smaller than the 32 before it, and that happened twice. A set that grows and
 //! shrinks has answers of which one holds the other; a member that restarts comes back to a
 //! larger answer; an answer that is given a few times in a row is the whole set: none of these
 //! counts.
