@@ -9,7 +9,7 @@ use std::ops::Bound;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use hickory_proto::serialize::binary::BinEncodable as _;
+use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder};
 
 use super::lease::Lease;
 
@@ -366,10 +366,15 @@ impl Set {
 /// Octets of a record with an address of IPv4, the name being a pointer.
 const SMALLEST_RECORD: usize = 16;
 
-/// Data as it goes over the wire, uncompressed.
+/// Data as it goes over the wire, in canonical form (RFC 4034 section 6.2): names in full, because
+/// a pointer would mean something else elsewhere, and in lower case.
 pub(super) fn octets(data: &RData) -> Octets {
+    let mut octets = Vec::new();
+    let mut encoder = BinEncoder::new(&mut octets);
+    encoder.set_canonical_form(true);
     // Only names and texts that are too long cannot be written, and no such data can be made.
-    data.to_bytes().unwrap_or_default().into()
+    let _ = data.emit(&mut encoder);
+    octets.into()
 }
 
 /// TTL of the zone's own SOA and NS records, in seconds.

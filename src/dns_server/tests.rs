@@ -195,6 +195,9 @@ async fn negative_answers_carry_the_soa() {
                 panic!("{rule}: {record}");
             };
             assert_eq!((record.ttl, soa.minimum), (2, 2), "{rule}");
+            // Both names in full: a pointer inside of the data would be one to elsewhere.
+            assert_eq!(soa.mname.to_ascii(), "ns.t.test.", "{rule}");
+            assert_eq!(soa.rname.to_ascii(), "hostmaster.t.test.", "{rule}");
         }
     }
 }
