@@ -258,3 +258,16 @@ fn names_of_other_zones_are_not_taken() {
         Err(ZoneError::BadName { .. })
     ));
 }
+
+#[tokio::test]
+async fn questions_in_a_heap_are_not_repeated() {
+    let server = started(&web(1)).await;
+    let mut ask = question(&format!("{}.t.test.", "x".repeat(60)), RecordType::A, None);
+    let one = ask.queries[0].clone();
+    ask.add_queries(vec![one; 30]);
+    // Compressed, they take six octets each.
+    assert!(ask.to_vec().unwrap().len() < 300);
+    let answer = udp(server.address(), &ask).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::FormErr);
+    assert_eq!(answer.to_vec().unwrap().len(), 12);
+}
