@@ -16,11 +16,7 @@ async fn until(server: &std::sync::Arc<ZoneServer>, wanted: (ResponseCode, usize
     let waiting = spawn_blocking(move || {
         wait_until(&what, || ask(&server, SERVICE, RecordType::SRV) == wanted);
     });
-    waiting.await.expect(what_failed());
-}
-
-fn what_failed() -> &'static str {
-    "it comes to that"
+    waiting.await.expect("it comes to that");
 }
 
 #[tokio::test]
