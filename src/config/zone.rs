@@ -20,8 +20,8 @@ table! {
         "state" => state: At<String>,
         "max_lease" => max_lease: At<Positive>,
         "negative_ttl" => negative_ttl: At<Duration>,
-        "max_names" => max_names: At<Within<1, 1_000_000>>,
-        "max_records" => max_records: At<Within<1, 1_000_000>>,
+        "max_names" => max_names: At<Within<1, 200_000>>,
+        "max_records" => max_records: At<Within<1, 200_000>>,
         "updates_per_second" => updates_per_second: At<Within<1, 1_000_000>>,
         "key" => keys: Vec<KeyTable>,
         "synth" => synth: Vec<SynthTable>,
@@ -98,6 +98,7 @@ pub struct Synth {
 
 /// The defaults; docs/dns.md says why.
 const MAX_LEASE: Duration = Duration::from_secs(30);
+const SHORTEST_LEASE: Duration = Duration::from_secs(2);
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 const MAX_NAMES: u64 = 20_000;
 const MAX_RECORDS: u64 = 50_000;
@@ -117,6 +118,11 @@ pub(super) fn build(file: ZoneFile, sources: &Sources, problems: &mut Problems) 
             String::new()
         }
     };
+    if let Some(lease) = &file.max_lease
+        && (lease.value.0 < SHORTEST_LEASE || lease.value.0.subsec_nanos() > 0)
+    {
+        problems.error(lease.span, "a lease has whole seconds, at least 2s");
+    }
     let number = |at: Option<u64>, default: u64| at.unwrap_or(default) as usize;
     let listen: Vec<SocketAddr> = file
         .listen

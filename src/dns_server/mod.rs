@@ -32,6 +32,7 @@ mod quota;
 mod records;
 pub mod registrar;
 mod registry;
+mod replay;
 mod responder;
 mod signature;
 mod sockets;

@@ -116,6 +116,13 @@ impl Records {
         *owner == self.origin || self.names.contains_key(owner)
     }
 
+    /// Does some SRV record name it? Looks at all of them.
+    pub(super) fn is_target(&self, target: &Name) -> bool {
+        let sets = self.names.values().flat_map(BTreeMap::values);
+        let mut entries = sets.flat_map(|set| set.entries.values());
+        entries.any(|entry| matches!(&entry.data, RData::SRV(srv) if srv.target == *target))
+    }
+
     /// Puts one record in; what was known of the same data before. The serial stays.
     pub(super) fn insert(&mut self, owner: &Name, octets: Octets, entry: Entry) -> Option<Entry> {
         if !self.names.contains_key(owner) {

@@ -4,7 +4,6 @@
 //! `update.rs`; [`Registry::tend`] ends leases that nobody renewed. It never looks at a socket.
 //! RFC 2136 (updates), RFC 9664 (leases).
 
-use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::key::Key;
 use super::lease::{self, Lease};
-use super::quota::Bucket;
+use super::quota::{Buckets, site};
+use super::replay::Seen;
 use super::signature::Signing;
 use super::store::{Store, StoreError};
 use super::update::{self, Bounds, Changes, Terms};
@@ -59,7 +59,7 @@ pub struct Updates {
     pub max_lease: Duration,
     /// What the zone may grow to.
     pub bounds: Bounds,
-    /// Updates of one key in a second; ten times as many at once.
+    /// Updates in a second of one key from one address; ten times as many at once.
     pub rate: u32,
     /// Where the zone is kept on disk; `None`: in memory only.
     pub state: Option<PathBuf>,
@@ -81,8 +81,8 @@ pub(super) struct Registry {
 
 #[derive(Debug)]
 struct State {
-    /// By key.
-    buckets: Vec<Bucket>,
+    /// By key and client: one that runs wild does not use up what the others need.
+    buckets: Buckets<(usize, IpAddr)>,
     seen: Seen,
     /// Refusals since the last one in the log, and when that was.
     refused: Option<(Instant, u64)>,
@@ -111,9 +111,8 @@ impl Registry {
         };
         zone.set_recovering(!loaded && !updates.grants.is_empty());
         let rate = f64::from(updates.rate);
-        let bucket = |_: &Grant| Bucket::new(rate * BURST, now);
         let state = State {
-            buckets: updates.grants.iter().map(bucket).collect(),
+            buckets: Buckets::new(rate, rate * BURST),
             seen: Seen::default(),
             refused: None,
         };
@@ -160,10 +159,11 @@ impl Registry {
             };
         }
         let key = self.keys[nth].name();
-        if !state.buckets[nth].take(1.0, self.rate, self.rate * BURST, now) {
+        if !state.buckets.take((nth, site(client)), 1.0, now) {
             drop(state);
             let why = format!("more than {} updates a second", self.rate);
-            return self.refuse(ResponseCode::Refused, client, Some(key), &why, now);
+            // Not REFUSED: it may well be asked again.
+            return self.refuse(ResponseCode::ServFail, client, Some(key), &why, now);
         }
         let granted = lease::of(message.edns.as_ref());
         let granted =
@@ -346,43 +346,6 @@ fn printable(text: &str) -> String {
     shown.flat_map(|c| c.escape_debug()).collect()
 }
 
-/// What became of the updates whose signatures still hold, by their MACs.
-#[derive(Debug, Default)]
-struct Seen {
-    results: HashMap<u128, Answered>,
-    order: VecDeque<(u128, Instant)>,
-}
-
-/// The code, and the lease that was granted.
-type Answered = (ResponseCode, Option<Duration>);
-
-impl Seen {
-    fn get(&self, mac: &[u8]) -> Option<Answered> {
-        self.results.get(&short(mac)).copied()
-    }
-
-    fn put(&mut self, mac: &[u8], answered: Answered, until: Instant, now: Instant) {
-        while let Some((oldest, holds_until)) = self.order.front() {
-            if *holds_until > now && self.order.len() < MAX_SEEN {
-                break;
-            }
-            self.results.remove(oldest);
-            self.order.pop_front();
-        }
-        if self.results.insert(short(mac), answered).is_none() {
-            self.order.push_back((short(mac), until));
-        }
-    }
-}
-
-/// The first 16 octets tell MACs apart well enough: nobody can choose them.
-fn short(mac: &[u8]) -> u128 {
-    let mut octets = [0; 16];
-    let length = mac.len().min(16);
-    octets[..length].copy_from_slice(&mac[..length]);
-    u128::from_be_bytes(octets)
-}
-
 /// A shorter one could end between two renewals that are a second late.
 const MIN_LEASE: Duration = Duration::from_secs(2);
 
@@ -395,10 +358,6 @@ const STALL: Duration = Duration::from_secs(1);
 
 /// At once, in seconds of the rate: everybody registers when a cluster starts.
 const BURST: f64 = 10.0;
-
-/// Messages remembered, some 100 octets each: those of five minutes at 200 a second. Beyond that
-/// the oldest are forgotten.
-const MAX_SEEN: usize = 65_536;
 
 /// Between two lines about refusals.
 const LOG_GAP: Duration = Duration::from_secs(1);

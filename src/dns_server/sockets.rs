@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::quota::site;
 use super::responder::{Reply, Responder, Transport};
 
 /// Answers datagrams. Returns when the socket fails for good.
@@ -78,7 +79,7 @@ pub(super) async fn streams(listener: TcpListener, responder: Arc<Responder>) ->
                         continue;
                     }
                 };
-                let open = clients.entry(client.ip()).or_default();
+                let open = clients.entry(site(client.ip())).or_default();
                 if *open >= MAX_STREAMS_OF_ONE {
                     continue;
                 }
@@ -87,7 +88,7 @@ pub(super) async fn streams(listener: TcpListener, responder: Arc<Responder>) ->
                 streams.spawn(async move {
                     // A peer that misbehaves or goes away ends its own connection only.
                     let _ = converse(stream, client, &responder).await;
-                    client.ip()
+                    site(client.ip())
                 });
             }
         }
@@ -144,7 +145,7 @@ const MAX_WAITING: usize = 1024;
 /// Connections at once; further ones wait in the socket's queue.
 const MAX_STREAMS: usize = 512;
 
-/// Connections of one address; further ones are closed.
+/// Connections of one site; further ones are closed.
 const MAX_STREAMS_OF_ONE: usize = 64;
 
 /// For a client to send a message, or to take one (RFC 7766 section 6.2.3: a few seconds).

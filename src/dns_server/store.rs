@@ -132,6 +132,8 @@ impl Store {
                 Ok(()) => {
                     failing = false;
                     self.written.send_replace(generation);
+                    // What comes in a moment goes into one file; its text takes a while to make.
+                    sleep(GAP).await;
                 }
                 Err(error) => {
                     if !failing {
@@ -149,7 +151,10 @@ impl Store {
 
 /// Whoever looks sees the old file or the new one; after a crash too.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let beside = path.with_extension("new");
+    // Appended, so that the files of `svc.test` and `svc.prod` are not the same.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
     let mut file = File::create(&beside)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
@@ -299,11 +304,14 @@ const HEADER: &str = "; evenkeel zone 1";
 /// The server went before everybody could register again: what is stored is not all of it.
 const RECOVERING: &str = "; recovering";
 
-/// Bytes of a file that are read: the largest zone that the default bounds allow has some 10 MiB.
+/// Bytes of a file that are read: 200,000 records as long as they may be.
 const LARGEST: u64 = 256 << 20;
 
 /// For a change to be on disk. Whoever sent it asks again after a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two writes.
+const GAP: Duration = Duration::from_millis(50);
 
 /// After a failed write.
 const RETRY: Duration = Duration::from_secs(1);

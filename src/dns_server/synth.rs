@@ -62,6 +62,17 @@ impl Synth {
         {
             base = base.base_name();
         }
+        // An address has to fit in front of it.
+        let longest = Name::from_ascii("x".repeat(LONGEST_LABEL));
+        if longest
+            .and_then(|label| label.append_domain(&base))
+            .is_err()
+        {
+            return Err(ZoneError::BadName {
+                name: service.to_ascii(),
+                reason: "it leaves no room for the names of its targets".to_owned(),
+            });
+        }
         Ok(Synth {
             zone: zone.clone(),
             service,
@@ -122,13 +133,13 @@ impl Synth {
     fn write(&mut self, addresses: BTreeSet<IpAddr>) {
         let mut records = self.zone.write();
         records.unknown.remove(&self.service);
-        if addresses == self.made {
-            return;
-        }
         for joined in addresses.difference(&self.made) {
             tracing::info!(service = %self.service, address = %joined, "dns: synth added");
-            let target = self.target(*joined);
-            let (kind, data) = match *joined {
+        }
+        // Every time, also for those that were there: another service may share a target.
+        for address in &addresses {
+            let target = self.target(*address);
+            let (kind, data) = match *address {
                 IpAddr::V4(ip) => (RecordType::A, RData::A(A(ip))),
                 IpAddr::V6(ip) => (RecordType::AAAA, RData::AAAA(AAAA(ip))),
             };
@@ -141,8 +152,10 @@ impl Synth {
         for left in self.made.difference(&addresses) {
             tracing::info!(service = %self.service, address = %left, "dns: synth removed");
             let target = self.target(*left);
-            records.remove(&target);
-            records.fixed.remove(&target);
+            if !records.is_target(&target) {
+                records.remove(&target);
+                records.fixed.remove(&target);
+            }
         }
         drop(records);
         self.made = addresses;
@@ -152,7 +165,7 @@ impl Synth {
     fn target(&self, address: IpAddr) -> Name {
         let label = address.to_string().replace(['.', ':'], "-");
         let name = Name::from_ascii(label).and_then(|label| label.append_domain(&self.base));
-        // A base that leaves no room for an address: the addresses then share one name.
+        // It fits: that was checked.
         name.unwrap_or_else(|_| self.base.clone())
     }
 }
@@ -173,6 +186,9 @@ fn read(addresses: &Addresses) -> Heard {
         _ => Heard::Addresses(found.into_iter().take(MAX_ADDRESSES).collect()),
     }
 }
+
+/// Of an address of IPv6 in words.
+const LONGEST_LABEL: usize = 39;
 
 /// Between two questions: as often as a balancer asks us at most.
 const INTERVAL: Duration = Duration::from_secs(1);

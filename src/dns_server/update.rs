@@ -87,17 +87,20 @@ pub(super) fn apply(
     for update in &updates {
         check_permission(records, update, terms)?;
     }
+    let before = (records.name_count(), records.record_count());
     let mut done = Vec::new();
     for update in &updates {
         carry_out(records, update, terms.lease, &mut done);
     }
-    if let Err(refusal) = check_bounds(records, &updates, terms.bounds) {
+    if let Err(refusal) = check_bounds(records, before, &done, terms.bounds) {
         undo(records, done);
         return Err(refusal);
     }
     let changes = difference(records, done);
     if changes.changed {
         records.changed();
+    } else if changes.stored {
+        records.generation += 1;
     }
     Ok(changes)
 }
@@ -380,27 +383,30 @@ fn undo(records: &mut Records, done: Vec<Touched>) {
     }
 }
 
-fn check_bounds(records: &Records, updates: &[Update], bounds: Bounds) -> Result<(), Refusal> {
-    let adds = |update: &&Update| matches!(update.action, Action::Add { .. });
-    let added: BTreeSet<&Name> = updates.iter().filter(adds).map(|u| &u.owner).collect();
-    if added.is_empty() {
-        return Ok(());
-    }
+/// Whoever adds nothing is never refused for want of room, however full the zone is: a renewal
+/// must go through when others, or a smaller limit after a restart, have used it up.
+fn check_bounds(
+    records: &Records,
+    (names, count): (usize, usize),
+    done: &[Touched],
+    bounds: Bounds,
+) -> Result<(), Refusal> {
     let full = |what: &str, most: usize| {
         let why = format!("the zone is full: at most {most} {what}");
         refuse(ResponseCode::Refused, why)
     };
-    if records.name_count() > bounds.names {
+    if records.name_count() > bounds.names.max(names) {
         return full("names", bounds.names);
     }
-    if records.record_count() > bounds.records {
+    if records.record_count() > bounds.records.max(count) {
         return full("records", bounds.records);
     }
-    let sets = added.into_iter().filter_map(|owner| records.sets(owner));
-    if sets
-        .flat_map(Sets::values)
-        .any(|set| answer_octets(set) > bounds.answer)
-    {
+    let new = done.iter().filter(|touched| touched.before.is_none());
+    let sets: BTreeSet<_> = new.map(|new| (&new.owner, new.kind)).collect();
+    let sets = sets
+        .into_iter()
+        .filter_map(|(owner, kind)| records.set(owner, kind));
+    if sets.map(answer_octets).any(|octets| octets > bounds.answer) {
         return full("octets of records of one name and type", bounds.answer);
     }
     Ok(())
@@ -458,10 +464,10 @@ fn lower_case(data: &RData) -> RData {
     data
 }
 
-/// Host names (RFC 952), services (RFC 2782) and wildcards; what else DNS can carry would have to
-/// be escaped wherever it is shown.
+/// Host names (RFC 952) and services (RFC 2782); what else DNS can carry would have to be escaped
+/// wherever it is shown.
 fn is_plain(name: &Name) -> bool {
-    let plain = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_*".contains(octet);
+    let plain = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_".contains(octet);
     name.iter().all(|label| label.iter().all(plain))
 }
 

@@ -574,6 +574,16 @@ fn a_zone_that_is_full() {
             "{what}: and make room"
         );
     }
+    // A zone that is over its bounds, for whatever reason, still takes renewals.
+    let mut over = records();
+    let renewal = message(vec![], vec![add("b1.t.test.", a(1))]);
+    assert!(apply(&mut over, &renewal, &bounded(1, 1, 1)).is_ok());
+    let replaced = vec![
+        none_of("b1.t.test.", DNSClass::ANY, RecordType::A),
+        add("b1.t.test.", a(1)),
+    ];
+    assert!(apply(&mut over, &message(vec![], replaced), &bounded(1, 1, 60)).is_ok());
+
     let mut records = records();
     let add_two = message(
         vec![],

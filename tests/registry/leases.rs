@@ -16,19 +16,6 @@ const HERE: (ResponseCode, usize) = (ResponseCode::NoError, 1);
 const GONE: (ResponseCode, usize) = (ResponseCode::NXDomain, 0);
 const UNKNOWN: (ResponseCode, usize) = (ResponseCode::ServFail, 0);
 
-fn started(max_lease: &str, more: &[&str]) -> ZoneServer {
-    let fixed = [
-        "--zone",
-        "svc.test",
-        "--key",
-        "k.key",
-        "--make-keys",
-        "--max-lease",
-        max_lease,
-    ];
-    ZoneServer::start(&[&fixed[..], more].concat())
-}
-
 /// Registers an address with this lease; the lease that was granted.
 fn register(server: &ZoneServer, owner: &str, lease: Option<u32>) -> Option<u32> {
     let key = server.key("k.key");
@@ -52,7 +39,7 @@ fn as_usual(server: &ZoneServer) {
 
 #[test]
 fn granted_renewed_and_run_out() {
-    let server = started("3s", &[]);
+    let server = ZoneServer::with_key("3s", &[]);
     assert_eq!(
         register(&server, "keeps.svc.test.", None),
         None,
@@ -72,18 +59,20 @@ fn granted_renewed_and_run_out() {
     let begun = Instant::now();
     assert_eq!(register(&server, "renewed.svc.test.", Some(3)), Some(3));
     let mut left_at = None;
-    while begun.elapsed() < Duration::from_secs(5) {
-        // As its registrar would: every third of the lease.
-        assert_eq!(register(&server, "renewed.svc.test.", Some(3)), Some(3));
+    wait_until("the other's lease runs out", || {
+        // As its registrar would: long before the lease ends.
+        register(&server, "renewed.svc.test.", Some(3));
         assert_eq!(ask(&server, "renewed.svc.test.", RecordType::A), HERE);
-        if ask(&server, "long.svc.test.", RecordType::A) == GONE {
-            left_at.get_or_insert_with(|| begun.elapsed());
-        }
-        pause(Duration::from_millis(200));
-    }
-    let left_at = left_at.expect("its lease ran out");
+        pause(Duration::from_millis(100));
+        let gone = ask(&server, "long.svc.test.", RecordType::A) == GONE;
+        left_at = gone.then(|| begun.elapsed());
+        gone
+    });
+    let left_at = left_at.expect("waited for");
     assert!(left_at > Duration::from_millis(2500), "{left_at:?}");
-    assert_eq!(ask(&server, "short.svc.test.", RecordType::A), GONE);
+    wait_until("and so does the short one", || {
+        ask(&server, "short.svc.test.", RecordType::A) == GONE
+    });
     assert_eq!(
         ask(&server, "keeps.svc.test.", RecordType::A),
         HERE,
@@ -94,7 +83,7 @@ fn granted_renewed_and_run_out() {
 
 #[test]
 fn a_process_that_did_not_run_takes_nobodys_lease() {
-    let server = started("3s", &[]);
+    let server = ZoneServer::with_key("3s", &[]);
     as_usual(&server);
     register(&server, "x.svc.test.", Some(3));
     server.signal(Signal::STOP);
@@ -109,7 +98,7 @@ fn a_process_that_did_not_run_takes_nobodys_lease() {
 
 #[test]
 fn a_restart_without_a_stored_zone_says_nothing_for_one_lease() {
-    let mut server = started("2s", &[]);
+    let mut server = ZoneServer::with_key("2s", &[]);
     as_usual(&server);
     register(&server, "x.svc.test.", Some(2));
     assert_eq!(ask(&server, "x.svc.test.", RecordType::A), HERE);
@@ -147,7 +136,7 @@ fn a_restart_without_a_stored_zone_says_nothing_for_one_lease() {
 
 #[test]
 fn a_stored_zone_is_there_at_once() {
-    let mut server = started("2s", &["--state", "zone.state"]);
+    let mut server = ZoneServer::with_key("2s", &["--state", "zone.state"]);
     as_usual(&server);
     register(&server, "leased.svc.test.", Some(2));
     register(&server, "keeps.svc.test.", None);
@@ -176,7 +165,7 @@ fn a_stored_zone_is_there_at_once() {
 
 #[test]
 fn a_restart_before_everybody_has_registered_goes_on_where_it_was() {
-    let mut server = started("3s", &["--state", "zone.state"]);
+    let mut server = ZoneServer::with_key("3s", &["--state", "zone.state"]);
     register(&server, "x.svc.test.", Some(3));
     server.crash_and_restart();
     assert_eq!(
@@ -195,7 +184,7 @@ fn a_restart_before_everybody_has_registered_goes_on_where_it_was() {
 
 #[test]
 fn what_is_no_stored_zone_is_left_alone() {
-    let mut server = started("2s", &["--state", "zone.state"]);
+    let mut server = ZoneServer::with_key("2s", &["--state", "zone.state"]);
     server.kill();
     std::fs::write(server.path("zone.state"), "# my notes\n").expect("written");
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"))

@@ -316,15 +316,7 @@ fn a_hundred_records_in_one_message_and_back() {
             return;
         }
     }
-    let server = ZoneServer::start(&[
-        "--zone",
-        "svc.test",
-        "--key",
-        "k.key",
-        "--make-keys",
-        "--max-lease",
-        "2s",
-    ]);
+    let server = ZoneServer::with_key("2s", &[]);
     let key = server.path("k.key").display().to_string();
     let lines: Vec<String> = (0..100)
         .map(|n| format!("update add {WEB} 5 SRV 0 {n} 80 b{n}.web.svc.test"))

@@ -85,15 +85,7 @@ pub fn ask(server: &ZoneServer, owner: &str, kind: RecordType) -> (ResponseCode,
 }
 
 pub fn started() -> ZoneServer {
-    ZoneServer::start(&[
-        "--zone",
-        "svc.test",
-        "--key",
-        "k.key",
-        "--make-keys",
-        "--max-lease",
-        "2s",
-    ])
+    ZoneServer::with_key("2s", &[])
 }
 
 #[test]

@@ -25,21 +25,25 @@ async fn follows_the_addresses_and_says_servfail_when_it_cannot() {
     let shop = |list: &[&str]| engine.on("shop", RecordType::A, address_reply("shop", 600, list));
     engine.on("shop", RecordType::A, Reply::Silence);
     engine.on("shop", RecordType::AAAA, Reply::NoData(None));
+    // A second service under the same name, on one of the same hosts.
+    engine.on(
+        "admin",
+        RecordType::A,
+        address_reply("admin", 600, &["10.0.0.2"]),
+    );
     let asked = engine.address().to_string();
     let started = spawn_blocking(move || {
-        ZoneServer::start(&[
-            "--zone",
-            "svc.test",
-            "--key",
-            "k.key",
-            "--make-keys",
-            "--max-lease",
+        ZoneServer::with_key(
             "2s",
-            "--synth",
-            "_http._tcp.shop=shop.:8080",
-            "--synth-server",
-            &asked,
-        ])
+            &[
+                "--synth",
+                "_http._tcp.shop=shop.:8080",
+                "--synth",
+                "_admin._tcp.shop=admin.:9000",
+                "--synth-server",
+                &asked,
+            ],
+        )
     });
     let server = std::sync::Arc::new(started.await.expect("it starts"));
     until(&server, (ResponseCode::ServFail, 0), "nothing is known yet").await;
@@ -52,8 +56,13 @@ async fn follows_the_addresses_and_says_servfail_when_it_cannot() {
     );
     shop(&["10.0.0.3"]);
     until(&server, (ResponseCode::NoError, 1), "two of them left").await;
-    // Others' names may still be recovering, but what is made is made anew all the time.
-    assert_ne!(ask(&server, target, RecordType::A).1, 1);
+    let kept = ask(&server, target, RecordType::A);
+    assert_eq!(
+        kept,
+        (ResponseCode::NoError, 1),
+        "the other service still names it"
+    );
+    assert_eq!(ask(&server, "10-0-0-1.shop.svc.test.", RecordType::A).1, 0);
     engine.on("shop", RecordType::A, Reply::Code(ResponseCode::ServFail));
     until(&server, (ResponseCode::ServFail, 0), "the engine fails").await;
     engine.on("shop", RecordType::A, Reply::NxDomain(Some(1)));
@@ -77,21 +86,25 @@ async fn what_is_made_is_not_stored_and_holds_no_renewal_up() {
     let shop = |list: &[&str]| engine.on("shop", RecordType::A, address_reply("shop", 600, list));
     shop(&["10.0.0.1"]);
     engine.on("shop", RecordType::AAAA, Reply::NoData(None));
+    // A second service under the same name, on one of the same hosts.
+    engine.on(
+        "admin",
+        RecordType::A,
+        address_reply("admin", 600, &["10.0.0.2"]),
+    );
     let asked = engine.address().to_string();
     let started = spawn_blocking(move || {
-        ZoneServer::start(&[
-            "--zone",
-            "svc.test",
-            "--key",
-            "k.key",
-            "--make-keys",
-            "--state",
-            "zone.state",
-            "--synth",
-            "_http._tcp.shop=shop.:8080",
-            "--synth-server",
-            &asked,
-        ])
+        ZoneServer::with_key(
+            "2s",
+            &[
+                "--synth",
+                "_http._tcp.shop=shop.:8080",
+                "--synth",
+                "_admin._tcp.shop=admin.:9000",
+                "--synth-server",
+                &asked,
+            ],
+        )
     });
     let server = std::sync::Arc::new(started.await.expect("it starts"));
     let key = server.key("k.key");

@@ -32,6 +32,13 @@ impl ZoneServer {
         ZoneServer::boot(folder, arguments, "127.0.0.1:0")
     }
 
+    /// The zone `svc.test`, which the key in `k.key` may change, with this longest lease.
+    pub fn with_key(max_lease: &str, more: &[&str]) -> ZoneServer {
+        let zone = ["--zone", "svc.test", "--max-lease", max_lease];
+        let key = ["--key", "k.key", "--make-keys"];
+        ZoneServer::start(&[&zone[..], &key, more].concat())
+    }
+
     /// With `zone.toml` in the folder, and its key files made; `listen` is not to be in it.
     pub fn configured(config: &str) -> ZoneServer {
         let folder = Arc::new(tempfile::tempdir().expect("there is a place for temporary files"));
