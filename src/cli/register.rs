@@ -1,9 +1,10 @@
 //! `evenkeel register`: registers a backend by dynamic update, and runs it.
 //!
 //! Composes: `process.rs` is the command and the signals, `ready.rs` asks whether the backend
-//! serves, `dns_server::registrar` keeps the record. What happens in which order at the end is
-//! decided here.
+//! serves, `dns_server::registrar` keeps the record, `linger.rs` says how long the command outlives
+//! it. What happens in which order at the end is decided here.
 
+mod linger;
 mod options;
 mod process;
 mod ready;
@@ -22,6 +23,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::LogFormat;
 use crate::dns_server::registrar::{Registrar, Withdrawal, absolute};
+pub(super) use linger::Linger;
 pub use options::RegistrationOptions;
 use process::{End, Process};
 use ready::Check;
@@ -73,55 +75,15 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// How long the command goes on after the record is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Linger {
-    time: Duration,
-    /// It is over so long after the signal, even if the withdrawal took its time.
-    within: Duration,
-}
-
-/// Docker gives ten seconds before it kills.
-const LONGEST_LINGER: Duration = Duration::from_secs(8);
-
-impl Linger {
-    fn of(args: &Args) -> Linger {
-        match args.linger {
-            Some(time) => Linger {
-                time,
-                within: Duration::MAX,
-            },
-            None if !args.command.is_empty() => Linger::default_for(args.options.ttl()),
-            // Nobody ends after us.
-            None => Linger {
-                time: Duration::ZERO,
-                within: Duration::ZERO,
-            },
-        }
-    }
-
-    /// Balancers ask again after the TTL, but not more often than once a second, and a tenth later
-    /// at worst; they believe that a name is empty when three answers say so.
-    fn default_for(ttl: Duration) -> Linger {
-        let refresh = ttl.max(Duration::from_secs(1)).mul_f64(1.1);
-        Linger {
-            time: (refresh * 3 + Duration::from_millis(500)).min(LONGEST_LINGER),
-            within: LONGEST_LINGER,
-        }
-    }
-
-    /// For how long to wait yet, `since` the signal came.
-    fn left(self, since: Instant) -> Duration {
-        let left = self.within.saturating_sub(since.elapsed());
-        self.time.min(left)
-    }
-}
-
 /// Registers and runs until the command ends, or a signal ends both.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let registrar = args.options.registrar(&args.name, args.port)?;
     crate::telemetry::logging::init(&args.log_level, LogFormat::Auto)?;
-    let linger = Linger::of(&args);
+    let linger = match (args.linger, args.command.is_empty()) {
+        // Nobody ends after us.
+        (None, true) => Linger::NONE,
+        (given, _) => Linger::of(given, args.options.ttl()),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -215,32 +177,3 @@ async fn leave(
 
 /// Without a command, a second signal ends us before the withdrawal is through.
 const INTERRUPTED: u8 = 1;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_linger_is_three_refreshes() {
-        for (ttl, linger) in [(0, 3_800), (1, 3_800), (2, 7_100), (5, 8_000), (60, 8_000)] {
-            let lingers = Linger::default_for(Duration::from_secs(ttl));
-            assert_eq!(lingers.time.as_millis(), linger, "TTL {ttl} s");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_withdrawal_takes_from_the_default_linger() {
-        let begun = Instant::now();
-        let default = Linger::default_for(Duration::from_secs(2));
-        let given = Linger {
-            time: Duration::from_secs(20),
-            within: Duration::MAX,
-        };
-        for (after, left) in [(0, 7_100), (500, 7_100), (6_000, 2_000), (9_000, 0)] {
-            tokio::time::advance(Duration::from_millis(after).saturating_sub(begun.elapsed()))
-                .await;
-            assert_eq!(default.left(begun).as_millis(), left, "after {after} ms");
-            assert_eq!(given.left(begun).as_secs(), 20);
-        }
-    }
-}
