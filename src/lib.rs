@@ -26,7 +26,7 @@
 //! | 7 | [`server`]: composition root |
 //! | 6 | [`admin`], [`listener`] |
 //! | 5 | [`proxy`]: one request from route to account |
-//! | 4 | [`balance`]: service, snapshot, picker |
+//! | 4 | [`balance`]: service, snapshot, picker; [`sample`]: a sample backend |
 //! | 3 | [`upstream`]: backends, pool, connect; [`dns_server`]: a zone, updates and both their sides |
 //! | 2 | [`discovery`], [`router`], [`tls`] |
 //! | 1 | [`http`], [`io`], [`config`] |
@@ -46,6 +46,7 @@ pub mod listener;
 pub mod proxy;
 pub mod published;
 pub mod router;
+pub mod sample;
 pub mod server;
 pub mod telemetry;
 pub mod tls;

@@ -99,7 +99,11 @@ fn the_curl_line_works_and_an_interrupt_ends_with_a_summary() {
         .output()
         .expect("curl starts");
     assert!(curl.status.success(), "{}", text(&curl));
-    assert!(text(&curl).starts_with("hello from "), "{}", text(&curl));
+    assert!(
+        text(&curl).contains("\n  \"backend\": \""),
+        "{}",
+        text(&curl)
+    );
 
     let pid = rustix::process::Pid::from_child(&child.0);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");

@@ -21,6 +21,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Diagnostic, Loaded};
 
@@ -71,7 +72,7 @@ pub enum Command {
     Dns(dns::Args),
     /// Register a backend in DNS by dynamic update, and run it
     Register(Box<register::Args>),
-    /// Serve as a sample backend that says its name
+    /// Serve as a sample backend that shows each request to who sent it
     Backend(backend::Args),
 }
 
@@ -137,15 +138,33 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Waits for the signal by which somebody ends a command: INT or TERM.
-async fn interrupted() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// The signals by which somebody ends a command: INT and TERM. Those that come between two calls
+/// of `next` are not lost.
+struct Interrupts {
+    term: Signal,
+    int: Signal,
+}
+
+impl Interrupts {
+    fn new() -> std::io::Result<Interrupts> {
+        Ok(Interrupts {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
     }
+
+    /// Waits for the next one. Cancel-safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// Waits for the first of them.
+async fn interrupted() -> std::io::Result<()> {
+    Interrupts::new()?.next().await;
     Ok(())
 }
 

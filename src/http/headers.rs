@@ -265,7 +265,7 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
 }
 
 /// RFC 9110 §5.6.2: what names are made of.
-pub(super) fn is_token_byte(b: u8) -> bool {
+pub fn is_token_byte(b: u8) -> bool {
     TOKEN[b as usize]
 }
 

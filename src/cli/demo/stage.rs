@@ -12,14 +12,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::traffic::HOST;
 use crate::balance::shares::{self, Weight};
-use crate::cli::backend::{self, Sample};
 use crate::config;
 use crate::dns_server::{self, Handle, SrvData, Zone};
+use crate::sample::{self, Phase, Sample};
 use crate::server::{self, Order, Running};
 use crate::tls::dev::{DevFiles, Existing, self_signed};
 
@@ -239,12 +240,13 @@ async fn is_ready(probe: SocketAddr) -> io::Result<bool> {
     Ok(answer.starts_with(b"HTTP/1.1 200 "))
 }
 
+/// Serves until the task is aborted: nobody takes leave here.
 fn perform(name: &str, listener: TcpListener) -> JoinHandle<()> {
-    let sample = Sample {
-        name: name.to_owned(),
-        delay: Duration::ZERO,
-    };
-    tokio::spawn(backend::serve(listener, sample))
+    let (_, phases) = watch::channel(Phase::Serving);
+    let sample = Sample::new(name);
+    tokio::spawn(async {
+        sample::serve(listener, sample, phases).await;
+    })
 }
 
 fn named<'a>(players: &'a mut [Player], name: &str) -> &'a mut Player {
