@@ -1,15 +1,24 @@
 //! `evenkeel backend`: a sample backend that shows every request to who sent it.
 //!
-//! Arguments, signals and the order of the end are here; what is answered is in `sample`.
+//! Arguments, signals and the order of the end are here; what is answered is in `sample`, the
+//! record in DNS is `dns_server::registrar`'s.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use hickory_proto::rr::Name;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 use super::Interrupts;
+use super::register::{Linger, RegistrationOptions};
+use crate::config::LogFormat;
+use crate::dns_server::registrar::{Withdrawal, absolute};
 use crate::sample::{self, Chance, Delay, Ended, Phase, Sample};
 
 /// Arguments of `backend`.
@@ -29,14 +38,24 @@ A query says what is wanted instead, for this request only:
 A GET with Upgrade: websocket is taken up on every path, and everything said is said back;
 messages may have 1 MiB.
 
-TERM or INT: no new connections; every answer says Connection: close, what is under way is
+TERM or INT: every answer says Connection: close from now on. A registration is withdrawn, and
+balancers get the time to notice. Then no connections are taken any more, what is under way is
 finished (8 s at most), connections on which nothing comes are closed after 5 s, WebSockets at
-once. A second signal ends it where it stands. Exit code 3 if something was cut off.
+once. Exit code 3 if something was cut off; a second signal does that.
 
 Two of them behind a balancer:
   evenkeel backend --listen 127.0.0.1:9001 --name b1 &
   evenkeel backend --listen 127.0.0.1:9002 --name b2 &
-  evenkeel proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002")]
+  evenkeel proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
+
+One that registers itself with `evenkeel dns --zone svc.test --key web.key --make-keys`:
+  evenkeel backend --listen 127.0.0.1:0 --register _http._tcp.web.svc.test \\
+      --server 127.0.0.1:5300 --tsig-file web.key",
+    // Those of `register`, where they must be there.
+    mut_arg("server", |arg| arg.required(false)),
+    mut_arg("tsig_file", |arg| arg.required(false)),
+    mut_group("RegistrationOptions", |group| group.requires("register"))
+)]
 pub struct Args {
     /// Where to listen; port 0 takes a free one and says which
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9001")]
@@ -51,13 +70,30 @@ pub struct Args {
     /// Share of the requests that get a 503, by chance
     #[arg(long, value_name = "PERCENT", default_value = "0%")]
     pub error_rate: Chance,
+    /// Register under this name, such as _http._tcp.web.svc.test, as `evenkeel register` does,
+    /// while it serves
+    #[arg(long, value_name = "NAME", value_parser = absolute, requires_all = ["server", "tsig_file"],
+          help_heading = REGISTRATION)]
+    pub register: Option<Name>,
+    #[command(flatten, next_help_heading = REGISTRATION)]
+    registration: Option<RegistrationOptions>,
+    /// How long it serves on after the record is gone; unless given, three refreshes of a
+    /// balancer: 3.3 times the TTL and 0.5 s, 8 s at most
+    #[arg(long, value_name = "TIME", requires = "register", value_parser = humantime::parse_duration)]
+    linger: Option<Duration>,
+    /// What to log: error, warn, info, debug
+    #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = None)]
+    log_level: String,
 }
+
+const REGISTRATION: &str = "Registration in DNS";
 
 /// Something was cut off, as with a balancer's drain.
 const CUT: u8 = 3;
 
 /// Serves until a signal ends it.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    crate::telemetry::logging::init(&args.log_level, LogFormat::Auto)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -72,6 +108,12 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
+    let registration = match (&args.register, args.registration) {
+        (Some(name), Some(options)) => {
+            Some(Registration::start(name, options, args.linger, address)?)
+        }
+        _ => None,
+    };
     let name = match args.name {
         Some(name) => name,
         None => own_name(address),
@@ -83,22 +125,73 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         error_rate: args.error_rate,
     };
     let (phase, phases) = watch::channel(Phase::Serving);
-    let mut serving = std::pin::pin!(sample::serve(listener, sample, phases));
+    let serving = tokio::spawn(sample::serve(listener, sample, phases));
+    interrupts.next().await;
     tokio::select! {
-        _ = &mut serving => {}
-        () = interrupts.next() => {}
-    }
-    phase.send_replace(Phase::Closing);
-    Ok(tokio::select! {
-        ended = &mut serving => match ended {
-            Ended::Finished => ExitCode::SUCCESS,
+        ended = leave(serving, &phase, registration) => match ended? {
+            Ended::Finished => Ok(ExitCode::SUCCESS),
             Ended::Cut(connections) => {
-                eprintln!("evenkeel: {connections} connections were cut off");
-                ExitCode::from(CUT)
+                tracing::warn!(connections, "cut off what took too long");
+                Ok(ExitCode::from(CUT))
             }
         },
-        () = interrupts.next() => ExitCode::from(CUT),
-    })
+        () = interrupts.next() => Ok(ExitCode::from(CUT)),
+    }
+}
+
+/// First nobody may learn of us any more, then those who know us may come no more, then those who
+/// came are served to the end.
+async fn leave(
+    serving: JoinHandle<Ended>,
+    phase: &watch::Sender<Phase>,
+    registration: Option<Registration>,
+) -> anyhow::Result<Ended> {
+    phase.send_replace(Phase::Leaving);
+    if let Some(registration) = registration {
+        registration.end().await;
+    }
+    phase.send_replace(Phase::Closing);
+    Ok(serving.await?)
+}
+
+/// A record that is kept in DNS.
+struct Registration {
+    /// True as long as this lives.
+    wanted: watch::Sender<bool>,
+    registrar: JoinHandle<Withdrawal>,
+    linger: Linger,
+}
+
+impl Registration {
+    fn start(
+        name: &Name,
+        mut options: RegistrationOptions,
+        linger: Option<Duration>,
+        address: SocketAddr,
+    ) -> anyhow::Result<Registration> {
+        if !address.ip().is_unspecified() {
+            options.address_unless_given(address.ip());
+        }
+        let port = NonZeroU16::new(address.port()).context("a bound socket has a port")?;
+        let (wanted, wants) = watch::channel(true);
+        let registrar = options.registrar(name, port)?;
+        Ok(Registration {
+            wanted,
+            registrar: tokio::spawn(registrar.run(wants)),
+            linger: Linger::of(linger, options.ttl()),
+        })
+    }
+
+    /// Withdraws it, and waits until balancers have noticed.
+    async fn end(self) {
+        let begun = Instant::now();
+        drop(self.wanted);
+        let withdrawal = self.registrar.await.unwrap_or(Withdrawal::Failed);
+        // Nobody learns anything while we wait if the record is still there, or never was.
+        if matches!(withdrawal, Withdrawal::Gone | Withdrawal::Unconfirmed) {
+            sleep(self.linger.left(begun)).await;
+        }
+    }
 }
 
 /// Listening on all addresses it would be called like all others of its kind.

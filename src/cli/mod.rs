@@ -73,7 +73,7 @@ pub enum Command {
     /// Register a backend in DNS by dynamic update, and run it
     Register(Box<register::Args>),
     /// Serve as a sample backend that shows each request to who sent it
-    Backend(backend::Args),
+    Backend(Box<backend::Args>),
 }
 
 impl Command {
@@ -91,7 +91,7 @@ impl Command {
             Command::Version(args) => version::run(args),
             Command::Dns(args) => dns::run(args),
             Command::Register(args) => register::run(*args),
-            Command::Backend(args) => backend::run(args),
+            Command::Backend(args) => backend::run(*args),
         }
     }
 }

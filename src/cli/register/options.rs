@@ -53,6 +53,13 @@ impl RegistrationOptions {
         self.ttl
     }
 
+    /// Registers this address where none was given: that of a backend that listens on no other.
+    pub fn address_unless_given(&mut self, address: IpAddr) {
+        if self.address.is_empty() {
+            self.address.push(address);
+        }
+    }
+
     /// What keeps `name` registered with `port`. A key file that is not there is waited for; one
     /// that holds no key is an error.
     pub fn registrar(&self, name: &Name, port: NonZeroU16) -> anyhow::Result<Registrar> {
