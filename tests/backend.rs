@@ -217,6 +217,24 @@ fn large_bodies_are_not_collected() {
     assert!(more < 8 << 20, "{more} bytes more");
 }
 
+#[test]
+fn what_has_arrived_is_in_the_log_before_it_is_answered() {
+    let backend = Backend::start("b1", &["--log-level", "debug"]);
+    let mut stream = std::net::TcpStream::connect(backend.address).expect("it listens");
+    let request = b"POST /order?id=7&delay=60s HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+    stream.write_all(request).expect("it reads");
+    let noted = || {
+        backend
+            .process
+            .log()
+            .join("\n")
+            .contains("POST /order?id=7")
+    };
+    assert!(!noted(), "a part of it is no request");
+    stream.write_all(b"x").expect("it reads");
+    wait_until("the request is in the log", noted);
+}
+
 fn web_socket(port: u16, cases: &[&str]) -> Command {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/websocket.py");
     let mut command = Command::new("python3");

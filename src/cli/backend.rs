@@ -81,7 +81,7 @@ pub struct Args {
     /// balancer: 3.3 times the TTL and 0.5 s, 8 s at most
     #[arg(long, value_name = "TIME", requires = "register", value_parser = humantime::parse_duration)]
     linger: Option<Duration>,
-    /// What to log: error, warn, info, debug
+    /// What to log: error, warn, info, debug; with debug, each request when it has arrived
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = None)]
     log_level: String,
 }

@@ -172,6 +172,14 @@ impl Connection {
         matches!(self.input[..], [] | [b'\r'] | [b'\r', b'\n'])
     }
 
+    /// Writes down that a request is here in full. Before it is answered: what becomes of it after
+    /// that, if this process is killed, nobody else can know.
+    fn note(&self, number: u64) {
+        let [method, path, query] = [&self.head.method_text, &self.head.path, &self.head.query]
+            .map(|text| String::from_utf8_lossy(text));
+        tracing::debug!(number, "sample: {method} {path}{query}");
+    }
+
     /// Serves the request whose head is `self.head` and has the first `length` bytes of the input.
     async fn request(&mut self, length: usize) -> Result<After, Bad> {
         let framing = request_framing(&self.head).map_err(Bad::Request)?;
@@ -190,6 +198,9 @@ impl Connection {
         };
         self.expect(framing).await?;
         let body = self.body(framing).await?;
+        if behaviour.content != Content::Health {
+            self.note(number);
+        }
         sleep(behaviour.delay).await;
         let mut out = Vec::new();
         match handshake {
