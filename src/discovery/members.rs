@@ -53,6 +53,8 @@ struct Entry {
     shown: Shown,
     /// Answers in a row that did not list it.
     misses: u32,
+    /// It was gone before, and came back.
+    returned: bool,
     /// Addresses to which connects failed since it was listed.
     unreachable: BTreeSet<IpAddr>,
 }
@@ -69,6 +71,7 @@ impl Members {
     }
 
     /// Answers in a row that lacked it; `None`: it is not known.
+    #[cfg(test)]
     pub(super) fn misses(&self, member: &Member) -> Option<u32> {
         self.seen.get(member).map(|entry| entry.misses)
     }
@@ -112,9 +115,11 @@ impl Members {
     pub(super) fn list(&mut self, listed: BTreeMap<Member, Shown>, counts: bool) {
         self.last = listed.keys().cloned().collect();
         for (member, shown) in listed {
+            let before = self.seen.get(&member);
             let entry = Entry {
                 shown,
                 misses: 0,
+                returned: before.is_some_and(|before| before.returned),
                 unreachable: BTreeSet::new(),
             };
             self.seen.insert(member, entry);
@@ -125,6 +130,31 @@ impl Members {
                 entry.misses = entry.misses.saturating_add(1);
             }
         }
+    }
+
+    /// Does `answer` lack somebody of the last one who was gone before?
+    pub(super) fn relapse(&self, answer: &BTreeSet<Member>) -> bool {
+        let mut gone = self.last.difference(answer);
+        gone.any(|member| self.seen.get(member).is_some_and(|entry| entry.returned))
+    }
+
+    /// Remembers whom of `answer` the last one lacked, and whether there is anybody.
+    pub(super) fn mark_returns(&mut self, answer: &BTreeSet<Member>) -> bool {
+        let mut any = false;
+        for member in answer {
+            if let Some(entry) = self.seen.get_mut(member).filter(|entry| entry.misses > 0) {
+                entry.returned = true;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Whoever came back was never gone.
+    pub(super) fn forget_returns(&mut self) {
+        self.seen
+            .values_mut()
+            .for_each(|entry| entry.returned = false);
     }
 
     /// Forgets whoever is neither listed nor to be kept, by the misses so far.

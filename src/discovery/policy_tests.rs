@@ -232,6 +232,7 @@ fn answer_to_action() {
             &[
                 (Set(&[1, 2]), "12"),
                 (Set(&[3, 4]), "1234"),
+                (Set(&[1, 2]), "1234"),
                 (Set(&[1, 3]), "1234"),
                 (Set(&[2, 5]), "12345"),
                 (Set(&[1, 4]), "12345"),
@@ -243,6 +244,7 @@ fn answer_to_action() {
             &[
                 (Set(&[1, 2]), "12"),
                 (Set(&[3, 4]), "1234"),
+                (Set(&[1, 2]), "1234"),
                 (Set(&[1, 3]), "1234"),
                 (Set(&[2, 5]), "12345"),
                 (ConnectFailed(1), "2345"),
@@ -259,6 +261,7 @@ fn answer_to_action() {
             &[
                 (Set(&[1, 2]), "12"),
                 (Set(&[3, 4]), "1234"),
+                (Set(&[1, 2]), "1234"),
                 (Set(&[1, 3]), "1234"),
                 (Set(&[2, 5]), "12345"),
                 (Nothing, "12345"),
@@ -275,6 +278,7 @@ fn answer_to_action() {
             &[
                 (Set(&[1, 2]), "12"),
                 (Set(&[3, 4]), "1234"),
+                (Set(&[1, 2]), "1234"),
                 (Set(&[1, 3]), "1234"),
                 (Set(&[2, 5]), "12345"),
                 (Declined, "0"),
@@ -478,7 +482,7 @@ fn answer_to_action() {
 /// A name of which the answers show two of five.
 fn rotating() -> Bench {
     let mut bench = Bench::new(3, 2);
-    for set in [&[1, 2], &[3, 4], &[1, 3], &[2, 5]] {
+    for set in [&[1, 2], &[3, 4], &[1, 2], &[1, 3], &[2, 5]] {
         bench.feed(&Step::Set(set));
     }
     assert!(bench.policy.rotating().is_some());
@@ -538,6 +542,7 @@ fn a_guard_of_one_believes_each_answer_until_answers_rotate() {
     for (set, offered) in [
         (&[1, 2], "12"),
         (&[3, 4], "34"),
+        (&[1, 2], "12"),
         (&[1, 3], "13"),
         (&[2, 5], "1235"),
     ] {
@@ -776,14 +781,7 @@ proptest! {
 /// nearly the whole, somebody leaves for a moment now and then until rotation is seen.
 #[test]
 fn hardly_anybody_leaves_while_rotation_is_not_seen_yet() {
-    for (shown, all, most) in [
-        (3, 20, 0),
-        (8, 16, 0),
-        (8, 40, 0),
-        (12, 40, 0),
-        (3, 4, 100),
-        (8, 9, 100),
-    ] {
+    for (shown, all, most) in [(3, 20, 0), (8, 16, 0), (8, 40, 0), (3, 4, 100), (8, 9, 100)] {
         let mut left = 0;
         for seed in 0..100 {
             let mut rng = fastrand::Rng::with_seed(seed);

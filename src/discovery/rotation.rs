@@ -4,14 +4,16 @@
 //! Pure; driven by `policy.rs`. It never removes anybody from an offer: it says who was not
 //! listed and is there all the same, and the policy goes by that.
 //!
-//! Consul gives three of all without EDNS, and with it as many as fit the message, shuffled, and
-//! says nothing of the rest unless `enable_truncate` is on. AWS Cloud Map gives eight, or one.
+//! AWS Cloud Map gives eight, or one; Consul gives three of all without EDNS. What it cuts
+//! by size with EDNS is more, and no part here.
 //!
-//! **When answers rotate.** Somebody who was gone came back while somebody else went, in an
-//! answer no smaller than the 32 before it, and that happened twice. A set that grows and
-//! shrinks has answers of which one holds the other; a member that restarts comes back to a
-//! larger answer; an answer that is given a few times in a row is the whole set: none of these
-//! counts.
+//! **When answers rotate.** Somebody who was gone came back and then was gone again, while others
+//! took the place, in an answer of at most [`MAX_WINDOW`] and no smaller than the 32 before it; and
+//! that happened twice. A set that grows and shrinks has answers of which one holds the other; a
+//! member that restarts comes back to a larger answer; a rolling restart takes each member away
+//! once; an answer that is given a few times in a row is the whole set: none of these counts.
+//! Two rolling restarts of up to nine, with none of all in 32 answers between them, are never
+//! taken for it in simulation; restarts without end and without a pause are.
 //!
 //! **When a member leaves.** Of `n` that are there, each answer shows `k` at random. One that is
 //! there is not shown `m` times in a row with the probability (1 - k/n)^m, so `m` is the lowest
@@ -21,8 +23,8 @@
 //!
 //! **When it is over.** With an answer that is too large to be a part ([`MAX_WINDOW`]), that
 //! lists all who are known and more than any answer before, or that was given [`CALM`] times
-//! more. What a wrong guess costs is therefore at most so many refreshes for which somebody who
-//! is gone stays, or until a connect to it fails.
+//! more. What a wrong guess costs: until then, whoever is withdrawn stays for its `m` answers (9
+//! with 4 of 5) unless a connect to it fails, so it gets requests when it stops, and is not drained.
 //!
 //! O(n log n) an answer, for the n of the union, which is bounded.
 
@@ -35,23 +37,23 @@ use super::Endpoint;
 use super::members::{Member, Members, Shown, misses};
 use super::streak::Facts;
 
-/// More records than this are no part of a larger set: that many A records, the smallest there
-/// are, fit the 1232 bytes that we take over UDP. Servers that cut by number stop at 8.
-pub const MAX_WINDOW: usize = 80;
+/// More records than this are no part of a larger set. Servers that cut by number stop at 8 (AWS
+/// Cloud Map). With more, a rolling restart that is slow enough looks like rotation.
+pub const MAX_WINDOW: usize = 8;
 
 /// The same answer so many times more is the whole set: the likeliest part to come again, two of
 /// three (or one of two), does so with a probability of less than 2^-20 = 10^-6.
 pub const CALM: u32 = 20;
 
-/// Comebacks that make answers rotate.
-const COMEBACKS: u8 = 2;
+/// Answers that lack somebody who had come back, which make answers rotate.
+const RELAPSES: u8 = 2;
 
 /// The same answer so many times more makes what was seen before it no sign of rotation: two of
 /// three do that with a probability of 1/27, and restarts last longer.
 const SETTLED: u32 = 3;
 
-/// Answers of which the sizes are compared. A rolling restart, one after the other, shall not be
-/// longer: then it is not seen that the answers lack somebody throughout.
+/// Answers of which the sizes are compared. In a rolling restart that is longer it is not seen that
+/// the answers lack somebody throughout; then it takes a second one to mistake them.
 const RECENT: usize = 32;
 
 /// Answers for which one that is gone is remembered, lest its comeback be missed, and for which
@@ -105,7 +107,10 @@ pub(super) struct Rotation {
     next_from: Option<Instant>,
     /// How often the last answer was given again.
     same: u32,
-    comebacks: u8,
+    /// Somebody came back, so the answers may be parts.
+    comeback: bool,
+    /// Answers that lack somebody who had come back before.
+    relapses: u8,
     /// Answers in a row that may be parts.
     doubts: u32,
     /// This is the first one.
@@ -123,7 +128,8 @@ impl Rotation {
             sizes: VecDeque::new(),
             next_from: None,
             same: 0,
-            comebacks: 0,
+            comeback: false,
+            relapses: 0,
             doubts: 0,
             first: true,
         }
@@ -152,7 +158,10 @@ impl Rotation {
         }
         if listed.len() > MAX_WINDOW {
             let rotated = self.rotating;
+            let sizes = std::mem::take(&mut self.sizes);
             self.start_over();
+            self.sizes = sizes;
+            self.sized(listed.len(), fresh);
             self.first = false;
             return rotated.then_some(Turn::Ended(Ended::Large));
         }
@@ -170,10 +179,7 @@ impl Rotation {
             true => (self.end(answer.len(), largest), false),
             false => (None, self.begin(offered)),
         };
-        if !answer.is_empty() && fresh {
-            self.sizes.truncate(RECENT - 1);
-            self.sizes.push_front(answer.len());
-        }
+        self.sized(answer.len(), fresh);
         self.first = false;
         if let Some(Rotating { misses, .. }) = self.rotating()
             && fresh
@@ -243,20 +249,30 @@ impl Rotation {
         };
     }
 
+    /// Remembers the size of an answer.
+    fn sized(&mut self, size: usize, fresh: bool) {
+        if size > 0 && fresh {
+            self.sizes.truncate(RECENT - 1);
+            self.sizes.push_front(size);
+        }
+    }
+
     /// Before answers are known to rotate: what speaks for it?
     fn doubt(&mut self, answer: &BTreeSet<Member>, largest: usize, fresh: bool) {
         if answer.len() > largest || self.same >= SETTLED {
-            self.comebacks = 0;
+            self.comeback = false;
+            self.relapses = 0;
+            self.members.forget_returns();
         }
         let last = self.members.last();
         let gone = last.difference(answer).count();
         let replaced = gone > 0 && !answer.is_subset(last);
-        let back = |member| self.members.misses(member) > Some(0);
         let mostly = gone * 2 > last.len();
-        if fresh && replaced && answer.len() >= largest && answer.iter().any(back) {
-            self.comebacks += 1;
+        if fresh && replaced && answer.len() >= largest {
+            self.relapses += u8::from(self.members.relapse(answer));
+            self.comeback |= self.members.mark_returns(answer);
         }
-        let (doubted, suspicious) = (self.doubts > 0, self.comebacks > 0);
+        let (doubted, suspicious) = (self.doubts > 0, self.comeback);
         let second = self.sizes.len() == 1;
         let doubtful = match replaced {
             true => mostly || second || doubted || suspicious,
@@ -270,7 +286,7 @@ impl Rotation {
 
     /// Do they rotate by now?
     fn begin(&mut self, offered: &dyn Fn() -> BTreeSet<Member>) -> bool {
-        self.rotating = self.comebacks >= COMEBACKS;
+        self.rotating = self.relapses >= RELAPSES;
         if self.rotating {
             self.doubts = 0;
             let offered = offered();
