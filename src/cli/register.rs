@@ -44,7 +44,7 @@ By hand:
 
 In docker-compose, with the key on a volume that the DNS server shares:
   web:
-    entrypoint: [\"/evenkeel\", \"register\", \"_http._tcp.web.svc.test\", \"--port\", \"8080\",
+    entrypoint: [\"evenkeel\", \"register\", \"_http._tcp.web.svc.test\", \"--port\", \"8080\",
                  \"--server\", \"dns\", \"--tsig-file\", \"/keys/web.key\", \"--ready\", \"tcp\", \"--\"]
     command: [\"node\", \"server.js\"]
     stop_grace_period: 30s
