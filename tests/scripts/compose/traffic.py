@@ -1,0 +1,152 @@
+"""Clients that keep books, over HTTPS.
+
+environment: PORT; first argument: the file of the authority
+"""
+
+import collections
+import functools
+import http.client
+import os
+import ssl
+import sys
+import threading
+import time
+
+from checks import expect, say, until
+
+HOST, PORT = "127.0.0.1", int(os.environ["PORT"])
+
+
+@functools.cache
+def tls():
+    """The file is made while the story is told."""
+    return ssl.create_default_context(cafile=sys.argv[1])
+
+
+Sample = collections.namedtuple("Sample", "sent done method backend failure identity")
+
+
+def exchange(connection, method, path, identity=None):
+    """One request, on a new connection if there is none; returns the connection if it can be kept."""
+    sent, backend, failure = time.time(), None, None
+    try:
+        connection = connection or http.client.HTTPSConnection(HOST, PORT, timeout=10, context=tls())
+        connection.request(method, path, identity and identity.encode() * 20)
+        response = connection.getresponse()
+        body = response.read()
+        backend = response.headers["X-Backend"]
+        if response.status != 200:
+            failure = f"status {response.status}: {body[:200]!r}"
+    except Exception as error:  # whatever it is, it is a failed request
+        failure = repr(error)
+    if connection and failure:
+        connection.close()
+        connection = None
+    return connection, Sample(sent, time.time(), method, backend, failure, identity)
+
+
+class Traffic:
+    """Clients of one path. Each is a thread: method, whether it keeps its connection, pause.
+
+    Together at most about 150 requests per second; the machine is a small one.
+    """
+
+    HABITS = [("GET", True, 0.05)] * 4 + [("GET", False, 0.1)] + [("POST", True, 0.1)] * 2 + [("POST", False, 0.2)]
+
+    def __init__(self, path):
+        self.path = path
+        self.lock = threading.Lock()
+        self.samples = []
+        self.stopping = threading.Event()
+        self.threads = [
+            threading.Thread(target=self.client, args=(number, *habit), daemon=True)
+            for number, habit in enumerate(self.HABITS)
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def client(self, number, method, keeps, pause):
+        connection, count = None, 0
+        while not self.stopping.is_set():
+            count += 1
+            identity = f"{self.path.strip('/') or 'web'}-{number}-{count}" if method == "POST" else None
+            query = f"?id={identity}" if identity else ""
+            connection, sample = exchange(connection, method, self.path + query, identity)
+            if connection and not keeps:
+                connection.close()
+                connection = None
+            with self.lock:
+                self.samples.append(sample)
+            time.sleep(pause)
+
+    def since(self, begun, until=float("inf")):
+        with self.lock:
+            return [sample for sample in self.samples if begun <= sample.sent and sample.done <= until]
+
+    def first(self, backend, after):
+        """When the first answer from it came; None if none has yet."""
+        times = [s.done for s in self.since(after) if s.backend == backend]
+        return min(times, default=None)
+
+    def last(self, backend, after=0.0):
+        """When the last request that it answered was sent."""
+        return max((s.sent for s in self.since(after) if s.backend == backend), default=None)
+
+    def shares(self, count=400):
+        """Requests by backend among the next so many."""
+        begun = time.time()
+        samples = until(f"{count} requests", lambda: s if len(s := self.since(begun)) >= count else None)
+        return collections.Counter(s.backend for s in samples if not s.failure)
+
+    def failures(self, method):
+        return [s for s in self.since(0.0) if s.failure and s.method == method]
+
+    def stop(self):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+
+class Hanging:
+    """POST that take two seconds each, all at once."""
+
+    def __init__(self, count):
+        self.identities = [f"hanging-{number}" for number in range(count)]
+        self.samples = {}
+        self.threads = [threading.Thread(target=self.post, args=(i,), daemon=True) for i in self.identities]
+        for thread in self.threads:
+            thread.start()
+
+    def post(self, identity):
+        connection, self.samples[identity] = exchange(None, "POST", f"/?id={identity}&delay=2s", identity)
+        if connection:
+            connection.close()
+
+    def failed(self):
+        """Ids of those that failed, when all have ended."""
+        for thread in self.threads:
+            thread.join()
+        return {identity for identity, sample in self.samples.items() if sample.failure}
+
+
+def answering(path, backends):
+    """Waits until each of them has answered: before that, clients may knock in vain."""
+    seen = set()
+
+    def ask():
+        connection, sample = exchange(None, "GET", path)
+        if connection:
+            connection.close()
+        seen.add(sample.backend)
+        return seen >= backends
+
+    until(f"{path} is answered by all of {sorted(backends)}", ask)
+
+
+def equal_shares(traffic, backends):
+    """Everybody in `backends` and nobody else, and nobody much more than another."""
+    shares = traffic.shares()
+    expect(set(shares) == set(backends), f"served by {dict(shares)}, not by {sorted(backends)}")
+    expect(min(shares.values()) > 0.8 * max(shares.values()), f"unequal shares: {dict(shares)}")
+    total = sum(shares.values())
+    say(f"  shares of {total} requests: " + ", ".join(f"{n / total:.1%}" for n in sorted(shares.values())))
