@@ -235,13 +235,22 @@ fn a_new_weight_takes_the_place_of_the_old_one() {
 #[test]
 fn what_is_killed_goes_with_its_lease() {
     let server = NameServer::start(Kind::Own);
+    wait_until("it speaks for its names", || server.srv(NAME).is_some());
+    // No lease begins before this, and none is renewed after the kill.
+    let begun = tokio::time::Instant::now();
     let mut register = Register::start(&server, &["--port", "8081"]);
     register.says("for 3s");
     until_there_are(&server, &[&format!("0 1 8081 {TARGET}")]);
     register.process.kill();
-    let begun = tokio::time::Instant::now();
+    let killed = tokio::time::Instant::now();
     until_there_are(&server, &[]);
-    println!("gone after {:?} of {MAX_LEASE:?}", begun.elapsed());
+    let (lived, outlived) = (begun.elapsed(), killed.elapsed());
+    assert!(lived >= MAX_LEASE, "gone after {lived:?}");
+    // One lease, and another one for a machine that has much else to do.
+    assert!(
+        outlived <= 2 * MAX_LEASE,
+        "gone {outlived:?} after it was killed"
+    );
     assert_eq!(server.addresses(TARGET), Vec::<String>::new());
 }
 
