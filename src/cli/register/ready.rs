@@ -143,31 +143,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers() {
+    async fn only_2xx_will_do() {
+        // What is no such answer at all is for `url.rs` to tell.
         for (row, response, outcome) in [
-            ("ok", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Ok(())),
-            ("no content", "HTTP/1.0 204 Fine\r\n\r\n", Ok(())),
+            ("the first", "HTTP/1.1 200 OK\r\n\r\n", Ok(())),
+            ("the last", "HTTP/1.1 299 Odd\r\n\r\n", Ok(())),
             (
-                "interim first",
-                "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
-                Ok(()),
+                "elsewhere",
+                "HTTP/1.1 300 Choices\r\n\r\n",
+                Err("it answers 300"),
             ),
             (
                 "unready",
                 "HTTP/1.1 503 Not Yet\r\n\r\n",
                 Err("it answers 503"),
             ),
-            (
-                "elsewhere",
-                "HTTP/1.1 302 Found\r\n\r\n",
-                Err("it answers 302"),
-            ),
-            (
-                "something else",
-                "220 mail.test ESMTP\r\n\r\n",
-                Err("does not speak HTTP"),
-            ),
-            ("nothing", "", Err("unexpected end of file")),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
