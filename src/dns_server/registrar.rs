@@ -11,6 +11,7 @@ mod predecessors;
 mod registration;
 mod server;
 mod trouble;
+mod withdrawal;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -20,8 +21,8 @@ use std::time::Duration;
 
 use hickory_proto::rr::Name;
 use hickory_proto::rr::rdata::SRV;
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch::{self, error::RecvError};
+use tokio::time::sleep;
 
 use super::client::{Accepted, Client, Failure};
 use super::key::Key;
@@ -29,6 +30,7 @@ use predecessors::predecessors;
 pub use registration::{Registration, absolute, default_target};
 pub use server::{BadServer, ServerAddress};
 use trouble::Trouble;
+pub use withdrawal::Withdrawal;
 
 /// A registration is renewed this often in its lease: two renewals may be lost.
 const RENEWALS: u32 = 3;
@@ -45,35 +47,6 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// Between two looks for a key file that is not there: it costs next to nothing.
 const LOOK_FOR_KEY: Duration = Duration::from_millis(250);
 
-/// For taking the record out. Whoever ends us gives ten seconds as a rule (Docker), and the
-/// backend needs some of them.
-const WITHDRAWAL: Duration = Duration::from_secs(4);
-
-/// Of that, for asking whether another record needs the addresses.
-const OTHERS: Duration = Duration::from_secs(1);
-
-/// Wait before another try at the withdrawal.
-const WITHDRAWAL_PAUSE: Duration = Duration::from_millis(300);
-
-/// For the server to act on what it has confirmed; most do so before they answer.
-const DISAPPEARANCE: Duration = Duration::from_secs(2);
-
-/// Between two looks whether the record is gone.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// How a registration ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Withdrawal {
-    /// There had been none.
-    Nothing,
-    /// The server no longer gives the record.
-    Gone,
-    /// The server has confirmed that, but gives the record still, or does not say.
-    Unconfirmed,
-    /// The server could not be told. Its lease, if it has one, takes the record away.
-    Failed,
-}
-
 /// Keeps one registration.
 #[derive(Debug)]
 pub struct Registrar {
@@ -88,16 +61,19 @@ pub struct Registrar {
     zone: Option<Name>,
     /// What the server may have: set before it is sent.
     published: Option<Published>,
+    /// What comes next is a renewal.
+    registered: bool,
     /// Addresses that were registered last, for the log.
     addresses: Vec<IpAddr>,
 }
 
 /// A registration that a server has, or may have.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Published {
     client: Client,
     zone: Name,
-    confirmed: bool,
+    /// What this server has said to it, if it has.
+    accepted: Option<Accepted>,
 }
 
 impl Registrar {
@@ -116,32 +92,32 @@ impl Registrar {
             servers: Vec::new(),
             zone: None,
             published: None,
+            registered: false,
             addresses: Vec::new(),
         }
     }
 
     /// Keeps the record in the zone while `wanted` is true, and out of it while it is false. Ends
     /// when the other end of `wanted` is dropped: then the record is withdrawn, within seven
-    /// seconds. Failures are logged, once for each kind in a row, and tried again without end.
+    /// seconds. Failures are logged, once for each kind in a row, and tried again without end;
+    /// at the end they are tried again for four seconds.
     ///
     /// Not cancel-safe: when the future is dropped, the record stays until its lease ends, and
     /// for good if the server grants none.
     pub async fn run(mut self, mut wanted: watch::Receiver<bool>) -> Withdrawal {
         loop {
-            while !*wanted.borrow_and_update() {
-                if wanted.changed().await.is_err() {
-                    return Withdrawal::Nothing;
-                }
+            tokio::select! {
+                biased;
+                still = until_wanted(&mut wanted) => if still.is_err() {
+                    return self.leave().await;
+                },
+                never = self.keep_out() => match never {},
             }
             // In this order: a registration that is not wanted any more is not begun.
             tokio::select! {
                 biased;
                 () = until_unwanted(&mut wanted) => {}
                 never = self.hold() => match never {},
-            }
-            let withdrawal = self.withdraw().await;
-            if wanted.has_changed().is_err() {
-                return withdrawal;
             }
         }
     }
@@ -152,7 +128,7 @@ impl Registrar {
         let mut failed = 0;
         let mut lease = self.registration.lease;
         loop {
-            let was_registered = self.is_registered();
+            let was_registered = self.registered;
             let wait = match self.register().await {
                 Ok(accepted) => {
                     if was_registered && !told.is_empty() {
@@ -185,15 +161,11 @@ impl Registrar {
         let name = &self.registration.name;
         if trouble.is_expected() {
             tracing::info!("{name} is not registered yet: {trouble}");
-        } else if self.is_registered() {
+        } else if self.registered {
             tracing::warn!("the registration of {name} is not renewed: {trouble}; trying again");
         } else {
             tracing::warn!("{name} is not registered: {trouble}; trying again");
         }
-    }
-
-    fn is_registered(&self) -> bool {
-        self.published.as_ref().is_some_and(|p| p.confirmed)
     }
 
     /// One try, from the key to the server's confirmation.
@@ -223,24 +195,27 @@ impl Registrar {
             addresses.push(client.local_address().await?.to_canonical());
         }
         let others = records(client, &self.registration.name).await?;
-        let first = !self.is_registered();
-        let replaced = predecessors(&self.registration, others, &addresses, first).await;
+        let replaced = predecessors(&self.registration, others, &addresses, !self.registered).await;
         let update = self.registration.registering(&zone, &addresses, replaced);
-        let unknown_before = self.published.is_none();
-        self.published = Some(Published {
+        let before = self.published.clone();
+        let same = before
+            .as_ref()
+            .filter(|p| p.client.server() == client.server());
+        let published = Published {
             client: client.clone(),
             zone,
-            confirmed: !first,
-        });
+            accepted: same.and_then(|p| p.accepted),
+        };
+        self.published = Some(published.clone());
         match client.update(&update).await {
             Ok(accepted) => {
-                self.confirm(client, addresses, accepted);
+                self.confirm(published, addresses, accepted);
                 Ok(accepted)
             }
             Err(failure) => {
-                if unknown_before && failure.is_final() {
-                    // It has nothing of ours.
-                    self.published = None;
+                if failure.is_final() {
+                    // It has what it had, and nothing of this.
+                    self.published = before;
                 }
                 Err(failure)
             }
@@ -248,17 +223,14 @@ impl Registrar {
     }
 
     /// Notes and logs what is new.
-    fn confirm(&mut self, client: &Client, addresses: Vec<IpAddr>, accepted: Accepted) {
-        let Some(published) = &mut self.published else {
-            return;
-        };
-        let first = !published.confirmed;
-        published.confirmed = true;
+    fn confirm(&mut self, published: Published, addresses: Vec<IpAddr>, accepted: Accepted) {
+        let first = !self.registered;
+        self.registered = true;
         if first || addresses != self.addresses {
             let Registration {
                 name, target, port, ..
             } = &self.registration;
-            let (zone, server) = (&published.zone, client.server());
+            let (zone, server) = (&published.zone, published.client.server());
             let lease = match accepted.lease {
                 Some(lease) => format!("for {}", humantime::format_duration(lease)),
                 None => "without a lease: it stays if this process is killed".to_owned(),
@@ -270,6 +242,10 @@ impl Registrar {
             );
         }
         self.addresses = addresses;
+        self.published = Some(Published {
+            accepted: Some(accepted),
+            ..published
+        });
     }
 
     /// What was good once is used as long as the file cannot be read.
@@ -294,58 +270,13 @@ impl Registrar {
         let first = self.servers.first().copied();
         first.ok_or_else(|| Trouble::Server("it has no address".to_owned()))
     }
+}
 
-    /// Takes out what the server may have, and waits until it is gone.
-    async fn withdraw(&mut self) -> Withdrawal {
-        let Some(Published { client, zone, .. }) = self.published.take() else {
-            return Withdrawal::Nothing;
-        };
-        self.addresses.clear();
-        let name = &self.registration.name;
-        let mut why = "no answer in time".to_owned();
-        let telling = async {
-            while let Err(failure) = self.withdraw_from(&client, &zone).await {
-                why = failure.to_string();
-                if failure.is_final() {
-                    return false;
-                }
-                sleep(WITHDRAWAL_PAUSE).await;
-            }
-            true
-        };
-        if !timeout(WITHDRAWAL, telling).await.unwrap_or(false) {
-            tracing::warn!("{name} could not be withdrawn: {why}; its lease, if any, ends it");
-            return Withdrawal::Failed;
-        }
-        let own = self.registration.srv();
-        let disappearance = async {
-            loop {
-                match client.srv(name).await {
-                    Ok(records) if !records.contains(&own) => return,
-                    _ => sleep(LOOK).await,
-                }
-            }
-        };
-        match timeout(DISAPPEARANCE, disappearance).await {
-            Ok(()) => {
-                tracing::info!("withdrew {name}");
-                Withdrawal::Gone
-            }
-            Err(_) => {
-                let server = client.server();
-                tracing::warn!("withdrew {name}, but {server} does not say that it is gone");
-                Withdrawal::Unconfirmed
-            }
-        }
-    }
-
-    async fn withdraw_from(&self, client: &Client, zone: &Name) -> Result<(), Failure> {
-        // A lost packet must not cost the time that the update needs.
-        let asked = timeout(OTHERS, records(client, &self.registration.name)).await;
-        let others = asked.ok().and_then(Result::ok).unwrap_or_default();
-        let update = self.registration.withdrawing(zone, &others);
-        client.update(&update).await.map(drop)
-    }
+/// Waits until the record shall be there; an error: nobody is left to say so.
+async fn until_wanted(wanted: &mut watch::Receiver<bool>) -> Result<(), RecvError> {
+    wanted.wait_for(|wanted| *wanted).await?;
+    // Nobody is left who could want it.
+    wanted.has_changed().map(drop)
 }
 
 /// Waits until the record shall not be there, or nobody is left to say so.

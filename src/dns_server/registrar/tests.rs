@@ -1,11 +1,22 @@
 //! Tests of the registrar. Real servers are in `tests/register.rs`.
 
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::DNSClass;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
 
 use crate::dns_server::client::Update;
 
 use super::*;
 use crate::dns_server::{Bounds, Grant, Handle, Names, Updates, Zone};
+
+/// Longer than any test has to wait for a withdrawal.
+const MAX_LEASE: Duration = Duration::from_secs(30);
+
+/// Between two looks at the zone.
+const LOOK: Duration = Duration::from_millis(20);
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn name(text: &str) -> Name {
     absolute(text).unwrap()
@@ -156,14 +167,141 @@ async fn server(folder: &tempfile::TempDir) -> (Handle, PathBuf, Key) {
             key: key.clone(),
             names: vec![Names::Below(name("svc.test"))],
         }],
-        max_lease: Duration::from_secs(1),
+        max_lease: MAX_LEASE,
         bounds: Bounds::default(),
         rate: 1000,
         state: None,
     };
     let zone = Zone::new("svc.test").unwrap();
-    let server = crate::dns_server::serve_updates(vec![sockets.unwrap()], zone, updates).unwrap();
+    let sockets = vec![sockets.unwrap()];
+    let server = crate::dns_server::serve_updates(sockets, zone.clone(), updates).unwrap();
+    // Nothing was there before.
+    zone.set_recovering(false);
     (server, file, key)
+}
+
+/// What a [`Relay`] does with updates; questions always go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    PassOn,
+    Refuse(ResponseCode),
+}
+
+/// Stands before a server, over UDP, and can be told to refuse updates in its name.
+struct Relay {
+    address: SocketAddr,
+    mood: watch::Sender<Mood>,
+    /// Updates refused so far.
+    refused: watch::Receiver<usize>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Relay {
+    async fn before(server: SocketAddr) -> Relay {
+        let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = front.local_addr().unwrap();
+        let (mood, moods) = watch::channel(Mood::PassOn);
+        let (refusing, refused) = watch::channel(0);
+        let task = tokio::spawn(async move {
+            let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            back.connect(server).await.unwrap();
+            let (mut request, mut answer) = ([0; 4096], [0; 4096]);
+            loop {
+                let (length, from) = front.recv_from(&mut request).await.unwrap();
+                let request = &request[..length];
+                // RFC 2136 section 2.2: opcode 5.
+                let is_update = (request[2] >> 3) & 0b1111 == 5;
+                let now = *moods.borrow();
+                let answer = match now {
+                    Mood::Refuse(code) if is_update => {
+                        let asked = Message::from_vec(request).unwrap().metadata;
+                        let mut refusal = Message::response(asked.id, asked.op_code);
+                        refusal.metadata.response_code = code;
+                        refusing.send_modify(|n| *n += 1);
+                        refusal.to_vec().unwrap()
+                    }
+                    _ => {
+                        back.send(request).await.unwrap();
+                        let length = back.recv(&mut answer).await.unwrap();
+                        answer[..length].to_vec()
+                    }
+                };
+                front.send_to(&answer, from).await.unwrap();
+            }
+        });
+        Relay {
+            address,
+            mood,
+            refused,
+            task: task.abort_handle(),
+        }
+    }
+
+    /// Refuses from now on, after what was asked before has been answered.
+    fn refuse(&mut self, code: ResponseCode) {
+        self.mood.send_replace(Mood::Refuse(code));
+        self.refused.mark_unchanged();
+    }
+
+    async fn has_refused(&mut self) {
+        let refused = timeout(PATIENCE, self.refused.changed()).await;
+        refused.expect("an update in time").unwrap();
+    }
+
+    fn pass_on(&self) {
+        self.mood.send_replace(Mood::PassOn);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A server, a relay before it, and a registrar that talks to the relay.
+struct Story {
+    _server: Handle,
+    _folder: tempfile::TempDir,
+    relay: Relay,
+    client: Client,
+    wanted: watch::Sender<bool>,
+    running: tokio::task::JoinHandle<Withdrawal>,
+}
+
+impl Story {
+    /// Begins with a registration that stands.
+    async fn begin() -> Story {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, key_file, key) = server(&folder).await;
+        let relay = Relay::before(server.address()).await;
+        let client = Client::new(server.address(), key);
+        let (wanted, wants) = watch::channel(true);
+        let at = ServerAddress::At(relay.address);
+        let registrar = Registrar::new(registration(), at, key_file);
+        let running = tokio::spawn(registrar.run(wants));
+        until(&client, true).await;
+        Story {
+            _server: server,
+            _folder: folder,
+            relay,
+            client,
+            wanted,
+            running,
+        }
+    }
+}
+
+/// Waits until the record is there, or is not.
+async fn until(client: &Client, there: bool) {
+    let (asked, own) = (registration().name, registration().srv());
+    let looking = async {
+        while client.srv(&asked).await.ok() != Some(vec![own.clone(); there.into()]) {
+            sleep(LOOK).await;
+        }
+    };
+    let found = timeout(PATIENCE, looking).await;
+    found.unwrap_or_else(|_| panic!("never there: {there}"));
 }
 
 #[tokio::test]
@@ -171,29 +309,69 @@ async fn the_record_is_there_while_it_is_wanted() {
     let folder = tempfile::tempdir().unwrap();
     let (server, key_file, key) = server(&folder).await;
     let client = Client::new(server.address(), key);
-    let registration = registration();
-    let (asked, own) = (registration.name.clone(), registration.srv());
     let at = ServerAddress::At(server.address());
-    let registrar = Registrar::new(registration, at, key_file);
+    let registrar = Registrar::new(registration(), at, key_file);
     let (wanted, wants) = watch::channel(false);
     let running = tokio::spawn(registrar.run(wants));
-    let until = async |there: bool| {
-        let looking = async {
-            while client.srv(&asked).await.ok() != Some(vec![own.clone(); there.into()]) {
-                sleep(LOOK).await;
-            }
-        };
-        let found = timeout(Duration::from_secs(20), looking).await;
-        found.unwrap_or_else(|_| panic!("never there: {there}"));
-    };
-    until(false).await;
+    until(&client, false).await;
     for there in [true, false, true] {
         wanted.send(there).unwrap();
-        until(there).await;
+        until(&client, there).await;
     }
     drop(wanted);
     assert_eq!(running.await.unwrap(), Withdrawal::Gone);
-    assert_eq!(client.srv(&asked).await.unwrap(), []);
+    assert_eq!(client.srv(&registration().name).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_fails_is_tried_again() {
+    let mut story = Story::begin().await;
+    story.relay.refuse(ResponseCode::NotAuth);
+    story.wanted.send_replace(false);
+    story.relay.has_refused().await;
+    story.relay.pass_on();
+    // Long before its lease ends.
+    until(&story.client, false).await;
+    drop(story.wanted);
+    story.running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_failed_is_tried_again_at_the_end() {
+    let mut story = Story::begin().await;
+    story.relay.refuse(ResponseCode::NotAuth);
+    story.wanted.send_replace(false);
+    story.relay.has_refused().await;
+    story.relay.pass_on();
+    drop(story.wanted);
+    assert_eq!(story.running.await.unwrap(), Withdrawal::Gone);
+    until(&story.client, false).await;
+}
+
+#[tokio::test]
+async fn a_withdrawal_may_be_overtaken() {
+    let mut story = Story::begin().await;
+    story.relay.refuse(ResponseCode::NotAuth);
+    story.wanted.send_replace(false);
+    story.relay.has_refused().await;
+    // It never left the server, and is renewed again.
+    story.wanted.send_replace(true);
+    story.relay.has_refused().await;
+    story.relay.pass_on();
+    until(&story.client, true).await;
+    drop(story.wanted);
+    assert_eq!(story.running.await.unwrap(), Withdrawal::Gone);
+}
+
+#[tokio::test]
+async fn refused_is_not_final_for_what_was_confirmed() {
+    let mut story = Story::begin().await;
+    story.relay.refuse(ResponseCode::Refused);
+    drop(story.wanted);
+    story.relay.has_refused().await;
+    story.relay.pass_on();
+    assert_eq!(story.running.await.unwrap(), Withdrawal::Gone);
+    until(&story.client, false).await;
 }
 
 #[tokio::test]
