@@ -174,12 +174,11 @@ impl Registrar {
         let server = self.current_server().await?;
         let client = Client::new(server, key);
         let tried = self.register_with(&client).await;
-        if let Err(failure) = &tried {
+        if tried.is_err() {
             self.zone = None;
-            if failure.is_silence() {
-                // The next of its addresses, or the name anew.
-                self.servers.retain(|address| *address != server);
-            }
+            // The next of its addresses, or the name anew. Also after a "no": what has the server's
+            // old address now, or what the server was before it moved, may answer like that.
+            self.servers.retain(|address| *address != server);
         }
         Ok(tried?)
     }

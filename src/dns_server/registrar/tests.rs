@@ -375,6 +375,28 @@ async fn refused_is_not_final_for_what_was_confirmed() {
 }
 
 #[tokio::test]
+async fn a_name_is_resolved_anew_after_a_no() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, key_file, key) = server(&folder).await;
+    let client = Client::new(server.address(), key);
+    // What the name stood for before the server moved.
+    let mut old = Relay::before(server.address()).await;
+    old.refuse(ResponseCode::NotAuth);
+    let named = ServerAddress::Named {
+        host: "localhost".to_owned(),
+        port: server.address().port(),
+    };
+    let mut registrar = Registrar::new(registration(), named, key_file);
+    registrar.servers = vec![old.address];
+    let (wanted, wants) = watch::channel(true);
+    let running = tokio::spawn(registrar.run(wants));
+    old.has_refused().await;
+    until(&client, true).await;
+    drop(wanted);
+    assert_eq!(running.await.unwrap(), Withdrawal::Gone);
+}
+
+#[tokio::test]
 async fn nothing_to_withdraw() {
     // Nobody listens there, and nobody is asked.
     let at = ServerAddress::At("127.0.0.1:1".parse().unwrap());
