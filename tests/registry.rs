@@ -6,6 +6,8 @@ mod support;
 #[path = "support/zone.rs"]
 mod zone;
 
+#[path = "registry/bounds.rs"]
+mod bounds;
 #[path = "registry/churn.rs"]
 mod churn;
 #[path = "registry/leases.rs"]

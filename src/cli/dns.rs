@@ -136,10 +136,10 @@ async fn serve(config: ZoneConfig, grants: Vec<Grant>) -> anyhow::Result<ExitCod
         synth = config.synth.len(),
         "dns: serves on {listen}"
     );
-    if server.is_recovering() {
-        let seconds = humantime::format_duration(config.max_lease);
+    if let Some(recovery) = server.recovery() {
+        let recovery = humantime::format_duration(recovery);
         tracing::info!(
-            "dns: no stored zone: answers SERVFAIL for {seconds}, while backends register again"
+            "dns: no stored zone: answers SERVFAIL for {recovery}, while backends register again"
         );
     }
     tokio::select! {

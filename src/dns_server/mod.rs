@@ -4,7 +4,8 @@
 //! [`Handle`] is dropped, and [`serve_updates`] also takes updates from whoever has a key. It never
 //! resolves anything for others.
 //!
-//! The way of a message: `sockets.rs` → `responder.rs` → `signature.rs` (who sent it) → a question
+//! The way of a message: `sockets.rs` → `responder.rs` → `skim.rs` (may it be decoded) →
+//! `signature.rs` (who sent it) → a question
 //! to `zone.rs` and its `records.rs`, the answer written by `message.rs`; an update to `registry.rs` (who may what, leases), carried
 //! out by `update.rs` on the same records, kept on disk by `store.rs`. The other side of an update
 //! is `client.rs`. `key.rs` has the keys of both.
@@ -35,6 +36,7 @@ mod registry;
 mod replay;
 mod responder;
 mod signature;
+mod skim;
 mod sockets;
 mod store;
 pub mod synth;
@@ -44,6 +46,7 @@ mod zone;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
@@ -150,9 +153,11 @@ impl Handle {
         self.address
     }
 
-    /// It has lost its zone and answers SERVFAIL for most names, for one lease.
-    pub fn is_recovering(&self) -> bool {
-        self.responder.is_recovering()
+    /// It has lost its zone, and for so long from its start answers SERVFAIL for most names.
+    pub fn recovery(&self) -> Option<Duration> {
+        let registry = self.responder.registry.as_ref()?;
+        let recovering = self.responder.is_recovering();
+        recovering.then(|| registry.recovery())
     }
 
     /// Ends it when what has changed is on disk, or cannot get there within some seconds.

@@ -18,7 +18,7 @@ use super::lease::{self, Lease};
 use super::quota::{Buckets, site};
 use super::replay::Seen;
 use super::signature::Signing;
-use super::store::{Store, StoreError};
+use super::store::{Store, StoreError, Stored};
 use super::update::{self, Bounds, Changes, Terms};
 use super::zone::Zone;
 
@@ -72,6 +72,8 @@ pub(super) struct Registry {
     keys: Vec<Key>,
     names: Vec<Vec<Names>>,
     max_lease: Duration,
+    /// From the start on, if the zone was lost.
+    recovery: Duration,
     bounds: Bounds,
     rate: f64,
     store: Option<Store>,
@@ -83,7 +85,8 @@ pub(super) struct Registry {
 struct State {
     /// By key and client: one that runs wild does not use up what the others need.
     buckets: Buckets<(usize, IpAddr)>,
-    seen: Seen,
+    /// By key: nobody makes room for the messages of others.
+    seen: Vec<Seen>,
     /// Refusals since the last one in the log, and when that was.
     refused: Option<(Instant, u64)>,
 }
@@ -105,15 +108,15 @@ impl Registry {
     pub(super) fn new(zone: Zone, updates: Updates) -> Result<Registry, StoreError> {
         let now = Instant::now();
         let store = updates.state.map(Store::new);
-        let loaded = match &store {
+        let stored = match &store {
             Some(store) => store.load(&zone, updates.max_lease, now)?,
-            None => false,
+            None => Stored::default(),
         };
-        zone.set_recovering(!loaded && !updates.grants.is_empty());
+        zone.set_recovering(!stored.whole && !updates.grants.is_empty());
         let rate = f64::from(updates.rate);
         let state = State {
             buckets: Buckets::new(rate, rate * BURST),
-            seen: Seen::default(),
+            seen: updates.grants.iter().map(|_| Seen::default()).collect(),
             refused: None,
         };
         let (keys, names) = updates
@@ -126,11 +129,18 @@ impl Registry {
             keys,
             names,
             max_lease: updates.max_lease,
+            // Whoever was granted a longer lease before renews at its pace.
+            recovery: updates.max_lease.max(stored.max_lease),
             bounds: updates.bounds,
             rate,
             store,
             state: Mutex::new(state),
         })
+    }
+
+    /// For how long a lost zone is silent.
+    pub(super) fn recovery(&self) -> Duration {
+        self.recovery
     }
 
     /// Of whom a signature is known.
@@ -151,7 +161,7 @@ impl Registry {
     ) -> Outcome {
         let mut state = self.state();
         let mac = signing.request_mac();
-        if let Some((code, lease)) = state.seen.get(mac) {
+        if let Some((code, lease)) = state.seen[nth].get(mac) {
             return Outcome {
                 code,
                 lease,
@@ -190,9 +200,7 @@ impl Registry {
             },
         };
         let until = now + signing.holds_for();
-        state
-            .seen
-            .put(mac, (outcome.code, outcome.lease), until, now);
+        state.seen[nth].put(mac, (outcome.code, outcome.lease), until, now);
         drop(state);
         match applied {
             Ok(changes) => {
@@ -261,7 +269,7 @@ impl Registry {
     pub(super) async fn tend(&self) {
         let store = async {
             match &self.store {
-                Some(store) => store.run(&self.zone).await,
+                Some(store) => store.run(&self.zone, self.max_lease).await,
                 None => std::future::pending().await,
             }
         };
@@ -272,7 +280,7 @@ impl Registry {
     }
 
     async fn end_leases(&self) {
-        let mut recovered = Instant::now() + self.max_lease;
+        let mut recovered = Instant::now() + self.recovery;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();

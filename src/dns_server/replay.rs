@@ -48,8 +48,8 @@ fn short(mac: &[u8]) -> u128 {
     u128::from_be_bytes(octets)
 }
 
-/// Messages remembered, some 100 octets each: those of five minutes at 500 a second. Beyond that
-/// the oldest are forgotten.
+/// Messages remembered of one key, some 100 octets each: those of five minutes at 500 a second.
+/// Beyond that the oldest are forgotten.
 const MAX_SEEN: usize = 150_000;
 
 #[cfg(test)]

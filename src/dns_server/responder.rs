@@ -17,6 +17,7 @@ use super::quota::Surplus;
 use super::records::Answer;
 use super::registry::Registry;
 use super::signature::{Sender, Signing, unix_now};
+use super::skim;
 use super::zone::Zone;
 
 /// Answers for a zone.
@@ -76,9 +77,10 @@ impl Responder {
             return None;
         }
         let now = Instant::now();
-        let Ok(request) = Message::from_vec(octets) else {
+        let decoded = skim::is_sound(octets).then(|| Message::from_vec(octets));
+        let Some(Ok(request)) = decoded else {
             return Some(Reply {
-                octets: malformed(octets),
+                octets: header_alone(octets, ResponseCode::FormErr),
                 durable_at: None,
             });
         };
@@ -96,13 +98,13 @@ impl Responder {
         let (mut answer, durable_at, signing) = self.answer(&asked);
         let room = limit.saturating_sub(signing.as_ref().map_or(0, Signing::room));
         let mut whole = answer.write(room)?;
-        let more = whole.len().saturating_sub(octets.len());
-        if transport == Transport::Udp && !self.may_send(client.ip(), more, now) {
-            answer.metadata.truncation = true;
-            whole = answer.write(room)?;
-        }
         if let Some(signing) = signing {
             signing.sign(&mut whole)?;
+        }
+        let more = whole.len().saturating_sub(octets.len());
+        if transport == Transport::Udp && !self.may_send(client.ip(), more, now) {
+            whole = header_alone(octets, answer.metadata.response_code);
+            whole[2] |= TRUNCATED;
         }
         Some(Reply {
             octets: whole,
@@ -235,14 +237,17 @@ fn payload(request: &Message) -> usize {
         .into()
 }
 
-/// The header alone, with FORMERR: what the rest should be is not known.
-fn malformed(octets: &[u8]) -> Vec<u8> {
+/// A header alone with this code: no longer than whatever it answers.
+fn header_alone(octets: &[u8], code: ResponseCode) -> Vec<u8> {
     let id = u16::from_be_bytes([octets[0], octets[1]]);
     let op_code = OpCode::from_u8((octets[2] >> 3) & 0x0f);
     let mut answer = Message::response(id, op_code);
-    answer.metadata.response_code = ResponseCode::FormErr;
+    answer.metadata.response_code = code;
     answer.to_vec().unwrap_or_default()
 }
+
+/// In the third octet of a header: come again over TCP.
+const TRUNCATED: u8 = 0x02;
 
 /// What a client without EDNS can take over UDP (RFC 1035 section 4.2.1).
 const CLASSIC_PAYLOAD: u16 = 512;

@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::task::{self, AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::quota::site;
 use super::responder::{Reply, Responder, Transport};
@@ -56,43 +56,71 @@ pub(super) async fn datagrams(socket: UdpSocket, responder: Arc<Responder>) -> i
 }
 
 /// Answers streams. Returns when the socket fails for good.
+///
+/// Where there are too many, in all or of one site, the one that was quiet for longest makes room:
+/// whoever holds connections open for their own sake must not keep out those who have a question.
 pub(super) async fn streams(listener: TcpListener, responder: Arc<Responder>) -> io::Result<()> {
-    let mut clients: HashMap<IpAddr, usize> = HashMap::new();
+    let mut open: HashMap<task::Id, Open> = HashMap::new();
     let mut streams = JoinSet::new();
     loop {
         tokio::select! {
-            Some(ended) = streams.join_next() => {
-                if let Ok(ip) = ended
-                    && let Some(open) = clients.get_mut(&ip)
-                {
-                    *open -= 1;
-                    clients.retain(|_, open| *open > 0);
-                }
+            Some(ended) = streams.join_next_with_id() => {
+                let id = match ended {
+                    Ok((id, ())) => id,
+                    Err(error) => error.id(),
+                };
+                open.remove(&id);
             }
-            accepted = listener.accept(), if streams.len() < MAX_STREAMS => {
+            accepted = listener.accept() => {
                 let (stream, client) = match accepted {
                     Ok(accepted) => accepted,
                     // Out of descriptors, most likely: it would fail again at once.
                     Err(error) => {
                         tracing::debug!(%error, "dns: a connection could not be accepted");
+                        if let Some(quiet) = quietest(&open, |_| true) {
+                            quiet.task.abort();
+                        }
                         sleep(PAUSE).await;
                         continue;
                     }
                 };
-                let open = clients.entry(site(client.ip())).or_default();
-                if *open >= MAX_STREAMS_OF_ONE {
-                    continue;
+                let site = site(client.ip());
+                let of_site = |of: &Open| of.site == site;
+                let too_many = if open.values().filter(|of| of_site(of)).count() >= MAX_STREAMS_OF_ONE {
+                    quietest(&open, of_site)
+                } else if open.len() >= MAX_STREAMS {
+                    quietest(&open, |_| true)
+                } else {
+                    None
+                };
+                if let Some(quiet) = too_many {
+                    quiet.task.abort();
+                    let id = quiet.task.id();
+                    open.remove(&id);
                 }
-                *open += 1;
-                let responder = Arc::clone(&responder);
-                streams.spawn(async move {
+                let heard = Arc::new(Mutex::new(Instant::now()));
+                let (responder, hears) = (Arc::clone(&responder), Arc::clone(&heard));
+                let task = streams.spawn(async move {
                     // A peer that misbehaves or goes away ends its own connection only.
-                    let _ = converse(stream, client, &responder).await;
-                    site(client.ip())
+                    let _ = converse(stream, client, &responder, &hears).await;
                 });
+                open.insert(task.id(), Open { site, heard, task });
             }
         }
     }
+}
+
+/// A connection.
+struct Open {
+    site: IpAddr,
+    /// When its last message came. Locked for one look.
+    heard: Arc<Mutex<Instant>>,
+    task: AbortHandle,
+}
+
+fn quietest(open: &HashMap<task::Id, Open>, which: impl Fn(&Open) -> bool) -> Option<&Open> {
+    let heard = |of: &&Open| *of.heard.lock().unwrap_or_else(PoisonError::into_inner);
+    open.values().filter(|of| which(of)).min_by_key(heard)
 }
 
 /// One connection, message after message (RFC 7766 section 6.2.1: the answers keep their order).
@@ -100,6 +128,7 @@ async fn converse(
     mut stream: TcpStream,
     client: SocketAddr,
     responder: &Responder,
+    heard: &Mutex<Instant>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut message = Vec::new();
@@ -110,6 +139,7 @@ async fn converse(
             stream.read_exact(&mut message).await
         };
         timeout(IDLE, reading).await??;
+        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let reply = responder.reply(&message, client, Transport::Tcp);
         let Some(reply) = reply else {
             return Ok(());
@@ -142,10 +172,10 @@ const LARGEST_DATAGRAM: usize = 16 * 1024;
 /// Datagrams whose answers wait for the disk. Further ones get none.
 const MAX_WAITING: usize = 1024;
 
-/// Connections at once; further ones wait in the socket's queue.
+/// Connections at once.
 const MAX_STREAMS: usize = 512;
 
-/// Connections of one site; further ones are closed.
+/// Connections of one site at once.
 const MAX_STREAMS_OF_ONE: usize = 64;
 
 /// For a client to send a message, or to take one (RFC 7766 section 6.2.3: a few seconds).

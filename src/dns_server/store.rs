@@ -63,13 +63,13 @@ impl Store {
         }
     }
 
-    /// Loads what is stored into `zone`; false: nothing is, or not all of it.
+    /// Loads what is stored into `zone`.
     pub(super) fn load(
         &self,
         zone: &Zone,
         max_lease: Duration,
         now: Instant,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Stored, StoreError> {
         let failed = |source| StoreError::Io {
             path: self.path.clone(),
             source,
@@ -83,20 +83,17 @@ impl Store {
             // Better to learn now that it cannot be written than with the first registration.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 zone.set_recovering(true);
-                write(&self.path, &to_text(&zone.read())).map_err(failed)?;
-                return Ok(false);
+                write(&self.path, &to_text(&zone.read(), max_lease)).map_err(failed)?;
+                return Ok(Stored::default());
             }
             Err(error) => return Err(failed(error)),
         };
         let mut records = zone.write();
-        read(&mut records, &text, max_lease, now).map_err(|(line, problem)| {
-            StoreError::Content {
-                path: self.path.clone(),
-                line,
-                problem,
-            }
-        })?;
-        Ok(!records.recovering)
+        read(&mut records, &text, now).map_err(|(line, problem)| StoreError::Content {
+            path: self.path.clone(),
+            line,
+            problem,
+        })
     }
 
     /// Says that the zone has changed.
@@ -118,13 +115,13 @@ impl Store {
 
     /// Writes whenever something changed; what changes meanwhile goes into the next file. Never
     /// returns.
-    pub(super) async fn run(&self, zone: &Zone) {
+    pub(super) async fn run(&self, zone: &Zone, max_lease: Duration) {
         let mut failing = false;
         loop {
             self.wanted.notified().await;
             let (text, generation) = {
                 let records = zone.read();
-                (to_text(&records), records.generation)
+                (to_text(&records, max_lease), records.generation)
             };
             let path = self.path.clone();
             let written = tokio::task::spawn_blocking(move || write(&path, &text)).await;
@@ -163,13 +160,15 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn to_text(records: &Records) -> String {
-    let mut text = format!("{HEADER}\n$ORIGIN {}\n", records.origin);
+fn to_text(records: &Records, max_lease: Duration) -> String {
+    let mut text = format!("{HEADER}\n$ORIGIN {}\n", plain(&records.origin));
     let _ = writeln!(text, "; serial {}", records.serial);
+    let _ = writeln!(text, "; max_lease {}", max_lease.as_secs());
     if records.recovering {
         let _ = writeln!(text, "{RECOVERING}");
     }
     for (owner, sets) in records.iter().filter(|(o, _)| !records.fixed.contains(*o)) {
+        let owner = plain(owner);
         for (kind, set) in sets {
             for entry in set.entries.values() {
                 let _ = write!(text, "{owner} {} IN {kind} {}", set.ttl, data(&entry.data));
@@ -180,7 +179,21 @@ fn to_text(records: &Records) -> String {
             }
         }
     }
-    text
+    text + END + "\n"
+}
+
+/// Its octets between dots. hickory's own text shows punycode as what it stands for and escapes
+/// some letters, which it then does not read back; `update.rs` takes only names that need neither.
+fn plain(name: &Name) -> String {
+    let mut text = String::new();
+    for label in name {
+        text.push_str(&String::from_utf8_lossy(label));
+        text.push('.');
+    }
+    match text.is_empty() {
+        true => ".".to_owned(),
+        false => text,
+    }
 }
 
 /// One record's data; of a TXT record in base64, which no character of it can leave.
@@ -190,10 +203,13 @@ fn data(data: &RData) -> String {
         RData::AAAA(ip) => ip.to_string(),
         RData::SRV(srv) => format!(
             "{} {} {} {}",
-            srv.priority, srv.weight, srv.port, srv.target
+            srv.priority,
+            srv.weight,
+            srv.port,
+            plain(&srv.target)
         ),
-        RData::CNAME(name) => name.to_string(),
-        RData::PTR(name) => name.to_string(),
+        RData::CNAME(alias) => plain(&alias.0),
+        RData::PTR(pointer) => plain(&pointer.0),
         RData::TXT(txt) => {
             let strings = txt.txt_data.iter();
             let strings: Vec<_> = strings.map(|octets| BASE64.encode(octets) + ".").collect();
@@ -204,27 +220,40 @@ fn data(data: &RData) -> String {
     }
 }
 
+/// What a file told.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// It holds all that was registered; else there is none, or it was written before everybody
+    /// could register again.
+    pub(super) whole: bool,
+    /// The longest lease that was granted then.
+    pub(super) max_lease: Duration,
+}
+
 /// What `to_text` wrote; the line at which it turned out to be something else.
-fn read(
-    records: &mut Records,
-    text: &str,
-    max_lease: Duration,
-    now: Instant,
-) -> Result<(), (usize, String)> {
-    let mut lines = text.lines().enumerate();
+fn read(records: &mut Records, text: &str, now: Instant) -> Result<Stored, (usize, String)> {
+    let mut lines = text.lines().enumerate().peekable();
     if lines.next().is_none_or(|(_, line)| line != HEADER) {
         return Err((1, format!("not a stored zone: expected `{HEADER}`")));
     }
-    for (nth, line) in lines {
-        read_line(records, line, max_lease, now).map_err(|problem| (nth + 1, problem))?;
+    let mut stored = Stored {
+        whole: true,
+        max_lease: Duration::ZERO,
+    };
+    while let Some((nth, line)) = lines.next() {
+        if line == END && text.ends_with('\n') && lines.peek().is_none() {
+            return Ok(stored);
+        }
+        read_line(records, &mut stored, line, now).map_err(|problem| (nth + 1, problem))?;
     }
-    Ok(())
+    let problem = "the end is missing; without this file the zone begins empty".to_owned();
+    Err((text.lines().count(), problem))
 }
 
 fn read_line(
     records: &mut Records,
+    stored: &mut Stored,
     line: &str,
-    max_lease: Duration,
     now: Instant,
 ) -> Result<(), String> {
     if let Some(origin) = line.strip_prefix("$ORIGIN ") {
@@ -237,8 +266,13 @@ fn read_line(
         records.serial = serial.parse().map_err(|_| "no serial".to_owned())?;
         return Ok(());
     }
+    if let Some(seconds) = line.strip_prefix("; max_lease ") {
+        let seconds = seconds.parse().map_err(|_| "no lease".to_owned())?;
+        stored.max_lease = Duration::from_secs(seconds);
+        return Ok(());
+    }
     if line == RECOVERING {
-        records.recovering = true;
+        stored.whole = false;
         return Ok(());
     }
     let (record, lease) = match line.split_once(" ; lease ") {
@@ -247,7 +281,8 @@ fn read_line(
     };
     let lease = lease.map(|seconds| {
         let granted = seconds.parse().map(Duration::from_secs);
-        granted.map(|granted| Lease::new(granted.min(max_lease), now))
+        // As it was granted, even if less would be now: its holder renews at the pace of that.
+        granted.map(|granted| Lease::new(granted, now))
     });
     let lease = lease.transpose().map_err(|_| "no lease".to_owned())?;
     let words: Vec<&str> = record.split(' ').collect();
@@ -293,13 +328,15 @@ fn parse(kind: RecordType, words: &[&str]) -> Option<RData> {
 }
 
 fn name(text: &str) -> Result<Name, String> {
-    let mut name = Name::from_ascii(text).map_err(|error| format!("{text}: {error}"))?;
-    name.set_fqdn(true);
-    Ok(name)
+    let labels = text.split('.').filter(|label| !label.is_empty());
+    Name::from_labels(labels.map(str::as_bytes)).map_err(|error| format!("{text}: {error}"))
 }
 
 /// Of every stored zone; the number changes with the form.
 const HEADER: &str = "; evenkeel zone 1";
+
+/// Of every file that was written to its end.
+const END: &str = "; end";
 
 /// The server went before everybody could register again: what is stored is not all of it.
 const RECOVERING: &str = "; recovering";

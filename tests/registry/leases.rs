@@ -206,3 +206,80 @@ fn what_is_no_stored_zone_is_left_alone() {
     let kept = std::fs::read_to_string(server.path("zone.state")).expect("still there");
     assert_eq!(kept, "# my notes\n");
 }
+
+#[test]
+fn names_are_read_back_as_they_were_stored() {
+    let mut server = ZoneServer::with_key("2s", &["--state", "zone.state"]);
+    // hickory shows the first as what it stands for, and escapes the second.
+    let names = ["xn--mnchen-3ya.svc.test.", "-a.svc.test.", "_x-1.svc.test."];
+    for owner in names {
+        register(&server, owner, None);
+    }
+    wait_until("what is stored is all", || {
+        std::fs::read_to_string(server.path("zone.state"))
+            .is_ok_and(|text| !text.contains("recovering"))
+    });
+    server.crash_and_restart();
+    for owner in names {
+        assert_eq!(ask(&server, owner, RecordType::A), HERE, "{owner}");
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_is_not_taken_for_a_zone() {
+    let mut server = ZoneServer::with_key("2s", &["--state", "zone.state"]);
+    register(&server, "a.svc.test.", Some(2));
+    register(&server, "b.svc.test.", Some(2));
+    server.kill();
+    let whole = std::fs::read_to_string(server.path("zone.state")).expect("stored");
+    for length in 0..whole.len() {
+        std::fs::write(server.path("zone.state"), &whole[..length]).expect("written");
+        // Starting a process for each would take minutes; every tenth, and all of the last lines.
+        if length % 10 != 0 && length + 40 < whole.len() {
+            continue;
+        }
+        let run = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+            .args([
+                "dns",
+                "--zone",
+                "svc.test",
+                "--key",
+                "k.key",
+                "--state",
+                "zone.state",
+            ])
+            .args(["--listen", "127.0.0.1:0"])
+            .current_dir(server.folder())
+            .output()
+            .expect("the program runs");
+        assert_eq!(
+            run.status.code(),
+            Some(1),
+            "{length} of {} bytes",
+            whole.len()
+        );
+    }
+    std::fs::write(server.path("zone.state"), &whole).expect("written");
+    server.restart();
+}
+
+#[test]
+fn a_shorter_longest_lease_takes_nobodys_registration() {
+    let mut server = ZoneServer::with_key("6s", &["--state", "zone.state"]);
+    register(&server, "x.svc.test.", Some(6));
+    as_usual(&server);
+    register(&server, "x.svc.test.", Some(6));
+    server.kill();
+    let file = server.path("zone.state");
+    let stored = std::fs::read_to_string(&file).expect("stored");
+    std::fs::write(&file, stored.replace("; serial", "; recovering\n; serial")).expect("written");
+    server.restart_with_max_lease("2s");
+    assert!(
+        server.logged("answers SERVFAIL for 6s"),
+        "{:#?}",
+        server.log()
+    );
+    let begun = Instant::now();
+    wait_until("it answers as usual", || server.logged("answers as usual"));
+    assert!(begun.elapsed() > Duration::from_secs(4));
+}

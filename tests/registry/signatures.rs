@@ -15,8 +15,10 @@ use crate::zone::ZoneServer;
 
 pub const ZONE: &str = "svc.test.";
 
+/// Any octets but the dot, as they are.
 pub fn name(text: &str) -> Name {
-    Name::from_ascii(text).expect("a name")
+    let labels = text.split('.').filter(|label| !label.is_empty());
+    Name::from_labels(labels.map(str::as_bytes)).expect("a name")
 }
 
 pub fn unix_now() -> u64 {

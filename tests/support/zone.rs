@@ -115,6 +115,13 @@ impl ZoneServer {
         self.child.wait().expect("it is our child").code()
     }
 
+    /// Starts it again after it was ended, with another longest lease.
+    pub fn restart_with_max_lease(&mut self, max_lease: &str) {
+        let place = self.arguments.iter().position(|a| a == "--max-lease");
+        self.arguments[place.expect("it was started with one") + 1] = max_lease.to_owned();
+        self.restart();
+    }
+
     /// Starts it again after it was ended.
     pub fn restart(&mut self) {
         let listen = self.address.to_string();
