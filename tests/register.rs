@@ -8,7 +8,7 @@ mod support;
 mod traffic;
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use evenkeel::dns_server::client::{Client, Update};
 use evenkeel::dns_server::key::Key;
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::{RData, Record, RecordType};
 use rustix::process::Signal;
 use tokio::task::block_in_place;
 
@@ -207,7 +207,68 @@ fn life(kind: Kind) {
         "{kind:?}: gone before TERM"
     );
     assert_eq!(server.srv(NAME), Some(Vec::new()), "{kind:?}");
-    assert_eq!(server.addresses(TARGET), Vec::<String>::new(), "{kind:?}");
+    if kind == Kind::Own {
+        // Another record may need the addresses: they lapse.
+        assert_eq!(server.addresses(TARGET), ["127.0.0.1"]);
+    }
+    let lapsed = || server.addresses(TARGET).is_empty();
+    wait_until("the addresses are gone", lapsed);
+}
+
+/// Changes the target's addresses behind the back of whoever registered them.
+fn set_addresses(server: &NameServer, addresses: &[[u8; 4]]) {
+    let key = Key::read(&server.key_file()).expect("it was written").key;
+    let mut update = Update::new(absolute(ZONE));
+    update.delete_set(absolute(TARGET), RecordType::A);
+    for address in addresses {
+        let data = RData::A(Ipv4Addr::from(*address).into());
+        update.add(Record::from_rdata(absolute(TARGET), 2, data));
+    }
+    // As a registration has it, unless the server knows of no such thing.
+    update.lease(MAX_LEASE);
+    let updated = async { Client::new(server.address, key).update(&update).await };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(updated).expect("the key may");
+}
+
+#[test]
+fn another_backends_record_is_not_withdrawn() {
+    // A lease of an hour, so that nothing is renewed between.
+    let arguments = ["--port", "8081", "--lease", "1h"];
+    for kind in [Kind::Bind, Kind::Knot] {
+        if !Kind::installed().contains(&kind) {
+            continue;
+        }
+        let server = NameServer::start(kind);
+        let record = format!("0 1 8081 {TARGET}");
+        let start = || {
+            let register = Register::start(&server, &arguments);
+            register.says("registered ");
+            until_there_are(&server, &[&record]);
+            register
+        };
+        let end = |mut register: Register| {
+            register.signal(Signal::TERM);
+            assert_eq!(register.exit_code(), Some(0), "{kind:?}");
+            register
+        };
+        let register = start();
+        set_addresses(&server, &[[127, 0, 0, 9]]);
+        let register = end(register);
+        register.says("not our own");
+        assert_eq!(server.srv(NAME), Some(vec![record.clone()]), "{kind:?}");
+        assert_eq!(server.addresses(TARGET), ["127.0.0.9"], "{kind:?}");
+
+        // Addresses that somebody took away, or has added to, are no sign of another backend.
+        for addresses in [&[][..], &[[127, 0, 0, 1], [127, 0, 0, 9]]] {
+            let register = start();
+            set_addresses(&server, addresses);
+            let register = end(register);
+            assert_eq!(register.lines("not our own"), 0);
+            assert_eq!(server.srv(NAME), Some(Vec::new()), "{kind:?}");
+            assert_eq!(server.addresses(TARGET).len(), addresses.len(), "{kind:?}");
+        }
+    }
 }
 
 #[test]

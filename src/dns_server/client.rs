@@ -17,7 +17,7 @@ use hickory_proto::op::{
     DEFAULT_MAX_PAYLOAD_LEN, Edns, Message, MessageType, OpCode, Query, ResponseCode,
 };
 use hickory_proto::rr::rdata::tsig::TsigError;
-use hickory_proto::rr::rdata::{SRV, TSIG};
+use hickory_proto::rr::rdata::{A, AAAA, SRV, TSIG};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use super::key::{Key, VerifyError};
@@ -38,10 +38,12 @@ pub struct Client {
     clock: fn() -> SystemTime,
 }
 
-/// Changes of one zone, in their order, that are made all together or not at all.
+/// Changes of one zone, in their order, that are made all together or not at all, and on what
+/// condition.
 #[derive(Debug, Clone)]
 pub struct Update {
     zone: Name,
+    conditions: Vec<Record>,
     changes: Vec<Record>,
     lease: Option<Duration>,
 }
@@ -58,6 +60,7 @@ impl Update {
     pub fn new(zone: Name) -> Update {
         Update {
             zone,
+            conditions: Vec::new(),
             changes: Vec::new(),
             lease: None,
         }
@@ -82,6 +85,25 @@ impl Update {
         self.changes.push(record);
     }
 
+    /// Nothing is changed unless the name has exactly these addresses: [`Failure::is_condition`]
+    /// then (sections 2.4.2 and 2.4.3).
+    pub fn require_addresses(&mut self, name: &Name, addresses: &[IpAddr]) {
+        for record_type in [RecordType::A, RecordType::AAAA] {
+            let of_type = |data: &RData| data.record_type() == record_type;
+            let data: Vec<_> = addresses.iter().copied().map(address).collect();
+            let records = data.into_iter().filter(of_type);
+            let mut records: Vec<_> = records
+                .map(|data| Record::from_rdata(name.clone(), 0, data))
+                .collect();
+            if records.is_empty() {
+                let mut none = Record::update0(name.clone(), 0, record_type);
+                none.dns_class = DNSClass::NONE;
+                records.push(none);
+            }
+            self.conditions.append(&mut records);
+        }
+    }
+
     /// Asks the server to forget what is added after this time, unless it is added again. A
     /// server that knows nothing of leases ignores it.
     pub fn lease(&mut self, lease: Duration) {
@@ -91,6 +113,11 @@ impl Update {
     /// The zone that is changed.
     pub fn zone(&self) -> &Name {
         &self.zone
+    }
+
+    /// What must be so, as it goes into the message.
+    pub fn conditions(&self) -> &[Record] {
+        &self.conditions
     }
 
     /// What is changed, as it goes into the message.
@@ -106,6 +133,7 @@ impl Update {
         let mut message = Message::query();
         message.metadata.op_code = OpCode::Update;
         message.add_query(zone);
+        message.add_answers(self.conditions.iter().cloned());
         message.add_authorities(self.changes.iter().cloned());
         let mut edns = edns();
         if let Some(lease) = self.lease {
@@ -175,19 +203,34 @@ impl Client {
 
     /// The SRV records that the server has for a name; none if it has no such name.
     pub async fn srv(&self, name: &Name) -> Result<Vec<SRV>, Failure> {
-        let answer = self.ask(name, RecordType::SRV).await?;
+        let found = self.records(name, RecordType::SRV).await?;
+        let records = found.into_iter().filter_map(|data| match data {
+            RData::SRV(srv) => Some(srv),
+            _ => None,
+        });
+        Ok(records.collect())
+    }
+
+    /// The addresses that the server has for a name, of both families; none if it has no such
+    /// name.
+    pub async fn addresses(&self, name: &Name) -> Result<Vec<IpAddr>, Failure> {
+        let (v4, v6) = tokio::try_join!(
+            self.records(name, RecordType::A),
+            self.records(name, RecordType::AAAA)
+        )?;
+        let both = v4.into_iter().chain(v6);
+        Ok(both.filter_map(|data| data.ip_addr()).collect())
+    }
+
+    async fn records(&self, name: &Name, record_type: RecordType) -> Result<Vec<RData>, Failure> {
+        let answer = self.ask(name, record_type).await?;
         let code = answer.metadata.response_code;
         if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
             let server = self.server;
             return Err(Failure::Code { server, code });
         }
         let records = answer.answers.into_iter().filter(|r| r.name == *name);
-        Ok(records
-            .filter_map(|record| match record.data {
-                RData::SRV(srv) => Some(srv),
-                _ => None,
-            })
-            .collect())
+        Ok(records.map(|record| record.data).collect())
     }
 
     /// The zone that holds `name`: that of the first SOA record that the server shows for the name
@@ -293,6 +336,14 @@ pub async fn ask(
         None => Verdict::Ignore(None),
     };
     exchange(server, patience, &request, judge).await
+}
+
+/// A record's data.
+pub(super) fn address(ip: IpAddr) -> RData {
+    match ip {
+        IpAddr::V4(ip) => RData::A(A(ip)),
+        IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
+    }
 }
 
 /// Without it, a server may cut its answer at 512 bytes.

@@ -63,7 +63,7 @@ pub struct Registrar {
     published: Option<Published>,
     /// What comes next is a renewal.
     registered: bool,
-    /// Addresses that were registered last, for the log.
+    /// Addresses that a server has confirmed last.
     addresses: Vec<IpAddr>,
 }
 
@@ -72,6 +72,7 @@ pub struct Registrar {
 struct Published {
     client: Client,
     zone: Name,
+    addresses: Vec<IpAddr>,
     /// What this server has said to it, if it has.
     accepted: Option<Accepted>,
 }
@@ -203,12 +204,13 @@ impl Registrar {
         let published = Published {
             client: client.clone(),
             zone,
+            addresses,
             accepted: same.and_then(|p| p.accepted),
         };
         self.published = Some(published.clone());
         match client.update(&update).await {
             Ok(accepted) => {
-                self.confirm(published, addresses, accepted);
+                self.confirm(published, accepted);
                 Ok(accepted)
             }
             Err(failure) => {
@@ -222,10 +224,11 @@ impl Registrar {
     }
 
     /// Notes and logs what is new.
-    fn confirm(&mut self, published: Published, addresses: Vec<IpAddr>, accepted: Accepted) {
+    fn confirm(&mut self, published: Published, accepted: Accepted) {
         let first = !self.registered;
         self.registered = true;
-        if first || addresses != self.addresses {
+        let addresses = &published.addresses;
+        if first || *addresses != self.addresses {
             let Registration {
                 name, target, port, ..
             } = &self.registration;
@@ -237,10 +240,10 @@ impl Registrar {
             tracing::info!(
                 "registered {name} as {target} port {port}, address {}, in the zone {zone} at \
                  {server}, {lease}",
-                list(&addresses)
+                list(addresses)
             );
         }
-        self.addresses = addresses;
+        self.addresses.clone_from(addresses);
         self.published = Some(Published {
             accepted: Some(accepted),
             ..published

@@ -95,9 +95,17 @@ impl Failure {
         }
     }
 
-    /// The server has decided, and would decide the same again. SERVFAIL is no decision.
+    /// The server has decided, and would decide the same again. SERVFAIL is no decision, and a
+    /// condition may hold later.
     pub fn is_final(&self) -> bool {
-        matches!(self, Failure::Refused(refusal) if refusal.code != ResponseCode::ServFail)
+        let decided = |code| code != ResponseCode::ServFail;
+        matches!(self, Failure::Refused(refusal) if decided(refusal.code)) && !self.is_condition()
+    }
+
+    /// The update's condition did not hold (RFC 2136 section 3.2).
+    pub fn is_condition(&self) -> bool {
+        let condition = [ResponseCode::NXRRSet, ResponseCode::YXRRSet];
+        matches!(self, Failure::Refused(refusal) if condition.contains(&refusal.code))
     }
 
     /// No sign of life: another address of the server may do better.
@@ -158,6 +166,9 @@ impl fmt::Display for Refusal {
             (_, ResponseCode::NotImp) => write!(f, "{server} takes no updates"),
             (_, ResponseCode::FormErr) => write!(f, "{server} does not understand the update"),
             (_, ResponseCode::ServFail) => write!(f, "{server} could not carry it out"),
+            (_, ResponseCode::NXRRSet | ResponseCode::YXRRSet) => {
+                write!(f, "{server} has other records than it should have")
+            }
             _ => write!(f, "{server} did not do it"),
         }
     }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use hickory_proto::rr::rdata::{A, AAAA, SRV};
+use hickory_proto::rr::rdata::SRV;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use crate::dns_server::client::Update;
+use crate::dns_server::client::{self, Update};
 
 /// What is put into the zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,21 +72,32 @@ impl Registration {
         if zone.zone_of(&self.target) {
             self.delete_addresses(&mut update);
             for address in addresses {
-                let data = match *address {
-                    IpAddr::V4(ip) => RData::A(A(ip)),
-                    IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
-                };
-                update.add(record(&self.target, data));
+                update.add(record(&self.target, client::address(*address)));
             }
         }
         update.lease(self.lease);
         update
     }
 
-    /// Another record of the name may need the addresses.
-    pub(super) fn withdrawing(&self, zone: &Name, others: &[SRV]) -> Update {
+    /// The record, if the target has these addresses; otherwise the record may be the work of
+    /// another backend with the same target and port, of which ours says nothing.
+    pub(super) fn withdrawing(&self, zone: &Name, addresses: &[IpAddr]) -> Update {
         let mut update = Update::new(zone.clone());
+        if zone.zone_of(&self.target) {
+            update.require_addresses(&self.target, addresses);
+        }
         update.delete(self.name.clone(), RData::SRV(self.srv()));
+        update
+    }
+
+    /// The same, and the addresses with it, unless one of the `others` needs them.
+    pub(super) fn withdrawing_all(
+        &self,
+        zone: &Name,
+        addresses: &[IpAddr],
+        others: &[SRV],
+    ) -> Update {
+        let mut update = self.withdrawing(zone, addresses);
         let own = self.srv();
         let needed = others
             .iter()

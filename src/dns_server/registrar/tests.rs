@@ -1,7 +1,7 @@
 //! Tests of the registrar. Real servers are in `tests/register.rs`.
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::DNSClass;
+use hickory_proto::rr::{DNSClass, Record};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -94,6 +94,15 @@ fn lines(update: &Update) -> Vec<String> {
         .collect()
 }
 
+fn conditions(update: &Update) -> Vec<String> {
+    let conditions = update.conditions().iter();
+    let line = |record: &Record| {
+        let (class, owner, kind) = (record.dns_class, &record.name, record.record_type());
+        format!("{class} {owner} {} {kind} {}", record.ttl, record.data)
+    };
+    conditions.map(line).collect()
+}
+
 #[test]
 fn updates() {
     let zone = name("svc.test");
@@ -110,14 +119,32 @@ fn updates() {
     ];
     assert_eq!(lines(&update), expected);
 
+    assert_eq!(conditions(&update), Vec::<String>::new());
+
     let own = registration().srv();
     let another = srv(1, 8081, "B1.web.svc.test");
     let elsewhere = srv(1, 8081, "b2.web.svc.test");
-    let alone = registration().withdrawing(&zone, &[own.clone(), elsewhere]);
     let gone = "delete _http._tcp.web.svc.test. 0 SRV 0 1 8080 b1.web.svc.test.";
+    let leased = registration().withdrawing(&zone, &addresses);
+    assert_eq!(lines(&leased), [gone]);
+    let withdrawing = |others: &[SRV]| registration().withdrawing_all(&zone, &addresses, others);
+    let alone = withdrawing(&[own.clone(), elsewhere]);
     assert_eq!(lines(&alone), [gone, expected[2], expected[3]]);
-    let shared = registration().withdrawing(&zone, &[own, another]);
+    let shared = withdrawing(&[own, another]);
     assert_eq!(lines(&shared), [gone], "the addresses are another's too");
+    let if_ours = [
+        "IN b1.web.svc.test. 0 A 192.0.2.1",
+        "IN b1.web.svc.test. 0 AAAA 2001:db8::1",
+    ];
+    for update in [leased, alone, shared] {
+        assert_eq!(conditions(&update), if_ours);
+    }
+    let none = registration().withdrawing(&zone, &[]);
+    let if_none = [
+        "NONE b1.web.svc.test. 0 A UPDATE",
+        "NONE b1.web.svc.test. 0 AAAA UPDATE",
+    ];
+    assert_eq!(conditions(&none), if_none);
 
     let outside = Registration {
         target: name("b1.example.test"),
@@ -125,7 +152,8 @@ fn updates() {
     };
     let update = outside.registering(&zone, &addresses, Vec::new());
     assert_eq!(lines(&update).len(), 1, "no addresses outside of the zone");
-    assert_eq!(lines(&outside.withdrawing(&zone, &[])).len(), 1);
+    let update = outside.withdrawing_all(&zone, &addresses, &[]);
+    assert_eq!((lines(&update).len(), conditions(&update).len()), (1, 0));
 }
 
 #[test]

@@ -7,12 +7,13 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::pending;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use tokio::time::{sleep, timeout};
 
-use super::{Published, Registrar, backoff, jittered, records};
+use super::{Published, Registrar, Registration, backoff, jittered, records};
 use crate::dns_server::client::{Client, Failure};
 
 /// For taking the record out. Whoever ends us gives ten seconds as a rule (Docker), and the
@@ -36,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub enum Withdrawal {
     /// There had been none.
     Nothing,
-    /// The server no longer gives the record.
+    /// The server no longer gives the record, or it leads to another backend.
     Gone,
     /// The server has confirmed that, but gives the record still, or does not say.
     Unconfirmed,
@@ -98,50 +99,91 @@ impl Registrar {
         let (name, server) = (&self.registration.name, published.client.server());
         let mut last = Failure::Silence { server };
         let telling = async {
-            while let Err(failure) = self.withdraw_from(published).await {
-                if failure.is_final() && !may_pass(&failure, published) {
-                    return Err(failure);
+            loop {
+                match self.withdraw_from(published).await {
+                    Err(failure) if failure.is_final() && !may_pass(&failure, published) => {
+                        return Err(failure);
+                    }
+                    Err(failure) => last = failure,
+                    told => return told,
                 }
-                last = failure;
                 sleep(PAUSE).await;
             }
-            Ok(())
         };
-        match timeout(WITHDRAWAL, telling).await {
+        let told = match timeout(WITHDRAWAL, telling).await {
             Ok(told) => told?,
             Err(_) => return Err(last),
-        }
-        let own = self.registration.srv();
-        let disappearance = async {
-            loop {
-                match published.client.srv(name).await {
-                    Ok(records) if !records.contains(&own) => return,
-                    _ => sleep(LOOK).await,
-                }
-            }
         };
-        let withdrawal = match timeout(DISAPPEARANCE, disappearance).await {
-            Ok(()) => {
-                tracing::info!("withdrew {name}");
-                Withdrawal::Gone
-            }
-            Err(_) => {
-                tracing::warn!("withdrew {name}, but {server} does not say that it is gone");
-                Withdrawal::Unconfirmed
-            }
+        let withdrawal = if let Told::Others(address) = told {
+            let target = &self.registration.target;
+            tracing::warn!("{name} is not withdrawn: {target} is {address} now, and not our own");
+            Withdrawal::Gone
+        } else if self.disappears_from(&published.client).await {
+            tracing::info!("withdrew {name}");
+            Withdrawal::Gone
+        } else {
+            tracing::warn!("withdrew {name}, but {server} does not say that it is gone");
+            Withdrawal::Unconfirmed
         };
         self.published = None;
         Ok(withdrawal)
     }
 
-    async fn withdraw_from(&self, published: &Published) -> Result<(), Failure> {
-        let Published { client, zone, .. } = published;
-        // A lost packet must not cost the time that the update needs.
-        let asked = timeout(OTHERS, records(client, &self.registration.name)).await;
-        let others = asked.ok().and_then(Result::ok).unwrap_or_default();
-        let update = self.registration.withdrawing(zone, &others);
-        client.update(&update).await.map(drop)
+    async fn disappears_from(&self, client: &Client) -> bool {
+        let own = self.registration.srv();
+        let disappearance = async {
+            loop {
+                match client.srv(&self.registration.name).await {
+                    Ok(records) if !records.contains(&own) => return,
+                    _ => sleep(LOOK).await,
+                }
+            }
+        };
+        timeout(DISAPPEARANCE, disappearance).await.is_ok()
     }
+
+    async fn withdraw_from(&self, published: &Published) -> Result<Told, Failure> {
+        let Published { client, zone, .. } = published;
+        let Registration { name, target, .. } = &self.registration;
+        let leased = published.accepted.is_some_and(|a| a.lease.is_some());
+        let sent = &published.addresses;
+        let update = if leased {
+            // A record of another name may need the addresses; if none does, they lapse.
+            self.registration.withdrawing(zone, sent)
+        } else {
+            // A lost packet must not cost the time that the update needs.
+            let asked = timeout(OTHERS, records(client, name)).await;
+            let others = asked.ok().and_then(Result::ok).unwrap_or_default();
+            self.registration.withdrawing_all(zone, sent, &others)
+        };
+        match client.update(&update).await {
+            Err(failure) if failure.is_condition() => {}
+            told => return told.map(|_| Told::Done),
+        }
+        let found = match client.addresses(target).await {
+            // One that has lost its zone has nothing that we have put there.
+            Err(Failure::Code { .. }) => return Ok(Told::Done),
+            found => found?,
+        };
+        let own = |address| sent.contains(address) || self.addresses.contains(address);
+        match found.first() {
+            Some(address) if !found.iter().any(own) => Ok(Told::Others(*address)),
+            // The addresses are gone, or there are more; the record is ours.
+            _ => {
+                let update = self.registration.withdrawing(zone, &found);
+                client.update(&update).await.map(|_| Told::Done)
+            }
+        }
+    }
+}
+
+/// What a server has been told.
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    /// That the record goes.
+    Done,
+    /// Nothing: with this address, the record is another backend's.
+    Others(IpAddr),
 }
 
 /// A server that has taken the record, by this key, and then says REFUSED has too much to do:
