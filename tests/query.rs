@@ -7,7 +7,7 @@ mod dns;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use dns::{DnsServer, Reply, address, address_reply, cname, part_of, srv, srv_reply};
+use dns::{DnsServer, Reply, address, address_reply, cname, cut, part_of, srv, srv_reply};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
@@ -363,4 +363,27 @@ async fn servers_that_rotate_are_not_compared() {
     second.on(NAME, RecordType::SRV, Reply::NxDomain(Some(0)));
     let (_, out) = query(NAME, &servers).await;
     assert!(out.contains("differ"), "but not when one has none\n{out}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_silently_is_seen_through() {
+    let server = DnsServer::start().await;
+    let set = || {
+        let host = |n| format!("b{n:03}.test");
+        let record = |n| srv(NAME, 5, (1, 1, 80, &host(n)));
+        let glue = |n| vec![address(&host(n), 5, &format!("10.0.0.{n}"))];
+        (1..=40).map(|n| (record(n), glue(n))).collect()
+    };
+    server.on(NAME, RecordType::SRV, cut(set));
+    let (code, out) = query(NAME, &[server.address()]).await;
+    assert_eq!(code, Some(0));
+    for words in [
+        "40 records, from",
+        "over UDP the server shows 26 of 40 records and does not say that it cuts",
+        "is asked over TCP from now on",
+    ] {
+        assert!(out.contains(words), "`{words}` is missing in\n{out}");
+    }
+    assert!(!out.contains("rotate"), "{out}");
+    assert_eq!(server.by_transport(NAME, RecordType::SRV).0, 1);
 }

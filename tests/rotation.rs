@@ -1,5 +1,6 @@
-//! Servers that show a part of a larger set, another one with each answer: as Consul does (3 of
-//! 20, with addresses) and AWS Cloud Map (8 of 40, without).
+//! Servers that show a part of a larger set, another one with each answer: as Consul does without
+//! EDNS (3 of 20, with addresses) and AWS Cloud Map (8 of 40, without); and as Consul does with EDNS
+//! (as many as fit UDP, without TC).
 //!
 //! The real balancer under traffic: every backend is used before long, nobody who is there ever
 //! leaves, one that was removed leaves after its misses or with the first connect that fails, and
@@ -23,12 +24,13 @@ use std::time::Duration;
 
 use evenkeel::config::{Discover, Family, Lookup};
 use evenkeel::discovery::Offer;
+use evenkeel::discovery::answers::Transport;
 use evenkeel::discovery::journal::{Event, Why};
 use evenkeel::discovery::watch::{Publication, Subscription, Watches};
 use hickory_proto::rr::RecordType;
 use tokio::time::{Instant, sleep, timeout};
 
-use dns::{DnsServer, Reply, address, address_reply, part_of, srv};
+use dns::{DnsServer, Reply, address, address_reply, cut, part_of, srv};
 use ledger::{Keep, Ledger};
 use support::server::Server;
 use traffic::{Target, Traffic};
@@ -60,7 +62,35 @@ async fn eight_of_forty_as_cloud_map() {
     Play::new(8, 40, false).await.through().await;
 }
 
-/// A balancer, a server that shows `shown` at a time, and all the backends there are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fits_udp_as_consul() {
+    let mut play = Play::new(40, 40, true).await;
+    play.until("somebody is known", |p| p.endpoints() > 0).await;
+    assert_eq!(play.endpoints(), 40, "by the first answer");
+    let target = Target::plain(play.server.address());
+    let traffic = Traffic::repeatable(&target, 4, Duration::from_millis(2));
+    play.until("all are used", |p| p.ledger.counts().iter().all(|n| *n > 0))
+        .await;
+    play.asked(50).await;
+    let (udp, tcp) = play.dns.by_transport(NAME, RecordType::SRV);
+    assert_eq!(udp, 1, "and {tcp} over TCP");
+    assert_eq!(play.metric("dns_rotates"), Some(0.0));
+    assert_eq!(play.changes("left"), 0.0, "{:#?}", play.log(" left: "));
+    let told = play.log("does not say that it cuts its answers");
+    assert_eq!(told.len(), 1, "{told:#?}");
+
+    // One is removed, and gone with the next answer.
+    play.remove(7);
+    play.until("it left", |p| p.endpoints() == 39).await;
+    assert_eq!(play.log("b7.test").len(), 1);
+    assert_eq!(play.changes("left"), 1.0, "{:#?}", play.log(" left: "));
+
+    let records = traffic.stop().await;
+    let failed: Vec<_> = records.iter().filter(|r| r.failed()).collect();
+    assert!(failed.is_empty(), "of {}: {failed:#?}", records.len());
+}
+
+/// A balancer, a server that shows `shown` at a time (or what fits UDP, if that is all), and all the backends there are.
 struct Play {
     shown: usize,
     dns: DnsServer,
@@ -91,7 +121,11 @@ impl Play {
                 members.iter().map(record).collect()
             }
         };
-        dns.on(NAME, RecordType::SRV, part_of(set, shown, 42));
+        let reply = match shown < all {
+            true => part_of(set, shown, 42),
+            false => cut(set),
+        };
+        dns.on(NAME, RecordType::SRV, reply);
         for n in 0..all {
             let host = format!("b{n}.test");
             let reply = address_reply(&host, 0, &["127.0.0.1"]);
@@ -493,4 +527,142 @@ async fn those_who_are_not_listed_cost_few_questions() {
         looked_up <= asked * (3 + 8),
         "{looked_up} for {asked} answers"
     );
+}
+
+/// Members of a set, by number, as records with addresses. 26 of them fill a UDP message, and
+/// so do 25 but for a rest that is less than one may need.
+fn members(
+    numbers: impl Iterator<Item = usize>,
+) -> Vec<(hickory_proto::rr::Record, Vec<hickory_proto::rr::Record>)> {
+    let member = |n| {
+        let host = format!("b{n:03}.test");
+        let along = vec![address(&host, 0, &format!("10.0.0.{n}"))];
+        (srv(NAME, 0, (0, 1, 80, &host)), along)
+    };
+    numbers.map(member).collect()
+}
+
+/// Waits until the server was asked so often over UDP.
+async fn asked_over_udp(server: &DnsServer, times: usize) {
+    let begun = Instant::now();
+    loop {
+        let (udp, tcp) = server.by_transport(NAME, RecordType::SRV);
+        if udp >= times {
+            return;
+        }
+        let patience = begun.elapsed() < support::PATIENCE;
+        assert!(patience, "{udp} of {times} over UDP, {tcp} over TCP");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_set_that_fits_udp_again_is_asked_over_udp_again() {
+    let server = DnsServer::start().await;
+    server.on(NAME, RecordType::SRV, cut(|| members(1..41)));
+    let watches = Watches::new(Vec::new(), Vec::new());
+    let mut subscription = watches.subscribe(&Discover::Srv {
+        name: NAME.into(),
+        lookup: lookup(&server),
+    });
+    let known = |wanted| move |p: &Publication| addresses(&p.offer).len() == wanted;
+    until(&mut subscription, "all", known(40)).await;
+    server.on(NAME, RecordType::SRV, cut(|| members(1..36)));
+    until(&mut subscription, "five less", known(35)).await;
+    server.on(NAME, RecordType::SRV, cut(|| members(1..6)));
+    until(&mut subscription, "a few", known(5)).await;
+    let (udp, tcp) = server.by_transport(NAME, RecordType::SRV);
+    asked_over_udp(&server, udp + 5).await;
+    assert_eq!(server.by_transport(NAME, RecordType::SRV).1, tcp);
+    let more = server.by_transport(NAME, RecordType::SRV).0;
+    server.on(NAME, RecordType::SRV, cut(|| members(1..41)));
+    until(&mut subscription, "all again", known(40)).await;
+    let again = server.by_transport(NAME, RecordType::SRV).0;
+    assert!(again <= more + 2, "{again} after {more}: once is enough");
+    let cut = watches.journal().since(0).into_iter();
+    let cut = cut.filter(|entry| matches!(entry.event, Event::Cut(_)));
+    assert_eq!(cut.count(), 2);
+}
+
+#[tokio::test]
+async fn a_full_answer_that_is_all_costs_one_question_a_change() {
+    let server = DnsServer::start().await;
+    let full = || members(1..27);
+    server.on(NAME, RecordType::SRV, cut(full));
+    let watches = Watches::new(Vec::new(), Vec::new());
+    let mut subscription = watches.subscribe(&Discover::Srv {
+        name: NAME.into(),
+        lookup: lookup(&server),
+    });
+    let asked = || server.by_transport(NAME, RecordType::SRV);
+    until(&mut subscription, "all", |p| {
+        addresses(&p.offer).len() == 26
+    })
+    .await;
+    for (n, last) in [27, 28, 29].into_iter().enumerate() {
+        let udp = asked().0;
+        asked_over_udp(&server, udp + 10).await;
+        assert_eq!(asked().1, n + 1, "of {}", asked().0);
+        // Somebody else instead of the last one.
+        server.on(
+            NAME,
+            RecordType::SRV,
+            cut(move || members((1..26).chain([last]))),
+        );
+        let there = format!("10.0.0.{last}");
+        until(&mut subscription, "it is there", |p| {
+            addresses(&p.offer).contains(&there)
+        })
+        .await;
+    }
+    let cut = watches.journal().since(0).into_iter();
+    assert_eq!(cut.filter(|e| matches!(e.event, Event::Cut(_))).count(), 0);
+}
+
+#[tokio::test]
+async fn without_tcp_an_answer_counts_as_it_is() {
+    let server = DnsServer::without_tcp().await;
+    server.on(NAME, RecordType::SRV, cut(|| members(1..27)));
+    let watches = Watches::new(Vec::new(), Vec::new());
+    let mut subscription = watches.subscribe(&Discover::Srv {
+        name: NAME.into(),
+        lookup: lookup(&server),
+    });
+    until(&mut subscription, "all", |p| {
+        addresses(&p.offer).len() == 26
+    })
+    .await;
+    server.on(NAME, RecordType::SRV, cut(|| members(2..27)));
+    until(&mut subscription, "one less", |p| {
+        addresses(&p.offer).len() == 25
+    })
+    .await;
+    let told = watches.journal().since(0).into_iter();
+    let told = told.filter(|entry| matches!(&entry.event, Event::Cut(Transport::Unchecked(_))));
+    assert_eq!(told.count(), 1);
+}
+
+#[tokio::test]
+async fn a_part_counts_for_nothing_while_tcp_fails_that_gave_more() {
+    let server = DnsServer::start().await;
+    server.on(NAME, RecordType::SRV, cut(|| members(1..41)));
+    let watches = Watches::new(Vec::new(), Vec::new());
+    let mut subscription = watches.subscribe(&Discover::Srv {
+        name: NAME.into(),
+        lookup: lookup(&server),
+    });
+    until(&mut subscription, "all", |p| {
+        addresses(&p.offer).len() == 40
+    })
+    .await;
+    let part = Box::new(cut(|| members(1..41)));
+    server.on(NAME, RecordType::SRV, Reply::UdpOnly(part));
+    let stale = until(&mut subscription, "stale", |p| p.stale_since.is_some()).await;
+    assert_eq!(addresses(&stale.offer).len(), 40);
+    assert!(stale.detail.expect("it says why").contains("over TCP"));
+    server.on(NAME, RecordType::SRV, cut(|| members(1..40)));
+    until(&mut subscription, "one less", |p| {
+        addresses(&p.offer).len() == 39 && p.stale_since.is_none()
+    })
+    .await;
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use hickory_resolver::proto::op::Message;
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, RecordType};
 
+pub use super::cut::Transport;
 pub use super::name_server::Failure;
 use super::system::BadName;
 
@@ -43,8 +44,8 @@ pub struct Origin {
     pub aliases: Vec<Arc<str>>,
     /// The server of the last answer.
     pub server: SocketAddr,
-    /// It did not fit UDP.
-    pub over_tcp: bool,
+    /// How it came, or one of them, when aliases took several.
+    pub transport: Transport,
     /// The shortest TTL of the records and of the aliases that led to them.
     pub ttl: Duration,
 }

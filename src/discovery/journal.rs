@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::Endpoint;
+use super::answers::Transport;
 use super::rotation::{Ended, Rotating, Turn};
 
 /// Entries that are kept; at some 200 bytes each a quarter of a megabyte at most.
@@ -103,6 +104,8 @@ pub enum Event {
     Rotates(Rotating),
     /// They no longer do.
     RotationEnded(Ended),
+    /// Answers over UDP are cut without saying so, or may be.
+    Cut(Transport),
     /// A target's addresses cannot be looked up; those of before stay.
     Kept {
         /// The target.
@@ -214,6 +217,7 @@ impl Event {
             | Event::Recovered { .. } => tracing::info!(%name, "dns: {self}"),
             Event::HeldBack { .. }
             | Event::Rotates(_)
+            | Event::Cut(_)
             | Event::Rejected { .. }
             | Event::Waiting { .. }
             | Event::Kept { .. }
@@ -249,6 +253,7 @@ impl fmt::Display for Event {
                 write!(f, "{endpoints} endpoints stay for now: {hold}")
             }
             Event::Rotates(rotating) => write!(f, "{rotating}"),
+            Event::Cut(transport) => write!(f, "{transport}"),
             Event::RotationEnded(ended) => write!(f, "answers no longer rotate: {ended}"),
             Event::Rejected { record, reason } => write!(f, "record `{record}` rejected: {reason}"),
             Event::Waiting { target, reason } => {

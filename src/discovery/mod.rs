@@ -1,15 +1,15 @@
 //! DNS to endpoints: who is there, asked for on a ticker, never on the request path.
 //!
 //! `watch.rs` is what the rest of the program sees: subscriptions. `task.rs` is the loop behind
-//! each, `pace.rs` says when to ask, `resolver.rs` asks (`name_server.rs` one server, `system.rs` knows
-//! resolv.conf), `answers.rs` is what comes of it,
-//! `targets.rs` remembers the addresses of SRV targets, `admission.rs` refuses addresses, `srv.rs`
+//! each, `pace.rs` says when to ask, `resolver.rs` asks (`name_server.rs` one server, `cut.rs` knows
+//! whose answers are cut, `system.rs` knows resolv.conf), `answers.rs` is what comes of it, `targets.rs` remembers the addresses of SRV targets, `admission.rs` refuses addresses, `srv.rs`
 //! turns an answer into endpoints, `policy.rs` decides what they change, `rotation.rs` sees when
 //! answers are parts of a larger set (`members.rs`), `journal.rs` remembers what happened and why, `stats.rs`
 //! counts.
 
 pub mod admission;
 pub mod answers;
+mod cut;
 pub mod journal;
 pub mod members;
 mod name_server;

@@ -1,12 +1,12 @@
-//! One name server: a question goes out over UDP, once more over TCP when the answer was cut, and
-//! comes back as records, as a negative answer, or as the reason why it is neither.
+//! One name server: a question goes out over UDP, once more over TCP when the answer was cut or may
+//! have been (`cut.rs`), and comes back as records, as a negative answer, or as the reason why it is neither.
 //!
 //! Drives hickory-resolver's pool with a single server and a single transport in it, below its
 //! `Resolver`: that one mistakes CNAME → SRV for NODATA, walks the search list past time-outs and
 //! answers some names by itself. Which server is asked next is the business of `resolver.rs`.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hickory_resolver::config::{
@@ -20,9 +20,14 @@ use hickory_resolver::proto::rr::{DNSClass, Name, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use tokio::time::Instant;
 
+use super::cut::{Cuts, Question, Transport};
+
 /// The largest UDP answer that is asked for: fits an Ethernet frame over IPv6 without fragments
 /// (DNS flag day 2020, RFC 9715).
 const PAYLOAD: u16 = 1232;
+
+/// The largest UDP answer without EDNS (RFC 1035 section 4.2.1).
+const PLAIN_PAYLOAD: u16 = 512;
 
 /// So long after a server did not answer at all, the others are asked before it.
 const SULK: Duration = Duration::from_secs(30);
@@ -37,6 +42,14 @@ pub(super) struct NameServer {
     tries: u8,
     /// When it last gave no answer at all. Only read to order servers, so a plain lock does.
     silent_since: Mutex<Option<Instant>>,
+    /// Answers that were cut, or may have been. Only held to look and to note.
+    cuts: Mutex<Cuts>,
+}
+
+/// A message, and its octets on the wire.
+struct Received {
+    message: Message,
+    size: usize,
 }
 
 /// Does a question carry EDNS? Over UDP it makes room; over TCP there is room enough.
@@ -53,8 +66,8 @@ pub(super) enum Reply {
     Answer {
         /// The whole message.
         message: Box<Message>,
-        /// It came over TCP, because it did not fit UDP.
-        over_tcp: bool,
+        /// How it came.
+        transport: Transport,
     },
     /// There is nothing of that kind.
     Negative {
@@ -122,6 +135,7 @@ impl NameServer {
             timeout,
             tries: retries.saturating_add(1),
             silent_since: Mutex::new(None),
+            cuts: Mutex::default(),
         }
     }
 
@@ -149,24 +163,71 @@ impl NameServer {
     }
 
     async fn ask_once(&self, name: &Name, qtype: RecordType) -> Result<Reply, Failure> {
+        let question = (name.clone(), qtype);
+        let mut tcp_failed = None;
+        if self.cuts().is_cut(&question) {
+            match self.ask_over_tcp(&question).await {
+                Ok(reply) => return Ok(reply),
+                // UDP tells whether the server is there at all, and perhaps it shows all by now.
+                Err(failure) => tcp_failed = Some(failure),
+            }
+        }
+        let mut payload = PAYLOAD;
         let mut answer = self.send(&self.udp, name, qtype, Extended::Yes).await;
         if let Err(NetError::Dns(DnsError::ResponseCode(
             ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS,
         ))) = answer
         {
             // RFC 6891 section 6.2.2: so says a server that knows no EDNS.
+            payload = PLAIN_PAYLOAD;
             answer = self.send(&self.udp, name, qtype, Extended::No).await;
         }
-        match answer {
-            Err(NetError::Truncated) => match self.send(&self.tcp, name, qtype, Extended::No).await
-            {
-                Ok(message) => reply(message, name, qtype, true),
-                Err(error) => negative(error).map_err(|failure| match failure {
-                    code @ Failure::Code(_) => code,
-                    other => Failure::Truncated(Box::new(other)),
-                }),
+        let received = match answer {
+            Ok(received) => received,
+            Err(NetError::Truncated) => {
+                let reply = match tcp_failed {
+                    Some(failure) => Err(failure),
+                    None => self.ask_over_tcp(&question).await,
+                };
+                return reply.map(truncated).map_err(untold);
+            }
+            Err(error) => return negative(error),
+        };
+        let sizes = (received.size, payload.into());
+        let suspect = self
+            .cuts()
+            .over_udp(&question, &received.message, sizes, Instant::now());
+        match tcp_failed {
+            Some(failure) if self.cuts().is_cut(&question) => return Err(untold(failure)),
+            None if suspect => match self.ask_over_tcp(&question).await {
+                Ok(answer @ Reply::Answer { .. }) => return Ok(answer),
+                // That there is nothing is not believed of a server that has just shown something.
+                Ok(Reply::Negative { .. }) => {
+                    let why = "shows nothing".to_owned();
+                    self.cuts().failed(&question, why, Instant::now());
+                }
+                Err(failure) => {
+                    let why = failure.to_string();
+                    self.cuts().failed(&question, why, Instant::now());
+                }
             },
-            Ok(message) => reply(message, name, qtype, false),
+            _ => {}
+        }
+        let transport = self.cuts().transport(&question);
+        reply(received.message, name, qtype, transport)
+    }
+
+    async fn ask_over_tcp(&self, question: &Question) -> Result<Reply, Failure> {
+        let (name, qtype) = question;
+        match self.send(&self.tcp, name, *qtype, Extended::No).await {
+            Ok(Received { message, size }) => {
+                let mut reply = reply(message, name, *qtype, Transport::Whole)?;
+                if let Reply::Answer { message, transport } = &mut reply {
+                    let sizes = (size, PAYLOAD.into());
+                    *transport = self.cuts().over_tcp(question, message, sizes);
+                }
+                Ok(reply)
+            }
             Err(error) => negative(error),
         }
     }
@@ -177,19 +238,26 @@ impl NameServer {
         name: &Name,
         qtype: RecordType,
         extended: Extended,
-    ) -> Result<Message, NetError> {
+    ) -> Result<Received, NetError> {
         let mut options = DnsRequestOptions::default();
         options.use_edns = extended == Extended::Yes;
         options.edns_payload_len = PAYLOAD;
         let query = Query::query(name.clone(), qtype);
         let answer = pool.lookup(query, options).first_answer();
         match tokio::time::timeout(self.timeout, answer).await {
-            Ok(answer) => answer.map(|response| response.into_message()),
+            Ok(answer) => answer.map(|response| Received {
+                size: response.as_buffer().len(),
+                message: response.into_message(),
+            }),
             Err(_) => Err(NetError::Timeout),
         }
     }
 
-    fn silent_since(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+    fn cuts(&self) -> MutexGuard<'_, Cuts> {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn silent_since(&self) -> MutexGuard<'_, Option<Instant>> {
         self.silent_since
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -230,7 +298,7 @@ fn reply(
     message: Message,
     name: &Name,
     qtype: RecordType,
-    over_tcp: bool,
+    transport: Transport,
 ) -> Result<Reply, Failure> {
     match message.metadata.response_code {
         ResponseCode::NoError | ResponseCode::NXDomain => {}
@@ -246,8 +314,24 @@ fn reply(
     }
     Ok(Reply::Answer {
         message: Box::new(message),
-        over_tcp,
+        transport,
     })
+}
+
+/// It came over TCP since the one over UDP had TC set.
+fn truncated(mut reply: Reply) -> Reply {
+    if let Reply::Answer { transport, .. } = &mut reply {
+        *transport = Transport::Truncated;
+    }
+    reply
+}
+
+/// UDP gave a part, and TCP failed.
+fn untold(failure: Failure) -> Failure {
+    match failure {
+        code @ Failure::Code(_) => code,
+        other => Failure::Truncated(Box::new(other)),
+    }
 }
 
 /// Tells negative answers, which hickory hands over as errors, from failures.

@@ -21,6 +21,7 @@ use super::answers::{
     Addresses, Answer, Glue, LookupError, Negative, OneFamily, Origin, SrvAnswer, SrvRecord,
     Target, found, glue, negative_ttl, text,
 };
+use super::cut::Transport;
 use super::name_server::{NameServer, Reply};
 use super::stats::Stats;
 use super::system::{RESOLV_CONF, Servers};
@@ -239,14 +240,14 @@ impl Resolver {
             name: text(&name),
             aliases: Vec::new(),
             server: SocketAddr::from(([0, 0, 0, 0], 0)),
-            over_tcp: false,
+            transport: Transport::Udp,
             ttl: Duration::MAX,
         };
         let mut current = name;
         loop {
             let (server, reply) = self.ask(&current, qtype).await?;
-            let (message, over_tcp) = match reply {
-                Reply::Answer { message, over_tcp } => (message, over_tcp),
+            let (message, transport) = match reply {
+                Reply::Answer { message, transport } => (message, transport),
                 Reply::Negative { name_exists, ttl } => {
                     return Ok(Answer::Nothing(Negative {
                         name_exists,
@@ -256,7 +257,9 @@ impl Resolver {
                 }
             };
             origin.server = server;
-            origin.over_tcp |= over_tcp;
+            if transport != Transport::Udp {
+                origin.transport = transport;
+            }
             loop {
                 let mut here = message
                     .answers

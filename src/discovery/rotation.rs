@@ -5,7 +5,7 @@
 //! listed and is there all the same, and the policy goes by that.
 //!
 //! AWS Cloud Map gives eight, or one; Consul gives three of all without EDNS. What it cuts
-//! by size with EDNS is more, and no part here.
+//! by size with EDNS is got over TCP (`cut.rs`), and no part here.
 //!
 //! **When answers rotate.** Somebody who was gone came back and then was gone again, while others
 //! took the place, in an answer of at most [`MAX_WINDOW`] and no smaller than the 32 before it; and

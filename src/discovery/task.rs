@@ -271,6 +271,7 @@ impl Task {
                 Done::Target(target, addresses)
             });
         }
+        self.carried(&answer);
         let server = answer.origin.server;
         self.succeeded(Said::Srv(answer), Some(ttl), server, now);
         if awaited {

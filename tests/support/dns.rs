@@ -38,6 +38,10 @@ pub enum Reply {
     Silence,
     /// Over UDP cut short; over TCP this, or a closed connection.
     Truncated(Option<Box<Reply>>),
+    /// Over UDP as many of its records as fit, without TC, as Consul does; over TCP all.
+    Cut(Box<Reply>),
+    /// This over UDP; a TCP connection is closed.
+    UdpOnly(Box<Reply>),
     /// Bytes that are no DNS message.
     Garbage(Vec<u8>),
     /// The right id, then bytes that are no DNS message.
@@ -162,6 +166,17 @@ impl DnsServer {
         self.state.seen.lock().unwrap().clone()
     }
 
+    /// How often that was asked so far over UDP, and over TCP.
+    pub fn by_transport(&self, name: &str, kind: RecordType) -> (usize, usize) {
+        let name = key(name);
+        let seen = self.state.seen.lock().unwrap();
+        let same = seen
+            .iter()
+            .filter(|seen| seen.name == name && seen.kind == kind);
+        let tcp = same.clone().filter(|seen| seen.tcp).count();
+        (same.count() - tcp, tcp)
+    }
+
     /// How often that was asked so far, UDP and TCP together.
     pub fn count(&self, name: &str, kind: RecordType) -> usize {
         let name = key(name);
@@ -210,6 +225,22 @@ pub fn part_of(
             additionals: additionals.concat(),
         }
     })))
+}
+
+/// All records that `set` gives at the moment of the question, in another order each time, cut to
+/// what fits UDP.
+pub fn cut(set: impl Fn() -> Vec<(Record, Vec<Record>)> + Send + Sync + 'static) -> Reply {
+    let rng = Mutex::new(fastrand::Rng::with_seed(5));
+    let shuffled = Reply::Each(Each(Arc::new(move || {
+        let mut set = set();
+        rng.lock().unwrap().shuffle(&mut set);
+        let (answers, additionals): (Vec<_>, Vec<_>) = set.into_iter().unzip();
+        Reply::Records {
+            answers,
+            additionals: additionals.concat(),
+        }
+    })));
+    Reply::Cut(Box::new(shuffled))
 }
 
 /// A reply that is one alias.
@@ -357,6 +388,22 @@ fn bytes(question: &Message, reply: &Reply, tcp: bool) -> Option<Vec<u8>> {
         Reply::Silence => return None,
         Reply::Truncated(over_tcp) if tcp => return bytes(question, over_tcp.as_ref()?, tcp),
         Reply::Truncated(_) => message.metadata.truncation = true,
+        Reply::Cut(whole) => {
+            let mut part = match &**whole {
+                Reply::Each(each) => (each.0)(),
+                whole => whole.clone(),
+            };
+            let limit = question.edns.as_ref().map_or(512, |e| e.max_payload());
+            loop {
+                let whole = bytes(question, &part, true)?;
+                if tcp || whole.len() <= limit.into() {
+                    return Some(whole);
+                }
+                one_less(&mut part);
+            }
+        }
+        Reply::UdpOnly(_) if tcp => return None,
+        Reply::UdpOnly(reply) => return bytes(question, reply, tcp),
         Reply::Garbage(garbage) => return Some(garbage.clone()),
         Reply::BrokenBody => {
             let mut broken = message.to_vec().expect("encodable");
@@ -383,6 +430,20 @@ fn bytes(question: &Message, reply: &Reply, tcp: bool) -> Option<Vec<u8>> {
         Reply::Several(_) => panic!("packets within packets"),
     }
     Some(message.to_vec().expect("encodable"))
+}
+
+/// Takes off the last record and what comes along for its target.
+fn one_less(reply: &mut Reply) {
+    let Reply::Records {
+        answers,
+        additionals,
+    } = reply
+    else {
+        panic!("only records are cut");
+    };
+    if let Some(RData::SRV(srv)) = answers.pop().map(|record| record.data) {
+        additionals.retain(|record| record.name != srv.target);
+    }
 }
 
 fn soa(ttl: u32) -> Record {

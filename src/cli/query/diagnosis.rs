@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Findings, Look};
 use crate::discovery::answers::{
-    Answer, Failure, LookupError, Negative, OneFamily, SrvAnswer, SrvRecord, Target,
+    Answer, Failure, LookupError, Negative, OneFamily, SrvAnswer, SrvRecord, Target, Transport,
 };
 use crate::discovery::srv::declined;
 
@@ -147,11 +147,9 @@ fn records(out: &mut Vec<String>, look: &Look, answer: &SrvAnswer) {
     some(out, waiting.collect(), "targets have no address");
     weights(out, look.records());
     rotation(out, look, answer);
-    if answer.origin.over_tcp {
-        out.push(
-            "the answer did not fit UDP and came over TCP: TCP must stay open to this server"
-                .to_owned(),
-        );
+    match &answer.origin.transport {
+        Transport::Udp | Transport::Whole => {}
+        transport => out.push(transport.to_string()),
     }
     match answer.origin.ttl.as_secs() {
         0 => out.push("the TTL is 0: it is asked again every second".to_owned()),
@@ -170,7 +168,7 @@ fn rotation(out: &mut Vec<String>, look: &Look, answer: &SrvAnswer) {
         out.push(polls.remark());
         if consul || polls.shown == 3 {
             out.push(
-                "Consul shows only what fits a UDP message, three without EDNS: with `dns_config { enable_truncate = true }` it says that it left others out, and Evenkeel gets them over TCP"
+                "Consul shows three to a question without EDNS, and a resolver on the way may have taken that off: with `dns_config { enable_truncate = true }` it says that it left others out, and Evenkeel gets them over TCP"
                     .to_owned(),
             );
         } else if polls.shown == CLOUD_MAP {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::admission::is_local;
-use super::super::answers::{SrvRecord, Target};
+use super::super::answers::{SrvAnswer, SrvRecord, Target, Transport};
 use super::super::journal::Event;
 use super::super::members::{Member, Shown};
 use super::super::outcome::Outcome;
@@ -63,6 +63,23 @@ impl Task {
             self.next = self.after_answer(now);
         }
         self.publish();
+    }
+
+    /// Tells once that answers are cut, or may be.
+    pub(super) fn carried(&self, answer: &SrvAnswer) {
+        let before = match &self.latest {
+            Some(Latest {
+                said: Said::Srv(before),
+                ..
+            }) => &before.origin.transport,
+            _ => &Transport::Udp,
+        };
+        let transport = &answer.origin.transport;
+        let told = std::mem::discriminant(before) == std::mem::discriminant(transport);
+        if !told && matches!(transport, Transport::Cut { .. } | Transport::Unchecked(_)) {
+            let event = Event::Cut(transport.clone());
+            self.shared.journal.record(&self.name, event);
+        }
     }
 
     /// Whom the answer lists; `None`: it lists nobody, and says so.
