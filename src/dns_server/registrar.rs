@@ -26,7 +26,7 @@ use tokio::time::sleep;
 
 use super::client::{Accepted, Client, Failure};
 use super::key::Key;
-use predecessors::predecessors;
+use predecessors::{abandoned, replaced};
 pub use registration::{Registration, absolute, default_target};
 pub use server::{BadServer, ServerAddress};
 use trouble::Trouble;
@@ -61,8 +61,8 @@ pub struct Registrar {
     zone: Option<Name>,
     /// What the server may have: set before it is sent.
     published: Option<Published>,
-    /// What comes next is a renewal.
-    registered: bool,
+    /// How often, since it was last withdrawn; from 1 on, what comes next is a renewal.
+    confirmed: u32,
     /// Addresses that a server has confirmed last.
     addresses: Vec<IpAddr>,
 }
@@ -93,7 +93,7 @@ impl Registrar {
             servers: Vec::new(),
             zone: None,
             published: None,
-            registered: false,
+            confirmed: 0,
             addresses: Vec::new(),
         }
     }
@@ -129,7 +129,7 @@ impl Registrar {
         let mut failed = 0;
         let mut lease = self.registration.lease;
         loop {
-            let was_registered = self.registered;
+            let was_registered = self.confirmed > 0;
             let wait = match self.register().await {
                 Ok(accepted) => {
                     if was_registered && !told.is_empty() {
@@ -162,7 +162,7 @@ impl Registrar {
         let name = &self.registration.name;
         if trouble.is_expected() {
             tracing::info!("{name} is not registered yet: {trouble}");
-        } else if self.registered {
+        } else if self.confirmed > 0 {
             tracing::warn!("the registration of {name} is not renewed: {trouble}; trying again");
         } else {
             tracing::warn!("{name} is not registered: {trouble}; trying again");
@@ -195,7 +195,7 @@ impl Registrar {
             addresses.push(client.local_address().await?.to_canonical());
         }
         let others = records(client, &self.registration.name).await?;
-        let replaced = predecessors(&self.registration, others, &addresses, !self.registered).await;
+        let replaced = replaced(&self.registration, &others);
         let update = self.registration.registering(&zone, &addresses, replaced);
         let before = self.published.clone();
         let same = before
@@ -210,7 +210,11 @@ impl Registrar {
         self.published = Some(published.clone());
         match client.update(&update).await {
             Ok(accepted) => {
-                self.confirm(published, accepted);
+                let first = self.confirmed == 0;
+                self.confirm(published.clone(), accepted);
+                if first && accepted.lease.is_none() {
+                    self.clear_away(&published, &others).await;
+                }
                 Ok(accepted)
             }
             Err(failure) => {
@@ -223,10 +227,26 @@ impl Registrar {
         }
     }
 
+    /// Removes what no lease removes. If that fails, it stays: balancers pass over it.
+    async fn clear_away(&self, published: &Published, others: &[SRV]) {
+        let Some(address) = published.addresses.first() else {
+            return;
+        };
+        let gone = abandoned(&self.registration, others, *address).await;
+        if gone.is_empty() {
+            return;
+        }
+        let update = self.registration.removing(&published.zone, gone);
+        if let Err(failure) = published.client.update(&update).await {
+            let name = &self.registration.name;
+            tracing::warn!("{name} keeps records of this host that lead nowhere: {failure}");
+        }
+    }
+
     /// Notes and logs what is new.
     fn confirm(&mut self, published: Published, accepted: Accepted) {
-        let first = !self.registered;
-        self.registered = true;
+        let first = self.confirmed == 0;
+        self.confirmed = self.confirmed.saturating_add(1);
         let addresses = &published.addresses;
         if first || *addresses != self.addresses {
             let Registration {

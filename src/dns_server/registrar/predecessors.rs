@@ -17,36 +17,45 @@ const NEIGHBOURS: usize = 8;
 /// For a neighbour on this host to take a connection.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Those of the `others` that go when ours comes. That is each one of our target and port. One of
-/// our target with another port may be a second backend on this host, or what was left by a
-/// predecessor: when we begin (`first`), it goes if nobody listens there. Later it stays: whoever
-/// came after us may not listen yet.
-pub(super) async fn predecessors(
+/// Those of the `others` that go in the update in which ours comes: each one of our target and
+/// port with another weight or priority.
+pub(super) fn replaced(registration: &Registration, others: &[SRV]) -> Vec<SRV> {
+    let own = registration.srv();
+    let replaced = neighbours(&own, others).filter(|srv| srv.port == own.port);
+    replaced.cloned().collect()
+}
+
+/// Those of the `others` that nobody else will remove, where the server knows no leases: each one
+/// of our target with another port on which nobody listens at `address`, our own. It may also be a
+/// second backend on this host that does not listen yet: its next renewal brings it back. So this
+/// is for the start alone, for whoever comes after us is likely not to listen yet.
+pub(super) async fn abandoned(
     registration: &Registration,
-    others: Vec<SRV>,
-    addresses: &[IpAddr],
-    first: bool,
+    others: &[SRV],
+    address: IpAddr,
 ) -> Vec<SRV> {
     let own = registration.srv();
-    let others = others
-        .into_iter()
-        .filter(|srv| srv.target == own.target && *srv != own);
-    let (mut gone, neighbours): (Vec<_>, Vec<_>) = others.partition(|srv| srv.port == own.port);
-    let Some(address) = addresses.first().filter(|_| first) else {
+    let mut gone = Vec::new();
+    if !over_tcp(&registration.name) {
         return gone;
-    };
-    if over_tcp(&registration.name) {
-        for srv in neighbours.into_iter().take(NEIGHBOURS) {
-            if nobody_listens((*address, srv.port).into()).await {
-                gone.push(srv);
-            }
+    }
+    let elsewhere = neighbours(&own, others).filter(|srv| srv.port != own.port);
+    for srv in elsewhere.take(NEIGHBOURS) {
+        if nobody_listens((address, srv.port).into()).await {
+            gone.push(srv.clone());
         }
     }
     gone
 }
 
+/// Those of our target.
+fn neighbours<'a>(own: &'a SRV, others: &'a [SRV]) -> impl Iterator<Item = &'a SRV> {
+    let of_target = move |srv: &&SRV| srv.target == own.target && *srv != own;
+    others.iter().filter(of_target)
+}
+
 /// `_service._tcp` (RFC 2782).
-fn over_tcp(name: &Name) -> bool {
+fn over_tcp(super) fn over_tcp(name: &Name) -> bool {
     let protocol = name.iter().nth(1);
     protocol.is_some_and(|label| label.eq_ignore_ascii_case(b"_tcp"))
 }
@@ -76,57 +85,30 @@ mod tests {
         let srv = |weight, port, target: &str| SRV::new(0, weight, port, name(target));
         let (b1, b2) = ("b1.svc.test", "b2.svc.test");
         let own = srv(1, 8080, b1);
+        let (tcp, udp) = ("_http._TCP.svc.test", "_dns._udp.svc.test");
         let rows = [
-            ("ours", own.clone(), "_http._tcp.svc.test", true, false),
+            // Which, under which name, is replaced, is abandoned.
+            ("ours", own.clone(), tcp, false, false),
             (
                 "another weight",
                 srv(2, 8080, "B1.svc.test"),
-                "_http._tcp.svc.test",
-                false,
-                true,
-            ),
-            (
-                "another target",
-                srv(2, 8080, b2),
-                "_http._tcp.svc.test",
+                tcp,
                 true,
                 false,
             ),
-            (
-                "a dead port",
-                srv(1, dead, b1),
-                "_http._TCP.svc.test",
-                true,
-                true,
-            ),
-            (
-                "a dead port, later",
-                srv(1, dead, b1),
-                "_http._tcp.svc.test",
-                false,
-                false,
-            ),
-            (
-                "a live port",
-                srv(1, alive, b1),
-                "_http._tcp.svc.test",
-                true,
-                false,
-            ),
-            (
-                "a dead port of UDP",
-                srv(1, dead, b1),
-                "_dns._udp.svc.test",
-                true,
-                false,
-            ),
-            ("no protocol", srv(1, dead, b1), "svc.test", true, false),
+            ("another target", srv(2, dead, b2), tcp, false, false),
+            ("a dead port", srv(1, dead, b1), tcp, false, true),
+            ("a live port", srv(1, alive, b1), tcp, false, false),
+            ("a dead port of UDP", srv(1, dead, b1), udp, false, false),
+            ("no protocol", srv(1, dead, b1), "svc.test", false, false),
         ];
-        let here = [Ipv4Addr::LOCALHOST.into()];
-        for (row, other, of, first, goes) in rows {
+        for (row, other, of, is_replaced, is_abandoned) in rows {
             let registration = Registration::new(name(of), 8080.try_into().unwrap(), name(b1));
-            let gone = predecessors(&registration, vec![other.clone()], &here, first).await;
-            assert_eq!(gone.contains(&other), goes, "{row}");
+            let others = [other];
+            let replaced = replaced(&registration, &others);
+            assert_eq!(!replaced.is_empty(), is_replaced, "{row}");
+            let abandoned = abandoned(&registration, &others, Ipv4Addr::LOCALHOST.into()).await;
+            assert_eq!(!abandoned.is_empty(), is_abandoned, "{row}");
         }
     }
 }

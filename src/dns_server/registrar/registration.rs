@@ -62,10 +62,7 @@ impl Registration {
         addresses: &[IpAddr],
         replaced: Vec<SRV>,
     ) -> Update {
-        let mut update = Update::new(zone.clone());
-        for srv in replaced {
-            update.delete(self.name.clone(), RData::SRV(srv));
-        }
+        let mut update = self.removing(zone, replaced);
         let ttl = u32::try_from(self.ttl.as_secs()).unwrap_or(u32::MAX);
         let record = |name: &Name, data| Record::from_rdata(name.clone(), ttl, data);
         update.add(record(&self.name, RData::SRV(self.srv())));
@@ -76,6 +73,15 @@ impl Registration {
             }
         }
         update.lease(self.lease);
+        update
+    }
+
+    /// Other records of the name go.
+    pub(super) fn removing(&self, zone: &Name, others: Vec<SRV>) -> Update {
+        let mut update = Update::new(zone.clone());
+        for srv in others {
+            update.delete(self.name.clone(), RData::SRV(srv));
+        }
         update
     }
 

@@ -290,7 +290,7 @@ impl Drop for Relay {
 /// A server, a relay before it, and a registrar that talks to the relay.
 struct Story {
     _server: Handle,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     relay: Relay,
     client: Client,
     wanted: watch::Sender<bool>,
@@ -311,7 +311,7 @@ impl Story {
         until(&client, true).await;
         Story {
             _server: server,
-            _folder: folder,
+            folder,
             relay,
             client,
             wanted,
@@ -422,6 +422,38 @@ async fn a_name_is_resolved_anew_after_a_no() {
     until(&client, true).await;
     drop(wanted);
     assert_eq!(running.await.unwrap(), Withdrawal::Gone);
+}
+
+#[tokio::test]
+async fn a_neighbour_that_does_not_listen_yet_stays() {
+    let story = Story::begin().await;
+    let neighbour = Registration {
+        port: 9.try_into().unwrap(),
+        ..registration()
+    };
+    let file = story.folder.path().join("web.key");
+    let at = ServerAddress::At(story.relay.address);
+    let (wanted, wants) = watch::channel(true);
+    let running = tokio::spawn(Registrar::new(neighbour, at, file).run(wants));
+    let both = async {
+        let mut seen = false;
+        loop {
+            let records = story.client.srv(&registration().name).await.unwrap();
+            assert!(
+                records.contains(&registration().srv()),
+                "nobody listens: no reason"
+            );
+            // Whatever goes after the registration has gone by the second time.
+            if records.len() == 2 && std::mem::replace(&mut seen, true) {
+                return;
+            }
+            sleep(LOOK).await;
+        }
+    };
+    timeout(PATIENCE, both).await.unwrap();
+    drop(wanted);
+    assert_eq!(running.await.unwrap(), Withdrawal::Gone);
+    until(&story.client, true).await;
 }
 
 #[tokio::test]

@@ -95,7 +95,7 @@ impl Registrar {
         let Some(published) = &self.published else {
             return Ok(Withdrawal::Nothing);
         };
-        self.registered = false;
+        self.confirmed = 0;
         let (name, server) = (&self.registration.name, published.client.server());
         let mut last = Failure::Silence { server };
         let telling = async {
