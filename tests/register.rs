@@ -272,6 +272,25 @@ fn another_backends_record_is_not_withdrawn() {
 }
 
 #[test]
+fn replicas_with_the_same_target_are_told() {
+    let server = NameServer::start(Kind::Own);
+    wait_until("it speaks for its names", || server.srv(NAME).is_some());
+    let first = TcpListener::bind("127.0.0.2:0").expect("all of 127/8 is loopback");
+    let port = first.local_addr().expect("bound").port();
+    let record = format!("0 1 {port} {TARGET}");
+    let port = port.to_string();
+    let start = |address| Register::start(&server, &["--port", &port, "--address", address]);
+    let words = "another backend has registered b1.web.svc.test. port";
+    let one = start("127.0.0.2");
+    until_there_are(&server, &[&record]);
+    let mut two = start("127.0.0.1");
+    two.says(words);
+    two.signal(Signal::TERM);
+    assert_eq!(two.exit_code(), Some(0));
+    assert_eq!(one.lines(words), 0, "{:#?}", one.process.log());
+}
+
+#[test]
 fn a_new_weight_takes_the_place_of_the_old_one() {
     let kinds = Kind::installed()
         .into_iter()

@@ -9,6 +9,7 @@
 
 mod predecessors;
 mod registration;
+mod rival;
 mod server;
 mod trouble;
 mod withdrawal;
@@ -22,12 +23,13 @@ use std::time::Duration;
 use hickory_proto::rr::Name;
 use hickory_proto::rr::rdata::SRV;
 use tokio::sync::watch::{self, error::RecvError};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::client::{Accepted, Client, Failure};
 use super::key::Key;
 use predecessors::{abandoned, replaced};
 pub use registration::{Registration, absolute, default_target};
+use rival::rival;
 pub use server::{BadServer, ServerAddress};
 use trouble::Trouble;
 pub use withdrawal::Withdrawal;
@@ -46,6 +48,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
 /// Between two looks for a key file that is not there: it costs next to nothing.
 const LOOK_FOR_KEY: Duration = Duration::from_millis(250);
+
+/// For asking whether somebody else has our target.
+const RIVAL: Duration = Duration::from_secs(1);
 
 /// Keeps one registration.
 #[derive(Debug)]
@@ -195,6 +200,7 @@ impl Registrar {
             addresses.push(client.local_address().await?.to_canonical());
         }
         let others = records(client, &self.registration.name).await?;
+        let foreign = self.foreign(client, &zone, &addresses).await;
         let replaced = replaced(&self.registration, &others);
         let update = self.registration.registering(&zone, &addresses, replaced);
         let before = self.published.clone();
@@ -215,6 +221,9 @@ impl Registrar {
                 if first && accepted.lease.is_none() {
                     self.clear_away(&published, &others).await;
                 }
+                if let Some(rival) = rival(&self.registration, &others, &foreign).await {
+                    self.complain_of(rival);
+                }
                 Ok(accepted)
             }
             Err(failure) => {
@@ -225,6 +234,21 @@ impl Registrar {
                 Err(failure)
             }
         }
+    }
+
+    /// Addresses of our target that are not ours, as long as nobody was told of a rival: before
+    /// the first registration, and before the first renewal, for two who start together do not
+    /// see each other earlier.
+    async fn foreign(&self, client: &Client, zone: &Name, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let target = &self.registration.target;
+        if self.confirmed > 1 || !zone.zone_of(target) {
+            return Vec::new();
+        }
+        // Not worth a registration that comes late.
+        let asked = timeout(RIVAL, client.addresses(target)).await;
+        let mut found = asked.ok().and_then(Result::ok).unwrap_or_default();
+        found.retain(|address| !addresses.contains(address) && !self.addresses.contains(address));
+        found
     }
 
     /// Removes what no lease removes. If that fails, it stays: balancers pass over it.
@@ -241,6 +265,14 @@ impl Registrar {
             let name = &self.registration.name;
             tracing::warn!("{name} keeps records of this host that lead nowhere: {failure}");
         }
+    }
+
+    fn complain_of(&self, rival: IpAddr) {
+        let Registration { target, port, .. } = &self.registration;
+        tracing::error!(
+            "another backend has registered {target} port {port}: it listens at {rival}, and only \
+             one of the two gets requests. Each needs a --target, or a host name, of its own"
+        );
     }
 
     /// Notes and logs what is new.

@@ -55,7 +55,7 @@ fn neighbours<'a>(own: &'a SRV, others: &'a [SRV]) -> impl Iterator<Item = &'a S
 }
 
 /// `_service._tcp` (RFC 2782).
-fn over_tcp(super) fn over_tcp(name: &Name) -> bool {
+pub(super) fn over_tcp(name: &Name) -> bool {
     let protocol = name.iter().nth(1);
     protocol.is_some_and(|label| label.eq_ignore_ascii_case(b"_tcp"))
 }

@@ -3,7 +3,6 @@
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{DNSClass, Record};
 use tokio::net::UdpSocket;
-use tokio::time::timeout;
 
 use crate::dns_server::client::Update;
 
