@@ -63,6 +63,8 @@ class Docker:
         self.lock = threading.Lock()
         self.events = []  # (time, container, action)
         self.lines = collections.defaultdict(list)  # container: (time, text)
+        # When replicas ended without taking leave; the story says which.
+        self.deaths = []
         self.readers = []
         self.source = self.open("events", f"--filter=label=com.docker.compose.project={PROJECT}", "--format={{json .}}")
         threading.Thread(target=self.follow_events, daemon=True).start()

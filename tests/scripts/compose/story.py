@@ -61,13 +61,16 @@ def left(docker, traffic, gone, withdrawn):
             # What is left of its linger is a margin: nobody knocks at a door that has been closed.
             expect(last < died - 0.5, f"{container} got a request {died - last:.2f} s before its end")
         else:
+            docker.deaths.append(died)
             times.append(last - died)
     say(f"  last request to it after {'TERM' if withdrawn else 'its end'}: {seconds(times)}")
 
 
-def no_get_failed(*traffics):
-    failed = [s for traffic in traffics for s in traffic.failures("GET")]
-    expect(not failed, f"{len(failed)} GET failed, first: {failed[:3]}")
+def nothing_failed(docker, *traffics):
+    """No GET; no POST but those under way when a replica died without taking leave, which may not be repeated."""
+    for sample in (s for traffic in traffics for s in traffic.failures()):
+        excused = any(sample.sent - 1 < death < sample.done + 1 for death in docker.deaths)
+        expect(sample.method == "POST" and excused, f"failed: {sample}")
 
 
 def in_dns(*members):
@@ -112,14 +115,14 @@ def story(docker, web, replicas):
     five = running("web", 5)
     joined(docker, web, five - replicas, registered=True)
     equal_shares(web, five)
-    no_get_failed(web)
+    nothing_failed(docker, web)
 
     say("5 -> 2 replicas")
     scale(web=2)
     two = running("web", 2)
     left(docker, web, five - two, withdrawn=True)
     equal_shares(web, two)
-    no_get_failed(web)
+    nothing_failed(docker, web)
 
     say("2 -> 3 replicas, one killed")
     scale(web=3)
@@ -133,6 +136,7 @@ def story(docker, web, replicas):
     lost = docker.posts_of(killed).keys() & set(hanging.identities)
     run("docker", "kill", "--signal=KILL", killed)
     died = until(f"{killed} ends", lambda: docker.event(killed, "die"))
+    docker.deaths.append(died)
     until("its lease ends", lambda: in_dns(*three - {killed}), patience=LEASE + 30)
     gone = time.time() - died
     slowest = max(s.done - s.sent for s in web.since(died - 1))
@@ -142,7 +146,7 @@ def story(docker, web, replicas):
     say(f"  {len(hanging.identities)} slow POST were under way, {len(lost)} of them on it: {len(failed)} failed")
     expect(failed == lost and lost, f"failed: {failed}, on the replica that was killed: {lost}")
     equal_shares(web, three - {killed})
-    no_get_failed(web)
+    nothing_failed(docker, web)
     run("docker", "rm", killed)
     scale(web=3)
     replicas = running("web", 3)
@@ -154,13 +158,13 @@ def story(docker, web, replicas):
     until("the zone knows all", lambda: in_dns(*replicas))
     say(f"  every replica is in DNS {time.time() - begun:.1f} s after it was told to")
     equal_shares(web, replicas)
-    no_get_failed(web)
+    nothing_failed(docker, web)
 
     say("the zone is away for two leases")
     compose("stop", "dns")
     away = time.time()
     until("two leases are over", lambda: time.time() - away > 2 * LEASE)
-    no_get_failed(web)
+    nothing_failed(docker, web)
     compose("start", "dns")
     back = time.time()
     for container in replicas:
@@ -169,7 +173,7 @@ def story(docker, web, replicas):
     lost = docker.line(one(containers("dns")), "its lease ran out", back - 1)
     expect(not lost, "a lease ran out on a replica that lives")
     equal_shares(web, replicas)
-    no_get_failed(web)
+    nothing_failed(docker, web)
 
     say("the zone restarts empty")
     begun = time.time()
@@ -179,7 +183,7 @@ def story(docker, web, replicas):
     until("the zone knows all", lambda: in_dns(*replicas))
     say(f"  every replica is in DNS {time.time() - begun:.1f} s after the old one was told to stop")
     equal_shares(web, replicas)
-    no_get_failed(web)
+    nothing_failed(docker, web)
 
     say("all replicas are replaced, one by one")
     begun = time.time()
@@ -190,14 +194,14 @@ def story(docker, web, replicas):
     joined(docker, web, rolled, registered=True)
     left(docker, web, replicas, withdrawn=True)
     equal_shares(web, rolled)
-    no_get_failed(web)
+    nothing_failed(docker, web)
 
     own_image(docker, web, rolled)
     plain = synthesised(docker)
     equal_shares(web, rolled)
     web.stop()
     plain.stop()
-    no_get_failed(web, plain)
+    nothing_failed(docker, web, plain)
     accounts(docker, web, plain)
 
 
@@ -220,7 +224,7 @@ def own_image(docker, web, replicas):
     run("docker", "stop", "-t", "30", own)
     left(docker, web, [own], withdrawn=True)
     run("docker", "rm", own)
-    no_get_failed(web)
+    nothing_failed(docker, web)
 
 
 def synthesised(docker):
@@ -242,7 +246,7 @@ def synthesised(docker):
         last = running("plain", 1)
         left(docker, plain, three - last, withdrawn=False)
         equal_shares(plain, last)
-        no_get_failed(plain)
+        nothing_failed(docker, plain)
     except BaseException:
         plain.stop()
         raise
@@ -255,13 +259,10 @@ def accounts(docker, *traffics):
     for traffic in traffics:
         samples = traffic.since(0.0)
         posts = [s for s in samples if s.identity]
-        failed = traffic.failures("POST")
+        failed = traffic.failures()
         say(f"  {traffic.path}: {len(samples) - len(posts)} GET, 0 failed; {len(posts)} POST, {len(failed)} failed")
         for sample in failed:
-            say(f"    POST {sample.identity} on {sample.backend or 'its way'}: {sample.failure}")
-        # A POST on a backend that dies may not be repeated: at most those under way at that moment.
-        allowed = sum(1 for method, *_ in Traffic.HABITS if method == "POST")
-        expect(len(failed) <= allowed, f"{len(failed)} POST failed; more than could be under way at one death")
+            say(f"    POST {sample.identity} when a replica died: {sample.failure}")
     confirmed = {s.identity for t in traffics for s in t.since(0.0) if s.identity and not s.failure}
     until("every POST that was answered with 200 was carried out", lambda: confirmed <= docker.posts().keys(), 5)
     twice = {identity: times for identity, times in docker.posts().items() if times > 1}

@@ -98,8 +98,8 @@ class Traffic:
         samples = until(f"{count} requests", lambda: s if len(s := self.since(begun)) >= count else None)
         return collections.Counter(s.backend for s in samples if not s.failure)
 
-    def failures(self, method):
-        return [s for s in self.since(0.0) if s.failure and s.method == method]
+    def failures(self):
+        return [s for s in self.since(0.0) if s.failure]
 
     def stop(self):
         self.stopping.set()
