@@ -49,7 +49,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// Between two looks for a key file that is not there: it costs next to nothing.
 const LOOK_FOR_KEY: Duration = Duration::from_millis(250);
 
-/// For asking whether somebody else has our target.
+/// For each question of what else there is: a registration must not come late for it.
 const RIVAL: Duration = Duration::from_secs(1);
 
 /// Keeps one registration.
@@ -199,7 +199,7 @@ impl Registrar {
         if addresses.is_empty() {
             addresses.push(client.local_address().await?.to_canonical());
         }
-        let others = records(client, &self.registration.name).await?;
+        let others = self.others(client).await;
         let foreign = self.foreign(client, &zone, &addresses).await;
         let replaced = replaced(&self.registration, &others);
         let update = self.registration.registering(&zone, &addresses, replaced);
@@ -234,6 +234,17 @@ impl Registrar {
                 Err(failure)
             }
         }
+    }
+
+    /// The other records of the name, while the registration is new. A renewal asks for nothing: a
+    /// large service is answered over TCP alone, and all its members would ask all the time. And
+    /// when nobody says, it is better to register beside an old record of ours than not at all.
+    async fn others(&self, client: &Client) -> Vec<SRV> {
+        if self.confirmed > 1 {
+            return Vec::new();
+        }
+        let asked = timeout(RIVAL, records(client, &self.registration.name)).await;
+        asked.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Addresses of our target that are not ours, as long as nobody was told of a rival: before

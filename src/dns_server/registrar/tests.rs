@@ -1,7 +1,7 @@
 //! Tests of the registrar. Real servers are in `tests/register.rs`.
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::{DNSClass, Record};
+use hickory_proto::rr::{DNSClass, RData, Record};
 use tokio::net::UdpSocket;
 
 use crate::dns_server::client::Update;
@@ -467,4 +467,35 @@ async fn nothing_to_withdraw() {
     let (wanted, wants) = watch::channel(true);
     drop(wanted);
     assert_eq!(registrar().run(wants).await, Withdrawal::Nothing);
+}
+
+#[tokio::test]
+async fn registers_where_what_else_there_is_cannot_be_asked() {
+    // More than fits into a datagram, and TCP does not get through.
+    let folder = tempfile::tempdir().unwrap();
+    let (server, key_file, key) = server(&folder).await;
+    let client = Client::new(server.address(), key);
+    let mut many = Update::new(name("svc.test"));
+    for n in 0..60 {
+        let data = RData::SRV(srv(1, 9000 + n, "b2.web.svc.test"));
+        many.add(Record::from_rdata(registration().name, 1, data));
+    }
+    client.update(&many).await.unwrap();
+    let relay = Relay::before(server.address()).await;
+    let (_wanted, wants) = watch::channel(true);
+    let registrar = Registrar::new(registration(), ServerAddress::At(relay.address), key_file);
+    let running = tokio::spawn(registrar.run(wants));
+    let there = async {
+        let own = registration().srv();
+        while !client
+            .srv(&registration().name)
+            .await
+            .unwrap()
+            .contains(&own)
+        {
+            sleep(LOOK).await;
+        }
+    };
+    timeout(PATIENCE, there).await.expect("it is registered");
+    running.abort();
 }
