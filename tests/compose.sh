@@ -11,21 +11,23 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # For the story, everything in it bounded by itself; this is for what hangs all the same.
-limit=240s
+limit=600s
 # Of each container's log, in lines, of which those about single requests are left out.
 log_tail=5000
 
 read -r -a compose <<<"${COMPOSE:-docker-compose}"
-name=evenkeel-story-$$
 folder=$(mktemp -d)
+# Nobody else's: pids are given out again, and twice where containers share an engine.
+suffix=${folder##*.}
+name=evenkeel-story-${suffix,,}
 # What docker-compose.yml reads.
 export COMPOSE_PROJECT_NAME=$name
 export COMPOSE_FILE=docker-compose.yml:tests/scripts/compose/ledger.yml
 export EVENKEEL_IMAGE=$name:test EVENKEEL_PLAIN_IMAGE=$name-plain:test
 export EVENKEEL_CERTS=$folder/certs
-export EVENKEEL_NET=${EVENKEEL_NET:-172.30.54}
-export PORT=${PORT:-18443}
-export EVENKEEL_PORT=127.0.0.1:$PORT
+images=("$EVENKEEL_IMAGE" "$EVENKEEL_PLAIN_IMAGE" "$name-own:test")
+PORT=${PORT:-$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
+export PORT EVENKEEL_PORT=127.0.0.1:$PORT
 # Nobody is root in a container, whoever calls this.
 EVENKEEL_UID=$(id -u) EVENKEEL_GID=$(id -g)
 [ "$EVENKEEL_UID" -ne 0 ] || EVENKEEL_UID=65532 EVENKEEL_GID=65532
@@ -41,6 +43,8 @@ fail() {
 clean() {
     local status=$?
     trap - EXIT
+    # Whoever interrupts this leaves containers behind.
+    trap '' INT TERM
     set +e
     if [ $status -ne 0 ]; then
         step "what the containers said"
@@ -49,9 +53,11 @@ clean() {
             grep -v -e '"client":' -e '"message":"sample: '
     fi
     step "clean up"
+    # `down` knows only what docker-compose has started itself, and a container keeps its network.
+    docker ps -aq --filter "label=com.docker.compose.project=$name" | xargs -r docker rm -fv >/dev/null 2>&1
     "${compose[@]}" --profile plain down --volumes --remove-orphans --timeout 2 >/dev/null 2>&1
-    docker image ls --filter "reference=$name*" --format '{{.Repository}}:{{.Tag}}' |
-        xargs -r docker image rm --force >/dev/null 2>&1
+    docker network rm "$name" >/dev/null 2>&1
+    docker image rm --force "${images[@]}" >/dev/null 2>&1
     rm -rf "$folder"
     left_behind || status=1
     exit $status
@@ -64,9 +70,25 @@ left_behind() {
         docker ps -aq --filter "label=com.docker.compose.project=$name"
         docker network ls -q --filter "label=com.docker.compose.project=$name"
         docker volume ls -q --filter "label=com.docker.compose.project=$name"
-        docker image ls -q --filter "reference=$name*"
+        docker network ls -q --filter "name=^$name\$"
+        docker image ls -q "${images[@]/#/--filter=reference=}"
     )
     [ -z "$left" ] || { printf 'left behind: %s\n' "$left"; return 1; }
+}
+
+# Prints a network's first three numbers that the engine takes: two of these may run at a time.
+free_network() {
+    local try net
+    for try in {1..20}; do
+        net=172.30.$((RANDOM % 200 + 54))
+        if docker network create --subnet "$net.0/24" "$name" >/dev/null 2>&1; then
+            docker network rm "$name" >/dev/null
+            printf '%s' "$net"
+            return
+        fi
+    done
+    printf '%s networks below 172.30 are taken; another one: EVENKEEL_NET=10.99.0\n' "$try" >&2
+    return 1
 }
 trap clean EXIT
 trap 'exit 130' INT TERM
@@ -76,7 +98,13 @@ PROFILE=${PROFILE:-release} bash deploy/static.sh
 
 step "images"
 "${compose[@]}" --profile plain build --quiet
-docker image ls --filter "reference=$name*" --format '{{.Repository}} {{.Size}}'
+docker image ls "${images[@]/#/--filter=reference=}" --format '{{.Repository}} {{.Size}}'
+
+step "network"
+EVENKEEL_NET=${EVENKEEL_NET:-$(free_network)}
+export EVENKEEL_NET
+# By itself, so that a network that cannot be had is not taken for a certificate that cannot.
+"${compose[@]}" up --no-start certs
 
 step "a certificate folder that the container may not write to"
 mkdir "$EVENKEEL_CERTS"
@@ -90,4 +118,6 @@ chmod 0755 "$EVENKEEL_CERTS"
 [ "$(id -u)" -ne 0 ] || chown "$EVENKEEL_UID:$EVENKEEL_GID" "$EVENKEEL_CERTS"
 
 step "the story"
-timeout --kill-after=5s $limit python3 -B tests/scripts/compose/story.py "$EVENKEEL_CERTS/ca.pem"
+# In the foreground: a signal to this script's process group, Ctrl-C for one, reaches the story as
+# well. In a group of its own it would go on, and the trap would wait for it.
+timeout --foreground --kill-after=30s $limit python3 -B tests/scripts/compose/story.py "$EVENKEEL_CERTS/ca.pem"
