@@ -15,20 +15,29 @@ patience=60
 # More than the longest stop_grace_period: 1.29 leaves it out of what it tells Docker.
 grace=60
 
-# True when every container of the service is healthy.
+# True when the service has so many containers, all of them healthy.
 all_healthy() {
-    local id
-    for id in $("${compose[@]}" ps -q "$service"); do
+    local wanted=$1 ids id
+    # Where nobody says what there is, nobody is healthy.
+    ids=$("${compose[@]}" ps -q "$service") || return 1
+    [ "$(wc -w <<<"$ids")" -eq "$wanted" ] || return 1
+    for id in $ids; do
         [ "$(docker inspect --format '{{.State.Health.Status}}' "$id")" = healthy ] || return 1
     done
 }
 
-mapfile -t old < <("${compose[@]}" ps -q "$service")
+ids=$("${compose[@]}" ps -q "$service")
+if [ -z "$ids" ]; then
+    printf 'there is no replica of %s\n' "$service" >&2
+    exit 1
+fi
+mapfile -t old <<<"$ids"
+more=$((${#old[@]} + 1))
 
 for id in "${old[@]}"; do
-    "${compose[@]}" up -d --no-deps --no-recreate --scale "$service=$((${#old[@]} + 1))" "$service"
+    "${compose[@]}" up -d --no-deps --no-recreate --scale "$service=$more" "$service"
     deadline=$((SECONDS + patience))
-    until all_healthy; do
+    until all_healthy "$more"; do
         if [ "$SECONDS" -ge "$deadline" ]; then
             printf 'no healthy replica of %s within %d s; the old ones go on\n' "$service" "$patience" >&2
             exit 1
