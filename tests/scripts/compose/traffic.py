@@ -108,7 +108,7 @@ class Traffic:
 
 
 class Hanging:
-    """POST that take two seconds each, all at once."""
+    """POST that take five seconds each, all at once: long enough to see them arrive and to kill somebody."""
 
     def __init__(self, count):
         self.identities = [f"hanging-{number}" for number in range(count)]
@@ -118,7 +118,7 @@ class Hanging:
             thread.start()
 
     def post(self, identity):
-        connection, self.samples[identity] = exchange(None, "POST", f"/?id={identity}&delay=2s", identity)
+        connection, self.samples[identity] = exchange(None, "POST", f"/?id={identity}&delay=5s", identity)
         if connection:
             connection.close()
 
