@@ -6,6 +6,10 @@
 #
 # `docker-compose up -d` would stop all of them at the same moment. Run from the folder of
 # docker-compose.yml. COMPOSE="docker compose" takes the newer program.
+#
+# Healthy has to mean that it can be found: `evenkeel backend` is not before DNS has its record. With a
+# health check that does not know (of a command of your own under `evenkeel register`, say), new
+# replicas that cannot register replace those that have.
 set -euo pipefail
 
 service=${1:?usage: roll.sh SERVICE}

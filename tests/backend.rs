@@ -441,6 +441,35 @@ async fn registers_serves_and_leaves_without_a_failed_request() {
     assert_eq!(registered(&zone).await, [stayer.address.port()]);
 }
 
+/// It serves at once and says that it is not healthy before DNS has it: whoever replaces backends
+/// one by one would otherwise stop those that can be found for one that cannot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_healthy_once_it_is_registered() {
+    let arguments = ["--zone", "svc.test", "--key", "web.key", "--make-keys"];
+    let lease = ["--max-lease", "2s"];
+    let zone = block_in_place(|| ZoneServer::start(&[&arguments[..], &lease].concat()));
+    let (server, key) = (zone.address.to_string(), zone.path("later.key"));
+    let arguments = ["--register", NAME, "--server", &server, "--tsig-file"];
+    let key_argument = [key.to_str().expect("a path in UTF-8")];
+    let mut backend =
+        block_in_place(|| Backend::start("b1", &[&arguments[..], &key_argument].concat()));
+    block_in_place(|| {
+        wait_until("it waits for the key", || {
+            let log = backend.process.log().join("\n");
+            log.contains("is not registered yet")
+        });
+        assert_eq!(backend.health(), Some(1));
+    });
+    let mut client = traffic::Client::new(Target::plain(backend.address));
+    assert_eq!(client.get("/").await.expect("it serves").status, 200);
+
+    std::fs::copy(zone.path("web.key"), &key).expect("the folder can be written");
+    block_in_place(|| wait_until("it is healthy", || backend.health() == Some(0)));
+    wait_for(&zone, &[&backend]).await;
+    backend.terminate();
+    assert_eq!(block_in_place(|| backend.exit_code()), Some(0));
+}
+
 #[test]
 fn arguments_that_make_no_sense_are_usage_errors() {
     for (arguments, words) in [

@@ -33,7 +33,8 @@ A query says what is wanted instead, for this request only:
   /?delay=100ms     takes so long, 60s at most; a range as with --delay
   /?status=503      answers with this status, 200 to 599
   /?bytes=10000     sends so many bytes instead of JSON, 1 GiB at most
-  /healthz          is 200 at once; 503 from the first signal on
+  /healthz          is 200 at once, with --register when DNS has the record; 503 from the first
+                    signal on
 
 A GET with Upgrade: websocket is taken up on every path, and everything said is said back;
 messages may have 1 MiB.
@@ -124,9 +125,13 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         delay: args.delay,
         error_rate: args.error_rate,
     };
-    let (phase, phases) = watch::channel(Phase::Serving);
+    let (phase, phases) = watch::channel(Phase::Joining);
     let serving = tokio::spawn(sample::serve(listener, sample, phases));
-    interrupts.next().await;
+    tokio::select! {
+        biased;
+        () = interrupts.next() => {}
+        () = join(&phase, registration.as_ref()) => interrupts.next().await,
+    }
     tokio::select! {
         ended = leave(serving, &phase, registration) => match ended? {
             Ended::Finished => Ok(ExitCode::SUCCESS),
@@ -137,6 +142,14 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         },
         () = interrupts.next() => Ok(ExitCode::from(CUT)),
     }
+}
+
+/// Who replaces backends one by one goes by their health: one that nobody can find must not count.
+async fn join(phase: &watch::Sender<Phase>, registration: Option<&Registration>) {
+    if let Some(registration) = registration {
+        registration.known().await;
+    }
+    phase.send_replace(Phase::Serving);
 }
 
 /// First nobody may learn of us any more, then those who know us may come no more, then those who
@@ -158,6 +171,8 @@ async fn leave(
 struct Registration {
     /// True as long as this lives.
     wanted: watch::Sender<bool>,
+    /// True once it has been there.
+    known: watch::Receiver<bool>,
     registrar: JoinHandle<Withdrawal>,
     linger: Linger,
 }
@@ -177,9 +192,19 @@ impl Registration {
         let registrar = options.registrar(name, port)?;
         Ok(Registration {
             wanted,
+            known: registrar.known(),
             registrar: tokio::spawn(registrar.run(wants)),
             linger: Linger::of(linger, options.ttl()),
         })
+    }
+
+    /// Waits until a server has it; for ever if none ever does. Cancel-safe.
+    async fn known(&self) {
+        let mut known = self.known.clone();
+        let nobody_says_so = known.wait_for(|known| *known).await.is_err();
+        if nobody_says_so {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Withdraws it, and waits until balancers have noticed.

@@ -70,6 +70,8 @@ pub struct Registrar {
     confirmed: u32,
     /// Addresses that a server has confirmed last.
     addresses: Vec<IpAddr>,
+    /// Whether a server has ever confirmed any.
+    known: watch::Sender<bool>,
 }
 
 /// A registration that a server has, or may have.
@@ -100,7 +102,14 @@ impl Registrar {
             published: None,
             confirmed: 0,
             addresses: Vec::new(),
+            known: watch::Sender::new(false),
         }
+    }
+
+    /// Becomes true when a server has confirmed the registration for the first time, and stays so
+    /// whatever happens to the record later.
+    pub fn known(&self) -> watch::Receiver<bool> {
+        self.known.subscribe()
     }
 
     /// Keeps the record in the zone while `wanted` is true, and out of it while it is false. Ends
@@ -290,6 +299,7 @@ impl Registrar {
     fn confirm(&mut self, published: Published, accepted: Accepted) {
         let first = self.confirmed == 0;
         self.confirmed = self.confirmed.saturating_add(1);
+        self.known.send_replace(true);
         let addresses = &published.addresses;
         if first || *addresses != self.addresses {
             let Registration {

@@ -256,8 +256,8 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_is_not_healthy_and_serves() {
-        for phase in [Phase::Leaving, Phase::Closing] {
+    fn who_joins_or_leaves_is_not_healthy_and_serves() {
+        for phase in [Phase::Joining, Phase::Leaving, Phase::Closing] {
             let status = |target| of(target, &Sample::new("b"), phase, [0.0, 0.0]).status;
             assert_eq!(status("/healthz"), 503);
             assert_eq!(status("/healthzz"), 200);

@@ -215,7 +215,7 @@ impl Connection {
             }
         }
         // What was sent behind this request is answered too, whoever leaves.
-        let stays = shared.phase() == Phase::Serving || !self.holds_nothing();
+        let stays = shared.phase() <= Phase::Serving || !self.holds_nothing();
         let keeps_alive = stays && request_keeps_alive(&self.head);
         let connection = match (keeps_alive, self.head.version) {
             (false, _) => ConnectionField::Close,

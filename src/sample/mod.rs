@@ -47,9 +47,11 @@ impl Sample {
     }
 }
 
-/// How far its end has come. Only goes forward.
+/// How far it has come. Only goes forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// It serves, but nobody can know of it yet: 503 at `/healthz`.
+    Joining,
     /// It serves.
     Serving,
     /// It serves, but says that it will not for long: `Connection: close` with every answer, 503 at
