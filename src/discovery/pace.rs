@@ -6,8 +6,16 @@ use tokio::time::Instant;
 
 use crate::config::Lookup;
 
-/// Bounds of the wait after a failure; it doubles in between.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// First wait after a failure; it doubles from there.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+
+/// The longest wait after failures, where the name would be asked again sooner than that when all
+/// is well. A server that comes back must not find us asleep: what has changed meanwhile is not
+/// known until then, and a name that is asked this often costs a server next to nothing.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// And whatever the TTL.
+const LONGEST_OF_ALL: Duration = Duration::from_secs(30);
 
 /// What an answer says about when to ask again.
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +59,21 @@ pub(super) fn after(answer: Answered, asked_at: Instant, lookup: &Lookup, random
 }
 
 /// The wait after `failures` rounds in a row in which something went wrong: doubles from a second
-/// (or the interval, if that is shorter) to half a minute, ± 10 %.
-pub(super) fn backoff(failures: u32, lookup: &Lookup, random: f64) -> Duration {
-    let first = lookup.interval.unwrap_or(BACKOFF.0).min(BACKOFF.0);
+/// (or the interval, if that is shorter) to five, or to the last `ttl` if that is longer, but to
+/// half a minute at most; ± 10 %.
+pub(super) fn backoff(
+    failures: u32,
+    ttl: Option<Duration>,
+    lookup: &Lookup,
+    random: f64,
+) -> Duration {
+    let first = lookup.interval.unwrap_or(FIRST_BACKOFF).min(FIRST_BACKOFF);
+    let refresh = lookup.interval.or(ttl).unwrap_or_default();
+    let longest = refresh
+        .min(lookup.max_ttl)
+        .clamp(LONGEST_BACKOFF, LONGEST_OF_ALL);
     let doublings = failures.saturating_sub(1).min(16);
-    let wait = first.saturating_mul(1 << doublings).min(BACKOFF.1);
+    let wait = first.saturating_mul(1 << doublings).min(longest);
     jittered(wait, random)
 }
 
@@ -147,15 +165,25 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_a_bound() {
-        let waits = |interval: Option<u64>| {
+        let waits = |interval: Option<u64>, ttl: Option<u64>| {
             let lookup = lookup(interval.map(Duration::from_millis));
-            let wait = |failures| backoff(failures, &lookup, 0.5).as_millis();
+            let ttl = ttl.map(Duration::from_secs);
+            let wait = |failures| backoff(failures, ttl, &lookup, 0.5).as_millis();
             [1, 2, 3, 6, 7, 1000].map(wait)
         };
-        assert_eq!(waits(None), [1000, 2000, 4000, 30_000, 30_000, 30_000]);
-        assert_eq!(waits(Some(100)), [100, 200, 400, 3200, 6400, 30_000]);
+        let short = [1000, 2000, 4000, 5000, 5000, 5000];
+        assert_eq!(waits(None, None), short, "never answered");
+        assert_eq!(waits(None, Some(1)), short, "a short TTL");
+        let long = [1000, 2000, 4000, 30_000, 30_000, 30_000];
+        assert_eq!(waits(None, Some(3600)), long, "a long one");
+        let ten = [1000, 2000, 4000, 10_000, 10_000, 10_000];
+        assert_eq!(waits(None, Some(10)), ten, "as when all is well");
         assert_eq!(
-            waits(Some(60_000))[0],
+            waits(Some(100), Some(3600)),
+            [100, 200, 400, 3200, 5000, 5000]
+        );
+        assert_eq!(
+            waits(Some(60_000), None)[0],
             1000,
             "a slow ticker is no reason to be slow here"
         );

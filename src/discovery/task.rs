@@ -388,7 +388,8 @@ impl Task {
     }
 
     fn backoff(&self) -> Duration {
-        pace::backoff(self.failures, &self.lookup, fastrand::f64())
+        let ttl = self.latest.as_ref().and_then(|latest| latest.ttl);
+        pace::backoff(self.failures, ttl, &self.lookup, fastrand::f64())
     }
 }
 

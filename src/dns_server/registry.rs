@@ -313,7 +313,13 @@ impl Registry {
             }
             for (owner, data) in gone.iter().take(LOGGED) {
                 let record = printable(&format!("{} {data}", data.record_type()));
-                tracing::warn!(name = %owner, record, "dns: its lease ran out");
+                match data {
+                    // A backend that withdraws leaves its address behind, which nothing names.
+                    RData::A(_) | RData::AAAA(_) => {
+                        tracing::info!(name = %owner, record, "dns: its lease ran out");
+                    }
+                    _ => tracing::warn!(name = %owner, record, "dns: its lease ran out"),
+                }
             }
             if gone.len() > LOGGED {
                 tracing::warn!(more = gone.len() - LOGGED, "dns: and further leases");

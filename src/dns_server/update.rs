@@ -4,13 +4,18 @@
 //! and when it begins. Who the sender is was settled before (`signature.rs`). The comments name
 //! the sections of RFC 2136.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod prerequisites;
+mod transaction;
+
+use std::collections::BTreeSet;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use super::lease::Lease;
-use super::records::{Entry, Octets, Records, Set, Sets, octets};
+use super::records::{Records, Set, octets};
+use prerequisites::check_prerequisites;
+use transaction::{Touched, carry_out, difference, undo};
 
 /// What a zone may grow to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,61 +125,6 @@ fn check_zone(records: &Records, message: &Message) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Section 3.2.
-fn check_prerequisites(records: &Records, prerequisites: &[Record]) -> Result<(), Refusal> {
-    let mut expected: BTreeMap<(Name, RecordType), BTreeSet<Octets>> = BTreeMap::new();
-    for record in prerequisites {
-        let (owner, kind) = (&record.name, record.record_type());
-        if record.ttl != 0 {
-            return refuse(ResponseCode::FormErr, "a prerequisite with a TTL");
-        }
-        if !records.origin.zone_of(owner) {
-            return refuse(ResponseCode::NotZone, format!("{owner} is not in the zone"));
-        }
-        let empty = matches!(record.data, RData::Update0(_));
-        let exists = || has(records, owner, kind);
-        match record.dns_class {
-            // Sections 3.2.1 to 3.2.4, "value independent".
-            DNSClass::ANY | DNSClass::NONE if !empty => {
-                return refuse(ResponseCode::FormErr, "a prerequisite with needless data");
-            }
-            DNSClass::ANY if kind == RecordType::ANY && !records.in_use(owner) => {
-                return refuse(ResponseCode::NXDomain, format!("{owner} is not in use"));
-            }
-            DNSClass::ANY if kind != RecordType::ANY && !exists() => {
-                return refuse(ResponseCode::NXRRSet, format!("{owner} has no {kind}"));
-            }
-            DNSClass::NONE if kind == RecordType::ANY && records.in_use(owner) => {
-                return refuse(ResponseCode::YXDomain, format!("{owner} is in use"));
-            }
-            DNSClass::NONE if kind != RecordType::ANY && exists() => {
-                return refuse(ResponseCode::YXRRSet, format!("{owner} has {kind}"));
-            }
-            DNSClass::ANY | DNSClass::NONE => {}
-            DNSClass::IN if !empty => {
-                let key = (owner.to_lowercase(), kind);
-                let data = octets(&lower_case(&record.data));
-                expected.entry(key).or_default().insert(data);
-            }
-            _ => return refuse(ResponseCode::FormErr, "a prerequisite of another class"),
-        }
-    }
-    // Section 3.2.3, "value dependent": the whole set, in any order, whatever its TTL.
-    for ((owner, kind), data) in expected {
-        let set = records.set(&owner, kind);
-        let has: BTreeSet<&Octets> = set.iter().flat_map(|set| set.entries.keys()).collect();
-        if !data.iter().eq(has) {
-            return refuse(ResponseCode::NXRRSet, format!("{owner} has other {kind}"));
-        }
-    }
-    Ok(())
-}
-
-fn has(records: &Records, owner: &Name, kind: RecordType) -> bool {
-    let own = *owner == records.origin && matches!(kind, RecordType::SOA | RecordType::NS);
-    own || records.set(owner, kind).is_some()
-}
-
 /// One record of the update section.
 #[derive(Debug)]
 struct Update {
@@ -270,119 +220,6 @@ fn check_permission(records: &Records, update: &Update, terms: &Terms<'_>) -> Re
     Ok(())
 }
 
-/// One record that was touched, as it was before: to undo it, and to tell what changed.
-#[derive(Debug)]
-struct Touched {
-    owner: Name,
-    kind: RecordType,
-    octets: Octets,
-    before: Option<Entry>,
-    /// Of its set; `None`: there was none.
-    ttl: Option<u32>,
-}
-
-/// Section 3.4.2: one record of the update section.
-fn carry_out(
-    records: &mut Records,
-    update: &Update,
-    lease: Option<Lease>,
-    done: &mut Vec<Touched>,
-) {
-    let owner = &update.owner;
-    let of_set = |records: &Records, kind| -> Vec<(RecordType, Octets)> {
-        let set = records.set(owner, kind);
-        let all = set.into_iter().flat_map(|set| set.entries.keys());
-        all.map(|octets| (kind, octets.clone())).collect()
-    };
-    let gone: Vec<(RecordType, Octets)> = match &update.action {
-        Action::Add { ttl, data } => return add(records, owner, (*ttl, data), lease, done),
-        Action::Ignore => return,
-        Action::Remove(data) => vec![(data.record_type(), octets(data))],
-        Action::RemoveSet(kind) => of_set(records, *kind),
-        Action::RemoveName => {
-            let kinds: Vec<_> = records
-                .sets(owner)
-                .into_iter()
-                .flat_map(Sets::keys)
-                .copied()
-                .collect();
-            kinds
-                .into_iter()
-                .flat_map(|kind| of_set(records, kind))
-                .collect()
-        }
-    };
-    for (kind, octets) in gone {
-        let ttl = records.set(owner, kind).map(|set| set.ttl);
-        if let Some(entry) = records.take(owner, kind, &octets) {
-            done.push(Touched {
-                owner: owner.clone(),
-                kind,
-                octets,
-                before: Some(entry),
-                ttl,
-            });
-        }
-    }
-}
-
-/// Section 3.4.2.2.
-fn add(
-    records: &mut Records,
-    owner: &Name,
-    (ttl, data): (u32, &RData),
-    lease: Option<Lease>,
-    done: &mut Vec<Touched>,
-) {
-    let kind = data.record_type();
-    let alias = kind == RecordType::CNAME;
-    // An alias stands alone (RFC 1034 section 3.6.2); what breaks that is ignored.
-    let mut kinds = records.sets(owner).into_iter().flat_map(Sets::keys);
-    if kinds.any(|other| (*other == RecordType::CNAME) != alias) {
-        return;
-    }
-    if alias {
-        let update = Update {
-            owner: owner.clone(),
-            action: Action::RemoveSet(kind),
-        };
-        carry_out(records, &update, None, done);
-    }
-    let ttl_before = records.set(owner, kind).map(|set| set.ttl);
-    let octets = octets(data);
-    let data = data.clone();
-    done.push(Touched {
-        owner: owner.clone(),
-        kind,
-        octets: octets.clone(),
-        before: records.insert(owner, octets, Entry { data, lease }),
-        ttl: ttl_before,
-    });
-    // What is leased must not be believed for longer than it is leased.
-    let longest = lease.map_or(u64::MAX, |lease| lease.granted.as_secs());
-    // One TTL for the whole set (RFC 2181 section 5.2).
-    records.set_ttl(owner, kind, u64::from(ttl).min(longest) as u32);
-}
-
-fn undo(records: &mut Records, done: Vec<Touched>) {
-    for touched in done.into_iter().rev() {
-        let Touched {
-            owner,
-            kind,
-            octets,
-            before,
-            ttl,
-        } = touched;
-        match before {
-            Some(entry) => drop(records.insert(&owner, octets, entry)),
-            None => drop(records.take(&owner, kind, &octets)),
-        }
-        if let Some(ttl) = ttl {
-            records.set_ttl(&owner, kind, ttl);
-        }
-    }
-}
-
 /// Whoever adds nothing is never refused for want of room, however full the zone is: a renewal
 /// must go through when others, or a smaller limit after a restart, have used it up.
 fn check_bounds(
@@ -415,41 +252,6 @@ fn check_bounds(
 /// In an answer: a pointer to the name, type, class, TTL, length, data.
 fn answer_octets(set: &Set) -> usize {
     set.entries.keys().map(|octets| 12 + octets.len()).sum()
-}
-
-/// What all of it came to.
-fn difference(records: &Records, done: Vec<Touched>) -> Changes {
-    let mut changes = Changes::default();
-    let mut seen = BTreeSet::new();
-    let mut sets = BTreeSet::new();
-    // The first touch of a record knows what it was before all of it.
-    for touched in done {
-        let Touched {
-            owner,
-            kind,
-            octets,
-            before,
-            ttl,
-        } = touched;
-        let set = records.set(&owner, kind);
-        if sets.insert((owner.clone(), kind)) {
-            changes.changed |= ttl != set.map(|set| set.ttl);
-        }
-        let now = set.and_then(|set| set.entries.get(&octets));
-        if !seen.insert((owner.clone(), kind, octets)) {
-            continue;
-        }
-        let granted = |entry: &Entry| entry.lease.map(|lease| lease.granted);
-        match (before, now) {
-            (None, Some(now)) => changes.added.push((owner, now.data.clone())),
-            (Some(before), None) => changes.removed.push((owner, before.data)),
-            (Some(before), Some(now)) => changes.stored |= granted(&before) != granted(now),
-            (None, None) => {}
-        }
-    }
-    changes.changed |= !changes.added.is_empty() || !changes.removed.is_empty();
-    changes.stored |= changes.changed;
-    changes
 }
 
 /// Names in data compare without regard to case, and balancers tell endpoints by them.
@@ -495,5 +297,4 @@ const SERVED: [RecordType; 6] = [
 const MAX_DATA: usize = 1024;
 
 #[cfg(test)]
-#[path = "update_tests.rs"]
 mod tests;

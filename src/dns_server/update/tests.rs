@@ -5,6 +5,7 @@ use hickory_proto::rr::rdata::{A, CNAME, SRV, TXT};
 use tokio::time::Instant;
 
 use super::*;
+use crate::dns_server::records::Entry;
 use std::time::Duration;
 
 const ZONE: &str = "t.test.";
