@@ -214,7 +214,7 @@ impl Registration {
         let withdrawal = self.registrar.await.unwrap_or(Withdrawal::Failed);
         // Nobody learns anything while we wait if the record is still there, or never was.
         if matches!(withdrawal, Withdrawal::Gone | Withdrawal::Unconfirmed) {
-            sleep(self.linger.left(begun)).await;
+            sleep(self.linger.begin(begun)).await;
         }
     }
 }

@@ -151,7 +151,7 @@ async fn leave(
     let noticed = matches!(withdrawal, Withdrawal::Gone | Withdrawal::Unconfirmed);
     if noticed && !passed_on {
         tokio::select! {
-            () = sleep(linger.left(begun)) => {}
+            () = sleep(linger.begin(begun)) => {}
             end = process.end() => match end {
                 End::Itself(code) => return code,
                 End::Asked(again) => {

@@ -43,8 +43,17 @@ impl Linger {
         }
     }
 
-    /// For how long to wait yet, `since` the signal came.
-    pub(in crate::cli) fn left(self, since: Instant) -> Duration {
+    /// For how long to wait yet, `since` the signal came. Says so.
+    pub(in crate::cli) fn begin(self, since: Instant) -> Duration {
+        let left = self.left(since);
+        if !left.is_zero() {
+            let seconds = left.as_secs_f64();
+            tracing::info!("goes on serving for {seconds:.1} s, until balancers have noticed");
+        }
+        left
+    }
+
+    fn left(self, since: Instant) -> Duration {
         let left = self.within.saturating_sub(since.elapsed());
         self.time.min(left)
     }
