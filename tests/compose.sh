@@ -93,12 +93,17 @@ free_network() {
 trap clean EXIT
 trap 'exit 130' INT TERM
 
+# Two in one checkout would make the same files in deploy/bin: until the images are made, one waits.
+exec {turn}<tests/compose.sh
+flock "$turn"
+
 step "static binary"
 PROFILE=${PROFILE:-release} bash deploy/static.sh
 
 step "images"
 "${compose[@]}" --profile plain build --quiet
 docker image ls "${images[@]/#/--filter=reference=}" --format '{{.Repository}} {{.Size}}'
+exec {turn}<&-
 
 step "network"
 EVENKEEL_NET=${EVENKEEL_NET:-$(free_network)}
