@@ -118,11 +118,23 @@ pub fn main() -> ExitCode {
         Err(error) => {
             match error.downcast_ref::<Diagnostic>() {
                 Some(diagnostic) => print_diagnostic(diagnostic),
-                None => eprintln!("evenkeel: {error:#}"),
+                None => eprintln!("evenkeel: {}", with_causes(&error)),
             }
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes. Some errors of ours say their cause themselves, for those who log them
+/// alone; it is not said twice.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.ends_with(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
 }
 
 /// Takes as many file descriptors as this process may have. The soft limit is often 1024, for the
@@ -176,5 +188,26 @@ pub fn print_diagnostic(diagnostic: &Diagnostic) {
         eprintln!("{}\n", diagnostic.styled());
     } else {
         eprintln!("{diagnostic}\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let missing = || std::io::Error::from_raw_os_error(2);
+        let source = missing();
+        let path = "web.key".into();
+        let said = crate::dns_server::key::KeyError::Io { path, source };
+        let error = anyhow::Error::from(said).context("no key");
+        let text = "no key: web.key: No such file or directory (os error 2)";
+        assert_eq!(with_causes(&error), text);
+        let plain = anyhow::Error::from(missing()).context("no key");
+        assert_eq!(
+            with_causes(&plain),
+            "no key: No such file or directory (os error 2)"
+        );
     }
 }
