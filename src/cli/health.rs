@@ -210,19 +210,12 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::cli::url::answer_one;
 
     async fn answered(response: &'static str) -> anyhow::Result<Answer> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                stream.read_buf(&mut request).await.unwrap();
-            }
-            assert!(request.starts_with(b"GET /readyz HTTP/1.1\r\n"));
-            stream.write_all(response.as_bytes()).await.unwrap();
-        };
+        let server = answer_one(&listener, "GET /readyz HTTP/1.1", response);
         tokio::join!(ask_probe(address, "/readyz"), server).0
     }
 

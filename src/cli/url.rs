@@ -119,6 +119,19 @@ pub fn addresses(text: &str, port: Option<u16>) -> Option<Vec<SocketAddr>> {
     found.iter().all(|a| a.port() != 0).then_some(found)
 }
 
+/// Takes one connection, expects a request that begins with `line`, and answers it: for the tests
+/// of whoever asks a URL.
+#[cfg(test)]
+pub(super) async fn answer_one(listener: &tokio::net::TcpListener, line: &str, response: &str) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        stream.read_buf(&mut request).await.unwrap();
+    }
+    assert!(request.starts_with(format!("{line}\r\n").as_bytes()));
+    stream.write_all(response.as_bytes()).await.unwrap();
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
@@ -193,15 +206,7 @@ mod tests {
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let server = async {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    stream.read_buf(&mut request).await.unwrap();
-                }
-                assert!(request.starts_with(b"GET /ready HTTP/1.1\r\n"));
-                stream.write_all(response.as_bytes()).await.unwrap();
-            };
+            let server = answer_one(&listener, "GET /ready HTTP/1.1", response);
             let url: Url = format!("http://{address}/ready").parse().unwrap();
             let (answer, ()) = tokio::join!(url.get(), server);
             match (answer, outcome) {

@@ -84,20 +84,11 @@ fn jittered(wait: Duration, random: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Family;
 
     fn lookup(interval: Option<Duration>) -> Lookup {
         Lookup {
-            servers: Vec::new(),
-            timeout: Duration::from_secs(1),
-            retries: 1,
             interval,
-            min_ttl: Duration::from_secs(1),
-            max_ttl: Duration::from_secs(30),
-            absent_after: 3,
-            shrink_guard: 2,
-            max_endpoints: 4096,
-            family: Family::Auto,
+            ..Lookup::to(&[])
         }
     }
 

@@ -204,18 +204,7 @@ mod tests {
     /// `auto` does not ask for AAAA when the lookup of A fails.
     #[test]
     fn a_failed_lookup_of_one_family_takes_nothing_from_the_other() {
-        let lookup = Lookup {
-            servers: Vec::new(),
-            timeout: Duration::from_secs(1),
-            retries: 1,
-            interval: None,
-            min_ttl: Duration::from_secs(1),
-            max_ttl: Duration::from_secs(30),
-            absent_after: 3,
-            shrink_guard: 2,
-            max_endpoints: 4096,
-            family: Family::Auto,
-        };
+        let lookup = Lookup::to(&[]);
         let server: SocketAddr = ([192, 0, 2, 53], 53).into();
         let found = |address: &str| OneFamily::Found {
             addresses: vec![address.parse().unwrap()],

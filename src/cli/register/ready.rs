@@ -111,10 +111,10 @@ pub(super) async fn follow(check: Option<Check>, ready: watch::Sender<bool>) -> 
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::cli::url::answer_one;
 
     #[test]
     fn checks_as_they_are_written() {
@@ -161,15 +161,7 @@ mod tests {
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let server = async {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    stream.read_buf(&mut request).await.unwrap();
-                }
-                assert!(request.starts_with(b"GET /ready HTTP/1.1\r\n"));
-                stream.write_all(response.as_bytes()).await.unwrap();
-            };
+            let server = answer_one(&listener, "GET /ready HTTP/1.1", response);
             let check = Check::parse(&format!("http://{address}/ready")).unwrap();
             let (answer, ()) = tokio::join!(check.ask(), server);
             match (answer, outcome) {
