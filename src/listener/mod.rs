@@ -18,8 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::io::transport::Transport;
-use crate::proxy::connection::{Peer, serve};
+use crate::proxy::connection::Peer;
 use crate::proxy::drain::Phase;
+use crate::proxy::serve::serve;
 use crate::proxy::worker::{OpenConnection, Worker};
 use crate::telemetry::metrics::{Handshake, Side};
 use crate::upstream::connect::{is_exhaustion, notice_dead_peers};

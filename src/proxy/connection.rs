@@ -1,33 +1,24 @@
-//! A client's connection: one request after the other, each on its own route.
+//! A client's connection: how heads are read off it, and how it ends.
+//!
+//! `serve.rs` leads it from request to request; `request.rs` carries one out.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use super::account::Account;
-use super::attempt::{Client, Job, whole_body};
-use super::drain::{Phase, Withdrawal};
-use super::exchange::{Failed, Lent, Outcome, Pinned, Tunnel, exchange};
-use super::failure::{Cause, Failure, Progress, Side};
-use super::forward::{self, Hop};
-use super::respond;
+use super::drain::Phase;
+use super::exchange::Pinned;
 use super::worker::Worker;
 use crate::config::Listener;
-use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
-use crate::http::h1::encode::{self, ConnectionField};
 use crate::http::h1::parse::{self, HeadLimits};
-use crate::http::head::{Rejection, RequestHead, ResponseHead, Version, has_encoded_slash};
-use crate::http::headers::Known;
+use crate::http::head::{Rejection, RequestHead, ResponseHead};
 use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
 use crate::io::duplex::Duplex;
 use crate::io::pace::{Pace, Patience};
-use crate::io::relay::{self, End, Relayed, relay};
 use crate::io::transport::Transport;
-use crate::telemetry::access::{Broken, Record};
 use crate::upstream::backend::BackendId;
 
 /// A client that was told that the connection closes is listened to for so long, and for so many
@@ -47,87 +38,60 @@ pub struct Peer {
 }
 
 /// A client's connection and the room its requests use again and again.
-struct Connection {
-    worker: Rc<Worker>,
-    peer: Peer,
+pub(super) struct Connection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) peer: Peer,
     /// The client's address as text, without the mapping of IPv4 into IPv6.
-    client: Box<str>,
-    trusted: bool,
-    io: Duplex,
-    inbox: Inbox,
-    timer: Timer,
-    watch: Timer,
-    pinned: Option<Pinned>,
-    reading: Pace,
-    writing: Pace,
-    pushing: Pace,
-    head: RequestHead,
-    response: ResponseHead,
-    tried: Vec<BackendId>,
-}
-
-/// What follows after a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// The next request.
-    Request,
-    /// Nothing: say so, let the client read what it was sent, close.
-    Close,
-    /// Nothing: no request was under way, there is nothing to be read any more.
-    End,
-    /// Nothing, and the client has to see that something is missing.
-    Abort,
-}
-
-/// Serves a client's connection until it ends.
-pub async fn serve(worker: Rc<Worker>, transport: Transport, peer: Peer) {
-    let address = peer.address.ip().to_canonical();
-    let trusted = &worker.shared.config.trusted_proxies;
-    let no_patience = Patience {
-        stall: Duration::from_secs(30),
-        min_rate: 0,
-    };
-    let pace = || Pace::new(worker.deadlines.timer(), no_patience);
-    let mut connection = Connection {
-        client: address.to_string().into(),
-        trusted: trusted.iter().any(|net| net.contains(&address)),
-        io: Duplex::new(transport),
-        inbox: Inbox::new(Rc::clone(&worker.buffers)),
-        timer: worker.deadlines.timer(),
-        watch: worker.deadlines.timer(),
-        pinned: None,
-        reading: pace(),
-        writing: pace(),
-        pushing: pace(),
-        head: RequestHead::default(),
-        response: ResponseHead::default(),
-        tried: Vec::new(),
-        peer,
-        worker,
-    };
-    let mut first = true;
-    loop {
-        let next = match connection.read_head(first).await {
-            Ok(Some(())) => connection.handle().await,
-            Ok(None) => Next::End,
-            Err(rejection) => connection.refuse(rejection).await,
-        };
-        match next {
-            Next::Request => first = false,
-            Next::Close => return connection.close().await,
-            Next::End => return connection.end().await,
-            Next::Abort => return,
-        }
-    }
+    pub(super) client: Box<str>,
+    pub(super) trusted: bool,
+    pub(super) io: Duplex,
+    pub(super) inbox: Inbox,
+    pub(super) timer: Timer,
+    pub(super) watch: Timer,
+    pub(super) pinned: Option<Pinned>,
+    pub(super) reading: Pace,
+    pub(super) writing: Pace,
+    pub(super) pushing: Pace,
+    pub(super) head: RequestHead,
+    pub(super) response: ResponseHead,
+    pub(super) tried: Vec<BackendId>,
 }
 
 impl Connection {
-    fn listener(&self) -> &Listener {
+    /// A connection that nothing has come on yet.
+    pub(super) fn new(worker: Rc<Worker>, transport: Transport, peer: Peer) -> Connection {
+        let address = peer.address.ip().to_canonical();
+        let trusted = &worker.shared.config.trusted_proxies;
+        let no_patience = Patience {
+            stall: Duration::from_secs(30),
+            min_rate: 0,
+        };
+        let pace = || Pace::new(worker.deadlines.timer(), no_patience);
+        Connection {
+            client: address.to_string().into(),
+            trusted: trusted.iter().any(|net| net.contains(&address)),
+            io: Duplex::new(transport),
+            inbox: Inbox::new(Rc::clone(&worker.buffers)),
+            timer: worker.deadlines.timer(),
+            watch: worker.deadlines.timer(),
+            pinned: None,
+            reading: pace(),
+            writing: pace(),
+            pushing: pace(),
+            head: RequestHead::default(),
+            response: ResponseHead::default(),
+            tried: Vec::new(),
+            peer,
+            worker,
+        }
+    }
+
+    pub(super) fn listener(&self) -> &Listener {
         &self.worker.shared.config.listeners[self.peer.listener]
     }
 
     /// Reads the next request head. `None`: there will be none.
-    async fn read_head(&mut self, first: bool) -> Result<Option<()>, Rejection> {
+    pub(super) async fn read_head(&mut self, first: bool) -> Result<Option<()>, Rejection> {
         let worker = Rc::clone(&self.worker);
         let downstream = &worker.shared.config.downstream;
         let limits = HeadLimits {
@@ -213,382 +177,14 @@ impl Connection {
         .await
     }
 
-    /// Answers a request that was not understood, and ends the connection.
-    async fn refuse(&mut self, rejection: Rejection) -> Next {
-        let mut account = Account::begin(self.worker.request_id());
-        let failure = Failure::new(Cause::Rejected(rejection), Progress::NothingSent);
-        let close = ConnectionField::Close;
-        let next = self
-            .answer_failure(&failure, close, None, &mut account)
-            .await;
-        self.finish(&account, None);
-        next
-    }
-
-    /// Carries one request out.
-    async fn handle(&mut self) -> Next {
-        let mut account = Account::begin(self.worker.request_id());
-        let framing = match self.check() {
-            Ok(framing) => framing,
-            Err(rejection) => {
-                let failure = Failure::new(Cause::Rejected(rejection), Progress::NothingSent);
-                let next = self
-                    .answer_failure(&failure, ConnectionField::Close, None, &mut account)
-                    .await;
-                self.finish(&account, None);
-                return next;
-            }
-        };
-        let shared = &self.worker.shared;
-        let keep_alive = request_keeps_alive(&self.head)
-            && !shared.config.downstream.keep_alive.is_zero()
-            && shared.drain.phase() < Phase::Closing;
-        let next = match self.forward(framing, keep_alive, &mut account).await {
-            Ok(next) => next,
-            Err(failed) => self.fail(failed, framing, keep_alive, &mut account).await,
-        };
-        self.finish(&account, Some(&self.head));
-        next
-    }
-
-    /// What can be said against a request that was parsed.
-    fn check(&self) -> Result<BodyFraming, Rejection> {
-        let framing = request_framing(&self.head)?;
-        let reject = self.worker.shared.config.downstream.reject_encoded_slash;
-        if reject && has_encoded_slash(&self.head.path) {
-            return Err(Rejection {
-                status: 400,
-                reason: "encoded slash in the path",
-            });
-        }
-        Ok(framing)
-    }
-
-    async fn forward(
-        &mut self,
-        framing: BodyFraming,
-        keep_alive: bool,
-        account: &mut Account,
-    ) -> Result<Next, Failed> {
-        if self.worker.shared.drain.phase() >= Phase::CutRequests {
-            // There is no time left for it.
-            let failure = Failure::new(Cause::Drained, Progress::NothingSent);
-            return Err(Failed::unconsumed(failure));
-        }
-        if let Some(to) = self.listener().redirect {
-            if self.head.host.is_empty() {
-                // HTTP/1.0 without Host.
-                let rejection = Rejection::bad_request("no host to redirect to");
-                let failure = Failure::new(Cause::Rejected(rejection), Progress::NothingSent);
-                return Err(Failed::unconsumed(failure));
-            }
-            let close = self.skip_body(framing, keep_alive);
-            let mut out = self.worker.buffers.output();
-            account.sent =
-                respond::redirect(to, &self.head, &account.request_id, close, &mut out.bytes);
-            account.status = to.status;
-            let written = self.io.write_all(&out.bytes, &[], &mut self.writing).await;
-            return Ok(after_own(close, written.is_ok()));
-        }
-        let worker = Rc::clone(&self.worker);
-        let config = &worker.shared.config;
-        let head = &self.head;
-        let found = worker
-            .shared
-            .router
-            .route(self.peer.listener, &head.host, &head.path, &head.fields)
-            .ok_or_else(|| {
-                Failed::unconsumed(Failure::new(Cause::NoRoute, Progress::NothingSent))
-            })?;
-        let index = found.service;
-        let service = worker.service(index);
-        account.route = Some(Arc::clone(&found.label));
-        account.service = Some(index);
-        if let (BodyFraming::Length(length), Some(max)) = (framing, service.max_body)
-            && length > max
-        {
-            let failure = Failure::new(Cause::BodyTooLarge, Progress::NothingSent);
-            return Err(Failed::unconsumed(failure));
-        }
-
-        let upgrade = match framing {
-            BodyFraming::None | BodyFraming::Length(0) => {
-                forward::wanted_upgrade(head, &service.upgrade)
-            }
-            _ => None,
-        };
-        let upgrade = upgrade.map(|i| &*service.upgrade[i]);
-        // RFC 9110 §10.1.1: HTTP/1.0 has no interim responses to wait for.
-        let expects_continue = head.version != Version::Http10
-            && head
-                .fields
-                .first(Known::Expect)
-                .is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
-        let hop = Hop {
-            client: &self.client,
-            address: self.peer.address.ip().to_canonical(),
-            secure: self.peer.tls.is_some(),
-            trusted: self.trusted,
-            underscores: config.downstream.allow_underscores,
-            forwarded: config.downstream.forwarded,
-        };
-        account.request_id = forward::rewrite_request(&mut self.head, hop, account.request_id);
-        if let Some(token) = upgrade {
-            forward::push_upgrade(&mut self.head.fields, token);
-        }
-
-        let limits = &service.upstream;
-        self.reading.restart(Patience {
-            stall: limits.body_timeout,
-            min_rate: limits.min_rate,
-        });
-        let patience = Patience {
-            stall: limits.stall_timeout,
-            min_rate: limits.min_rate,
-        };
-        self.writing.restart(patience);
-        self.pushing.restart(patience);
-        let job = Job {
-            head: &self.head,
-            framing,
-            upgrade,
-            keep_alive,
-            expects_continue,
-            max_body: service.max_body.unwrap_or(u64::MAX),
-            limits,
-        };
-        let lent = Lent {
-            client: Client {
-                io: &self.io,
-                inbox: &mut self.inbox,
-                reading: &mut self.reading,
-                writing: &mut self.writing,
-            },
-            timer: &self.timer,
-            watch: &self.watch,
-            pinned: &mut self.pinned,
-            pushing: &mut self.pushing,
-            response: &mut self.response,
-            tried: &mut self.tried,
-        };
-        match exchange(&worker, index, job, lent, account).await? {
-            Outcome::Answered { client_keeps, used } => {
-                self.inbox.consume(used);
-                Ok(match client_keeps {
-                    true => Next::Request,
-                    false => Next::Close,
-                })
-            }
-            Outcome::Switched(tunnel) => {
-                let token = upgrade.expect("nobody switches unasked");
-                Ok(self
-                    .tunnel(tunnel, token, limits.tunnel_idle, account)
-                    .await)
-            }
-        }
-    }
-
-    /// Passes the backend's 101 on, and from then on whatever comes, until both sides are done.
-    async fn tunnel(
-        &mut self,
-        mut tunnel: Tunnel,
-        token: &str,
-        idle: Duration,
-        account: &mut Account,
-    ) -> Next {
-        forward::rewrite_response(&mut self.response);
-        forward::push_upgrade(&mut self.response.fields, token);
-        let mut out = self.worker.buffers.output();
-        let (framing, connection) = (BodyFraming::None, ConnectionField::Upgrade);
-        encode::response_head(&self.response, framing, connection, &mut out.bytes);
-        account.status = 101;
-        let written = self.io.write_all(&out.bytes, &[], &mut self.writing).await;
-        drop(out);
-        if written.is_err() {
-            return Next::Abort;
-        }
-        let mut moved = Relayed::default();
-        let first = End {
-            io: &self.io,
-            inbox: &mut self.inbox,
-            pace: &mut self.writing,
-        };
-        let second = End {
-            io: &tunnel.upstream,
-            inbox: &mut tunnel.inbox,
-            pace: &mut self.pushing,
-        };
-        let ended = {
-            let relayed = relay(first, second, &self.timer, idle, &mut moved);
-            let mut relayed = std::pin::pin!(relayed);
-            let streams = self.worker.shared.config.drain.streams;
-            let withdrawal = Withdrawal::watch(&tunnel.backend, streams, &self.watch);
-            poll_fn(|cx| match relayed.as_mut().poll(cx) {
-                Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                Poll::Pending
-                    if self.worker.shared.drain.phase() >= Phase::CutAll
-                        || withdrawal.poll_over(cx) =>
-                {
-                    Poll::Ready(None)
-                }
-                Poll::Pending => Poll::Pending,
-            })
-            .await
-        };
-        account.received = moved.forth;
-        account.sent = moved.back;
-        let cause = match ended {
-            Some(relay::Ended::Closed) => None,
-            Some(relay::Ended::First) => Some(Cause::ClientClosed),
-            Some(relay::Ended::Second) => Some(Cause::UpstreamClosed),
-            Some(relay::Ended::Idle) => Some(Cause::StreamIdle),
-            None => Some(Cause::Drained),
-        };
-        account.failure = cause.map(|c| Failure::new(c, Progress::Forwarded).meaning());
-        Next::Abort
-    }
-
-    /// Answers a request that failed, if anybody is there to be answered.
-    async fn fail(
-        &mut self,
-        failed: Failed,
-        framing: BodyFraming,
-        keep_alive: bool,
-        account: &mut Account,
-    ) -> Next {
-        if failed.failure.progress == Progress::Forwarded {
-            account.failure = Some(failed.failure.meaning());
-            if failed.until_close {
-                // Nothing but a reset tells this client that the response is not whole.
-                self.io.reset_on_close();
-            }
-            return Next::Abort;
-        }
-        let keep_alive = keep_alive && !failed.consumed && !failed.failure.meaning().closes;
-        let connection = self.skip_body(framing, keep_alive);
-        let head = std::mem::take(&mut self.head);
-        let next = self
-            .answer_failure(&failed.failure, connection, Some(&head), account)
-            .await;
-        self.head = head;
-        next
-    }
-
-    async fn answer_failure(
-        &mut self,
-        failure: &Failure,
-        connection: ConnectionField,
-        head: Option<&RequestHead>,
-        account: &mut Account,
-    ) -> Next {
-        let meaning = failure.meaning();
-        account.failure = Some(meaning);
-        if meaning.status == 0 {
-            return Next::Abort;
-        }
-        account.status = meaning.status;
-        let explanation = match &failure.cause {
-            // Which backend, and why, is for the log only.
-            Cause::NoBackend(_) | Cause::Connect(_) => "no backend can serve this now".to_owned(),
-            Cause::BadResponse(_) | Cause::ResponseBody(_) | Cause::UpstreamClosed => {
-                "the backend's response was not usable".to_owned()
-            }
-            cause => cause.to_string(),
-        };
-        let mut out = self.worker.buffers.output();
-        account.sent = respond::error(
-            meaning.status,
-            &explanation,
-            &account.request_id,
-            head,
-            connection,
-            &mut out.bytes,
-        );
-        let written = self.io.write_all(&out.bytes, &[], &mut self.writing).await;
-        after_own(connection, written.is_ok())
-    }
-
-    /// Takes the body of a request that nobody gets out of the inbox, if it is whole there. If it
-    /// is not, the connection cannot go on.
-    fn skip_body(&mut self, framing: BodyFraming, keep_alive: bool) -> ConnectionField {
-        if !keep_alive {
-            return ConnectionField::Close;
-        }
-        let Some(used) = whole_body(framing, self.inbox.filled()) else {
-            return ConnectionField::Close;
-        };
-        self.inbox.consume(used);
-        match self.head.version {
-            Version::Http10 => ConnectionField::KeepAlive,
-            _ => ConnectionField::None,
-        }
-    }
-
-    /// The request is over: accounts for it.
-    fn finish(&self, account: &Account, head: Option<&RequestHead>) {
-        let metrics = &self.worker.metrics;
-        let method = head.map_or("OTHER", |h| h.method.name());
-        let took = account.begun.elapsed();
-        metrics.request(account.service, method, account.status, took);
-        metrics.bytes(account.service, account.received, account.sent);
-        if let Some(meaning) = account.failure
-            && meaning.side == Side::Downstream
-        {
-            metrics.downstream_error(meaning.reason);
-        }
-        if self.worker.access.is_on() {
-            self.log(account, head, took);
-        }
-    }
-
-    fn log(&self, account: &Account, head: Option<&RequestHead>, took: Duration) {
-        // A request that was not understood leaves only what is certain of it.
-        let nothing = RequestHead::default();
-        let head = head.unwrap_or(&nothing);
-        let service = account.service.map(|s| &*self.worker.service(s).name);
-        self.worker.access.record(&Record {
-            ended: SystemTime::now(),
-            client: self.peer.address,
-            tls: self.peer.tls,
-            listener: &self.listener().name,
-            route: account.route.as_deref(),
-            service,
-            backend: account.backend.as_ref().map(|b| b.endpoint.socket()),
-            attempts: account.attempts,
-            method: &head.method_text,
-            host: &head.authority,
-            path: &head.path,
-            query: &head.query,
-            protocol: match head.version {
-                Version::Http10 => "HTTP/1.0",
-                Version::Http11 => "HTTP/1.1",
-                Version::Http2 => "HTTP/2",
-            },
-            status: account.status,
-            received: account.received,
-            sent: account.sent,
-            broken: account.failure.map(|meaning| Broken {
-                side: meaning.side.name(),
-                phase: meaning.reason,
-            }),
-            request_id: &account.request_id,
-            traceparent: head.fields.first(Known::Traceparent),
-            referer: head.fields.first(Known::Referer),
-            user_agent: head.fields.first(Known::UserAgent),
-            connect: account.connect,
-            first_byte: account.first_byte,
-            total: took,
-        });
-    }
-
     /// Ends an idle connection.
-    async fn end(self) {
+    pub(super) async fn end(self) {
         // Either way the connection is dropped now.
         let _ = self.timer.limit(LINGER, self.io.shutdown()).await;
     }
 
     /// Ends the connection so that the client can still read what it was sent.
-    async fn close(mut self) {
+    pub(super) async fn close(mut self) {
         let mut taken = 0;
         let work = async {
             if self.io.shutdown().await.is_err() {
@@ -619,12 +215,4 @@ enum Wait {
     Failed,
     /// The deadline passed.
     Expired,
-}
-
-fn after_own(connection: ConnectionField, written: bool) -> Next {
-    match (written, connection) {
-        (false, _) => Next::Abort,
-        (true, ConnectionField::Close) => Next::Close,
-        (true, _) => Next::Request,
-    }
 }

@@ -1,9 +1,10 @@
 //! One request, from its head to its account: route, pick, exchange, retry, log.
 //!
-//! `connection.rs` reads requests off a client's connection and answers what never reaches a
-//! backend; `exchange.rs` chooses backends and tries them one after the other; `attempt.rs` is
-//! one try: the copies in both directions; `forward.rs` rewrites heads; `failure.rs` says what a
-//! failure means and `retry.rs` (pure) whether it may be tried again.
+//! `serve.rs` leads a client's connection from request to request: `connection.rs` reads their
+//! heads off it, `request.rs` carries one out and answers what never reaches a backend;
+//! `exchange.rs` chooses backends and tries them one after the other; `attempt.rs` is one try: the
+//! copies in both directions; `forward.rs` rewrites heads; `failure.rs` says what a failure means
+//! and `retry.rs` (pure) whether it may be tried again.
 
 pub mod account;
 mod attempt;
@@ -12,6 +13,8 @@ pub mod drain;
 mod exchange;
 pub mod failure;
 mod forward;
+mod request;
 mod respond;
 pub mod retry;
+pub mod serve;
 pub mod worker;
