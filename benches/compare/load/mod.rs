@@ -2,12 +2,24 @@
 //!
 //! A [`Job`] goes in as JSON on the command line, an [`Outcome`] comes out as JSON on standard output.
 
-#![allow(dead_code, reason = "filled in by the next commits")]
+mod answer;
+mod backend;
+mod body;
+mod connection;
+mod generator;
+mod latency;
+mod tickets;
+mod time;
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+pub use backend::backend;
+pub use generator::run;
 
 /// What one run of the load generator does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,6 +38,9 @@ pub struct Job {
     pub pattern: Pattern,
     /// Length of the run, in seconds.
     pub seconds: f64,
+    /// Processes whose use of CPU during the run is measured: those of the proxy.
+    #[serde(default)]
+    pub watched: Vec<u32>,
 }
 
 /// TLS as every peer is asked for it.
@@ -85,4 +100,57 @@ pub struct Outcome {
     pub max: f64,
     /// CPU seconds that the load generator itself used.
     pub own_cpu: f64,
+    /// Share of the run that it was on the CPU.
+    pub busy: f64,
+    /// Share of the run that it could have gone on, but another had its CPU (the backend, on the same core).
+    /// Where this and `busy` together come near 1, the core of the load generator was the limit.
+    pub waited: f64,
+    /// [`Pattern::Rate`]: share of the requests sent more than a millisecond after they were due although a
+    /// connection was free: those where the load generator itself was late.
+    pub late: f64,
+    /// Connections opened during the run.
+    pub connects: u64,
+    /// Handshakes during the run that began a session.
+    pub full_handshakes: u64,
+    /// Handshakes during the run that resumed one.
+    pub resumed_handshakes: u64,
+    /// CPU seconds that [`Job::watched`] used during the run: without set-up and without handshakes of
+    /// connections that were opened before it.
+    pub watched_cpu: f64,
 }
+
+/// The role `load`: does the job and prints the outcome as a line of JSON; with [`Pattern::Hold`] the connections
+/// stay until standard input ends.
+pub fn generator(job: &str) -> Result<()> {
+    let job: Job = serde_json::from_str(job).context("the job")?;
+    let (outcome, held) = run(&job)?;
+    println!("{}", serde_json::to_string(&outcome)?);
+    std::io::stdout().flush()?;
+    if matches!(job.pattern, Pattern::Hold) {
+        wait_for_input_to_end();
+    }
+    drop(held);
+    Ok(())
+}
+
+/// Returns when whoever started this process is gone or has enough of it.
+fn wait_for_input_to_end() {
+    let mut input = std::io::stdin().lock();
+    let mut nothing = [0; 64];
+    while input.read(&mut nothing).is_ok_and(|count| count > 0) {}
+}
+
+/// As many open files as the system lets this process have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // Where it fails, opening the connections says so.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// What bodies are made of, in both directions.
+static BLOCK: [u8; 256 << 10] = [b'x'; 256 << 10];
