@@ -53,8 +53,8 @@ struct Peer {
     upload: Body,
     /// Whether a head was read and its body is not over.
     reading: bool,
-    /// Length of the content of the answer at hand.
-    length: u64,
+    /// Length of the content of the answer at hand; `None`: there is no such path.
+    length: Option<u64>,
     /// Bytes of the answer that the socket has not taken yet.
     unsent: u64,
     /// Whether the connection closes behind the answer.
@@ -63,7 +63,7 @@ struct Peer {
 
 /// An answer: its head, and all of it where it is small. Made anew only when another is asked for.
 struct Message {
-    length: u64,
+    length: Option<u64>,
     closing: bool,
     /// Head and the content behind it, as far as it is small.
     bytes: Vec<u8>,
@@ -105,8 +105,17 @@ impl Backend {
             peers: Vec::new(),
             free: Vec::new(),
             input: vec![0; INPUT],
-            message: Message::new(0, false),
+            message: Message::new(None, false),
         })
+    }
+
+    /// Where it listens.
+    #[allow(dead_code, reason = "the tests let the kernel choose a port")]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .filter_map(|socket| socket.local_addr().ok()?.as_socket())
+            .collect()
     }
 
     /// Answers for ever.
@@ -189,7 +198,7 @@ impl Peer {
             head: Vec::new(),
             upload: Body::Length(0),
             reading: false,
-            length: 0,
+            length: None,
             unsent: 0,
             closing: false,
         }
@@ -276,10 +285,8 @@ impl Peer {
         };
         let path = request.path.unwrap_or_default();
         self.length = match path.trim_start_matches('/') {
-            "" => 0,
-            number => number
-                .parse()
-                .with_context(|| format!("{path} is not a length"))?,
+            "" => Some(0),
+            number => number.parse().ok(),
         };
         self.upload = Body::Length(0);
         self.closing = request.version == Some(0);
@@ -319,19 +326,25 @@ impl Peer {
 }
 
 impl Message {
-    fn new(length: u64, closing: bool) -> Self {
+    fn new(length: Option<u64>, closing: bool) -> Self {
         let mut bytes = Vec::new();
-        bytes.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        let status = if length.is_some() {
+            "200 OK"
+        } else {
+            "404 Not Found"
+        };
+        let content = length.unwrap_or(0);
+        bytes.extend_from_slice(format!("HTTP/1.1 {status}\r\n").as_bytes());
         bytes.extend_from_slice(b"Date: Thu, 01 Jan 2026 00:00:00 GMT\r\n");
         bytes.extend_from_slice(b"Content-Type: application/octet-stream\r\n");
-        bytes.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
+        bytes.extend_from_slice(format!("Content-Length: {content}\r\n").as_bytes());
         if closing {
             bytes.extend_from_slice(b"Connection: close\r\n");
         }
         bytes.extend_from_slice(b"\r\n");
-        let whole = bytes.len() as u64 + length;
-        if length <= SMALL {
-            bytes.extend_from_slice(&BLOCK[..length as usize]);
+        let whole = bytes.len() as u64 + content;
+        if content <= SMALL {
+            bytes.extend_from_slice(&BLOCK[..content as usize]);
         }
         Self {
             length,
@@ -341,7 +354,7 @@ impl Message {
         }
     }
 
-    fn of(&mut self, length: u64, closing: bool) -> &Self {
+    fn of(&mut self, length: Option<u64>, closing: bool) -> &Self {
         if self.length != length || self.closing != closing {
             *self = Self::new(length, closing);
         }

@@ -23,10 +23,10 @@ use super::{BLOCK, Job, Pattern};
 pub struct Shape {
     target: SocketAddr,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    /// The head of every request.
-    head: Vec<u8>,
-    /// Head and body, in bytes.
-    length: u64,
+    /// The requests that are measured.
+    active: Message,
+    /// The one request on a connection that stays idle from then on.
+    idle: Message,
     /// Length of a right answer; `None`: any.
     answer: Option<u64>,
     /// Connections made so far: each has another source address, so that no one runs out of ports.
@@ -35,9 +35,26 @@ pub struct Shape {
     input: Vec<u8>,
 }
 
+/// A request as it is sent.
+struct Message {
+    head: Vec<u8>,
+    /// Head and body, in bytes.
+    length: u64,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The requests of the job.
+    Active,
+    /// To be there.
+    Idle,
+}
+
 /// A connection that is open or opening.
 pub struct Connection {
     socket: OwnedFd,
+    purpose: Purpose,
     tls: Option<Box<ClientConnection>>,
     established: bool,
     /// Bytes of the request that neither the socket nor TLS has taken yet.
@@ -63,18 +80,18 @@ pub enum Progress {
 impl Shape {
     pub fn new(job: &Job, tls: Option<Arc<ClientConfig>>) -> Result<Self> {
         let request = &job.request;
-        let method = if request.upload > 0 { "POST" } else { "GET" };
-        let mut head = format!(
-            "{method} {} HTTP/1.1\r\nHost: {}\r\n",
-            request.path, request.host
-        );
-        if request.upload > 0 {
-            head += &format!("Content-Length: {}\r\n", request.upload);
-        }
-        if matches!(job.pattern, Pattern::Connect) {
-            head += "Connection: close\r\n";
-        }
-        head += "\r\n";
+        let start = format!("{} HTTP/1.1\r\nHost: {}\r\n", request.path, request.host);
+        let closing = if matches!(job.pattern, Pattern::Connect) {
+            "Connection: close\r\n"
+        } else {
+            ""
+        };
+        let active = if request.upload > 0 {
+            let length = request.upload;
+            format!("POST {start}Content-Length: {length}\r\n{closing}\r\n")
+        } else {
+            format!("GET {start}{closing}\r\n")
+        };
         let tls = match (&job.tls, tls) {
             (Some(wanted), Some(config)) => {
                 let name = ServerName::try_from(wanted.name.clone()).context("the TLS name")?;
@@ -85,8 +102,8 @@ impl Shape {
         Ok(Self {
             target: job.target,
             tls,
-            length: head.len() as u64 + request.upload,
-            head: head.into_bytes(),
+            active: Message::new(active, request.upload),
+            idle: Message::new(format!("GET {start}\r\n"), 0),
             answer: request.path.trim_start_matches('/').parse().ok(),
             made: 0,
             input: vec![0; INPUT],
@@ -95,7 +112,14 @@ impl Shape {
 
     /// Bytes of body that an answered request moved.
     pub fn body_bytes(&self, answered: Answered) -> u64 {
-        self.length - self.head.len() as u64 + answered.content
+        self.active.length - self.active.head.len() as u64 + answered.content
+    }
+
+    fn message(&self, purpose: Purpose) -> &Message {
+        match purpose {
+            Purpose::Active => &self.active,
+            Purpose::Idle => &self.idle,
+        }
     }
 
     fn socket(&mut self) -> Result<OwnedFd> {
@@ -124,9 +148,28 @@ impl Shape {
     }
 }
 
+impl Message {
+    fn new(head: String, body: u64) -> Self {
+        Self {
+            length: head.len() as u64 + body,
+            head: head.into_bytes(),
+        }
+    }
+
+    /// What is to be sent next: the rest of the head, and a block of the body.
+    fn outstanding(&self, unsent: u64) -> (&[u8], &'static [u8]) {
+        let head = match usize::try_from(self.length - unsent) {
+            Ok(sent) if sent < self.head.len() => &self.head[sent..],
+            _ => &[],
+        };
+        let body = (unsent - head.len() as u64).min(BLOCK.len() as u64);
+        (head, &BLOCK[..body as usize])
+    }
+}
+
 impl Connection {
     /// Begins to open one; its events carry `key`.
-    pub fn open(shape: &mut Shape, epoll: &OwnedFd, key: u64) -> Result<Self> {
+    pub fn open(shape: &mut Shape, purpose: Purpose, epoll: &OwnedFd, key: u64) -> Result<Self> {
         let socket = shape.socket()?;
         let tls = match &shape.tls {
             Some((config, name)) => Some(Box::new(ClientConnection::new(
@@ -142,6 +185,7 @@ impl Connection {
         epoll::add(epoll, &socket, epoll::EventData::new_u64(key), flags)?;
         Ok(Self {
             socket,
+            purpose,
             tls,
             established: false,
             unsent: 0,
@@ -152,7 +196,7 @@ impl Connection {
 
     /// Puts a request on its way, at the latest when the connection is established.
     pub fn request(&mut self, shape: &Shape) {
-        self.unsent = shape.length;
+        self.unsent = shape.message(self.purpose).length;
         self.busy = true;
         self.answer.reset();
     }
@@ -234,7 +278,7 @@ impl Connection {
             if self.unsent == 0 {
                 return Ok(Progress::Waiting);
             }
-            let (head, body) = outstanding(shape, self.unsent);
+            let (head, body) = shape.message(self.purpose).outstanding(self.unsent);
             let wrote = if body.is_empty() {
                 rustix::io::write(&self.socket, head)
             } else {
@@ -262,7 +306,7 @@ impl Connection {
         };
         for _ in 0..TURNS {
             while self.unsent > 0 {
-                let (head, body) = outstanding(shape, self.unsent);
+                let (head, body) = shape.message(self.purpose).outstanding(self.unsent);
                 let taken = tls
                     .writer()
                     .write(if head.is_empty() { body } else { head })?;
@@ -399,17 +443,6 @@ impl Connection {
         let answered = self.answer.close()?;
         self.answered(answered, shape)
     }
-}
-
-/// What is to be sent next: the rest of the head, and a block of the body.
-fn outstanding(shape: &Shape, unsent: u64) -> (&[u8], &'static [u8]) {
-    let sent = shape.length - unsent;
-    let head = match usize::try_from(sent) {
-        Ok(sent) if sent < shape.head.len() => &shape.head[sent..],
-        _ => &[],
-    };
-    let body = (unsent - head.len() as u64).min(BLOCK.len() as u64);
-    (head, &BLOCK[..body as usize])
 }
 
 /// A socket as rustls wants it.

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustls::{ClientConfig, HandshakeKind};
 
 use super::answer::Answered;
-use super::connection::{Connection, Progress, Shape};
+use super::connection::{Connection, Progress, Purpose, Shape};
 use super::latency::Latency;
 use super::tickets;
 use super::time::{Clock, Cpu};
@@ -451,7 +451,9 @@ impl<'a> Generator<'a> {
             self.counts.connects += 1;
         }
         let key = key(index, slot.turn);
-        match Connection::open(&mut self.shape, &self.epoll, key) {
+        let idle = index >= self.job.active || matches!(self.job.pattern, Pattern::Hold);
+        let purpose = if idle { Purpose::Idle } else { Purpose::Active };
+        match Connection::open(&mut self.shape, purpose, &self.epoll, key) {
             Ok(connection) => slot.connection = Some(connection),
             Err(error) => return self.failed(index, &error),
         }

@@ -1,13 +1,15 @@
 //! The load generator and the backend, both processes of their own on the other core.
 //!
 //! A [`Job`] goes in as JSON on the command line, an [`Outcome`] comes out as JSON on standard output.
+//!
+//! A bench target runs no unit tests; those of this folder are in `tests/compare_load.rs`.
 
-mod answer;
-mod backend;
+pub(crate) mod answer;
+pub(crate) mod backend;
 mod body;
 mod connection;
 mod generator;
-mod latency;
+pub(crate) mod latency;
 mod tickets;
 mod time;
 
