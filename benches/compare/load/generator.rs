@@ -15,8 +15,8 @@ use rustls::{ClientConfig, HandshakeKind};
 use super::answer::Answered;
 use super::connection::{Connection, Progress, Purpose, Shape};
 use super::latency::Latency;
-use super::tickets;
 use super::time::{Clock, Cpu};
+use super::tls;
 use super::{Job, Outcome, Pattern};
 
 /// Does a job. The connections come along: they are closed with the second value.
@@ -25,7 +25,7 @@ pub fn run(job: &Job) -> Result<(Outcome, Held)> {
     // Without it, a sleep takes 50 µs longer than it is told to (proc_pid_timerslack_ns(5)); where it cannot be
     // written, latencies of `Rate` are as much longer.
     let _ = std::fs::write("/proc/self/timerslack_ns", "1");
-    let tls = job.tls.as_ref().map(tickets::client_config).transpose()?;
+    let tls = job.tls.as_ref().map(tls::client_config).transpose()?;
     let mut generator = Generator::new(job, tls)?;
     generator.open_all()?;
     if !matches!(job.pattern, Pattern::Hold) {
