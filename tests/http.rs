@@ -8,6 +8,8 @@ mod https;
 #[path = "http/streams.rs"]
 mod streams;
 mod support;
+#[path = "http/tls.rs"]
+mod tls;
 
 use std::path::Path;
 use std::process::Command;

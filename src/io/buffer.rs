@@ -10,6 +10,9 @@ use std::rc::Rc;
 /// the runtime learns from the short read that the socket is empty.
 pub const SCRATCH: usize = 64 * 1024;
 
+/// Room for one write: a scratch buffer's worth and a head, each record with what TLS adds to it.
+pub const OUTBOX: usize = SCRATCH + 16 * 1024;
+
 /// Scratch buffers a worker keeps for the next reader; more are given back to the allocator.
 const KEPT: usize = 64;
 
@@ -17,6 +20,7 @@ const KEPT: usize = 64;
 #[derive(Debug, Default)]
 pub struct BufferPool {
     scratch: RefCell<Vec<Box<[u8]>>>,
+    outboxes: RefCell<Vec<Box<[u8]>>>,
     output: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -31,11 +35,29 @@ impl BufferPool {
         spare.unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
     }
 
+    fn take_outbox(&self) -> Box<[u8]> {
+        let spare = self.outboxes.borrow_mut().pop();
+        spare.unwrap_or_else(|| vec![0; OUTBOX].into_boxed_slice())
+    }
+
+    /// Takes a buffer of any kind back; one that was made to measure goes.
     fn put(&self, buffer: Box<[u8]>) {
-        let mut spare = self.scratch.borrow_mut();
-        if buffer.len() == SCRATCH && spare.len() < KEPT {
+        let mut spare = match buffer.len() {
+            SCRATCH => self.scratch.borrow_mut(),
+            OUTBOX => self.outboxes.borrow_mut(),
+            _ => return,
+        };
+        if spare.len() < KEPT {
             spare.push(buffer);
         }
+    }
+
+    /// Lends a scratch buffer for the length of a call.
+    pub fn with_scratch<T>(&self, work: impl FnOnce(&mut [u8]) -> T) -> T {
+        let mut scratch = self.take();
+        let outcome = work(&mut scratch);
+        self.put(scratch);
+        outcome
     }
 
     /// An empty vector to write a message into; it comes back when the guard is dropped.
@@ -50,6 +72,7 @@ impl BufferPool {
     /// Gives most spare buffers back to the allocator; for a worker that has become quiet.
     pub fn trim(&self) {
         self.scratch.borrow_mut().truncate(4);
+        self.outboxes.borrow_mut().truncate(4);
         self.output.borrow_mut().truncate(4);
     }
 }
@@ -99,6 +122,11 @@ impl Inbox {
         &self.bytes[self.start..self.end]
     }
 
+    /// The same, to be worked on in place.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
     /// True if nothing is held.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
@@ -143,7 +171,7 @@ impl Inbox {
     }
 
     /// Exchanges a scratch buffer that is held for a part of a message for a copy of just that.
-    fn shrink(&mut self) {
+    pub fn shrink(&mut self) {
         let held = self.end - self.start;
         if self.bytes.len() == SCRATCH && held <= SCRATCH / 2 {
             let small: Box<[u8]> = self.filled().into();
@@ -164,6 +192,100 @@ impl Inbox {
 }
 
 impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Bytes to be sent that the kernel has not taken yet.
+#[derive(Debug)]
+pub struct Outbox {
+    pool: Rc<BufferPool>,
+    /// Empty, a buffer of [`OUTBOX`] bytes, or a small copy made while waiting for the peer.
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    pub fn new(pool: Rc<BufferPool>) -> Outbox {
+        Outbox {
+            pool,
+            bytes: Box::default(),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// What waits to be sent.
+    pub fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// True if nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Marks `n` bytes as sent; the last one gives the buffer back.
+    pub fn consume(&mut self, n: usize) {
+        self.start += n;
+        assert!(self.start <= self.end, "no more is sent than there was");
+        if self.is_empty() {
+            self.release();
+        }
+    }
+
+    /// Calls `write` with room for all that [`OUTBOX`] leaves; what it says it wrote is appended.
+    pub fn append_with<E>(
+        &mut self,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        if self.bytes.len() != OUTBOX || self.start > 0 {
+            let mut large = self.pool.take_outbox();
+            let held = self.len();
+            large[..held].copy_from_slice(self.filled());
+            self.release();
+            self.bytes = large;
+            self.end = held;
+        }
+        let outcome = write(&mut self.bytes[self.end..]);
+        if let Ok(n) = outcome {
+            self.end += n;
+        }
+        if self.is_empty() {
+            self.release();
+        }
+        outcome
+    }
+
+    /// The peer takes no more for now: a large buffer is exchanged for a copy of a small rest.
+    pub fn shrink(&mut self) {
+        if self.bytes.len() == OUTBOX && self.len() <= OUTBOX / 4 {
+            let small: Box<[u8]> = self.filled().into();
+            self.release();
+            self.end = small.len();
+            self.bytes = small;
+        }
+    }
+
+    fn release(&mut self) {
+        self.start = 0;
+        self.end = 0;
+        let bytes = std::mem::take(&mut self.bytes);
+        if !bytes.is_empty() {
+            self.pool.put(bytes);
+        }
+    }
+}
+
+impl Drop for Outbox {
     fn drop(&mut self) {
         self.release();
     }
@@ -203,6 +325,29 @@ mod tests {
         assert_eq!(inbox.bytes.len(), 14);
         give(&mut inbox, b", rest");
         assert_eq!(inbox.filled(), b"part of a head, rest");
+    }
+
+    #[test]
+    fn an_outbox_holds_a_buffer_only_while_there_is_something_to_send() {
+        let pool = BufferPool::new();
+        let mut outbox = Outbox::new(Rc::clone(&pool));
+        let append = |outbox: &mut Outbox, bytes: &[u8]| {
+            let n = outbox.append_with(|room| {
+                room[..bytes.len()].copy_from_slice(bytes);
+                Ok::<_, ()>(bytes.len())
+            });
+            assert_eq!(n, Ok(bytes.len()));
+        };
+        append(&mut outbox, b"abcdef");
+        outbox.consume(2);
+        outbox.shrink();
+        assert_eq!(outbox.bytes.len(), 4, "a small rest is a small copy");
+        append(&mut outbox, b"gh");
+        assert_eq!(outbox.filled(), b"cdefgh");
+        outbox.consume(6);
+        assert_eq!(outbox.append_with(|_| Err(7)), Err(7));
+        assert_eq!(outbox.bytes.len(), 0, "an empty outbox holds no buffer");
+        assert_eq!(pool.outboxes.borrow().len(), 1, "it is used again");
     }
 
     #[test]

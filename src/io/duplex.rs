@@ -78,8 +78,17 @@ impl Duplex {
         pace: &mut Pace,
     ) -> Result<(), WriteError> {
         let mut message = first.chain(second);
+        let mut unsent = 0;
         poll_fn(|cx| {
             let mut transport = self.transport.borrow_mut();
+            let mut wait = |transport: &Transport, pace: &mut Pace, cx: &mut Context<'_>| {
+                // A peer that takes what was sealed long ago holds us up, but does not stall.
+                let before = std::mem::replace(&mut unsent, transport.unsent());
+                if unsent < before {
+                    pace.progress(0);
+                }
+                pace.poll_wait(cx).map(|_| Err(WriteError::Stalled))
+            };
             while message.has_remaining() {
                 match transport.poll_write(cx, &mut message) {
                     Poll::Ready(Ok(0)) => {
@@ -89,9 +98,7 @@ impl Duplex {
                         pace.progress(n);
                     }
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e.into())),
-                    Poll::Pending => {
-                        return pace.poll_wait(cx).map(|_| Err(WriteError::Stalled));
-                    }
+                    Poll::Pending => return wait(&transport, pace, cx),
                 }
             }
             match transport.poll_flush(cx) {
@@ -99,7 +106,7 @@ impl Duplex {
                     pace.stop();
                     Poll::Ready(outcome.map_err(WriteError::from))
                 }
-                Poll::Pending => pace.poll_wait(cx).map(|_| Err(WriteError::Stalled)),
+                Poll::Pending => wait(&transport, pace, cx),
             }
         })
         .await

@@ -8,4 +8,5 @@ pub mod deadline;
 pub mod duplex;
 pub mod pace;
 pub mod relay;
+pub mod tls;
 pub mod transport;

@@ -7,15 +7,16 @@ use std::task::{Context, Poll};
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+
+use super::tls::TlsStream;
 
 /// A byte stream to a client or a backend.
 #[derive(Debug)]
 pub enum Transport {
     /// TCP as it is.
     Plain(TcpStream),
-    /// TLS that we ended. Boxed: it is twenty times the size of the other.
-    Tls(Box<TlsStream<TcpStream>>),
+    /// TLS that we end. Boxed: it is many times the size of the other.
+    Tls(Box<TlsStream>),
 }
 
 impl Transport {
@@ -23,21 +24,20 @@ impl Transport {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Transport::Plain(tcp) => tcp,
-            Transport::Tls(tls) => tls.get_ref().0,
+            Transport::Tls(tls) => tls.tcp(),
         }
     }
 
     /// Reads into `room`; `Ok(0)` is the end of the stream. An end without close_notify counts
     /// as an end: HTTP framing says whether something is missing.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(room);
-        let outcome = match self {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
-            Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, &mut buf),
-        };
-        match outcome {
-            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
-            outcome => outcome.map_ok(|()| buf.filled().len()),
+        match self {
+            Transport::Plain(tcp) => {
+                let mut buf = ReadBuf::new(room);
+                let outcome = Pin::new(tcp).poll_read(cx, &mut buf);
+                outcome.map_ok(|()| buf.filled().len())
+            }
+            Transport::Tls(tls) => tls.poll_read(cx, room),
         }
     }
 
@@ -48,16 +48,14 @@ impl Transport {
         cx: &mut Context<'_>,
         message: &mut impl Buf,
     ) -> Poll<io::Result<usize>> {
+        let tcp = match self {
+            Transport::Plain(tcp) => Pin::new(tcp),
+            Transport::Tls(tls) => return tls.poll_write(cx, message),
+        };
         let mut slices = [io::IoSlice::new(&[]); 2];
         let outcome = match message.chunks_vectored(&mut slices) {
-            0 | 1 => match self {
-                Transport::Plain(tcp) => Pin::new(tcp).poll_write(cx, message.chunk()),
-                Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, message.chunk()),
-            },
-            n => match self {
-                Transport::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, &slices[..n]),
-                Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, &slices[..n]),
-            },
+            0 | 1 => tcp.poll_write(cx, message.chunk()),
+            n => tcp.poll_write_vectored(cx, &slices[..n]),
         };
         if let Poll::Ready(Ok(n)) = outcome {
             message.advance(n);
@@ -65,11 +63,19 @@ impl Transport {
         outcome
     }
 
+    /// Bytes that count as written and that the kernel has not taken yet.
+    pub fn unsent(&self) -> usize {
+        match self {
+            Transport::Plain(_) => 0,
+            Transport::Tls(tls) => tls.unsent(),
+        }
+    }
+
     /// Hands everything written so far to the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Transport::Plain(_) => Poll::Ready(Ok(())),
-            Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+            Transport::Tls(tls) => tls.poll_flush(cx),
         }
     }
 
@@ -77,7 +83,7 @@ impl Transport {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+            Transport::Tls(tls) => tls.poll_shutdown(cx),
         }
     }
 

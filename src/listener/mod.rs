@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
+use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
 use crate::proxy::connection::Peer;
 use crate::proxy::drain::Phase;
@@ -30,6 +30,9 @@ const BACKLOG: i32 = 4096;
 
 /// After an accept that failed for want of descriptors or memory: time for others to close some.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// A client whose handshake failed may take so long to take the alert.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What a plain client is told when there are as many connections as there may be.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: evenkeel\r\n\
@@ -84,7 +87,7 @@ pub struct Listening {
 /// Accepts until a drain closes the listener; then takes what the kernel has completed already.
 pub async fn accept(worker: Rc<Worker>, listening: Listening) -> io::Result<()> {
     let socket = TcpListener::from_std(listening.socket)?;
-    let tls = listening.tls.map(TlsAcceptor::from);
+    let tls = listening.tls;
     let timer = worker.deadlines.timer();
     loop {
         let accepted = poll_fn(|cx| match socket.poll_accept(cx) {
@@ -137,7 +140,7 @@ fn take_the_rest(socket: TcpListener, admit: impl Fn(TcpStream, SocketAddr)) -> 
 fn admit(
     worker: &Rc<Worker>,
     listener: usize,
-    tls: Option<&TlsAcceptor>,
+    tls: Option<&Arc<ServerConfig>>,
     stream: TcpStream,
     address: SocketAddr,
 ) {
@@ -157,7 +160,7 @@ fn admit(
     tokio::task::spawn_local(async move {
         let (transport, version) = match tls {
             None => (Transport::Plain(stream), None),
-            Some(tls) => match handshake(&worker, tls, stream).await {
+            Some(config) => match handshake(&worker, config, stream).await {
                 Some((transport, version)) => (transport, Some(version)),
                 None => return,
             },
@@ -174,30 +177,42 @@ fn admit(
 
 async fn handshake(
     worker: &Rc<Worker>,
-    tls: TlsAcceptor,
+    config: Arc<ServerConfig>,
     stream: TcpStream,
 ) -> Option<(Transport, &'static str)> {
+    let metrics = &worker.metrics;
+    let failed = |error: &dyn std::error::Error| {
+        tracing::debug!(%error, "TLS handshake failed");
+        metrics.handshake(None, Handshake::Failed);
+    };
+    let mut tls = match TlsStream::new(stream, config, &worker.buffers) {
+        Ok(tls) => Box::new(tls),
+        Err(e) => {
+            failed(&e);
+            return None;
+        }
+    };
     let wait = worker.shared.config.downstream.handshake_timeout;
     let timer = worker.deadlines.timer();
-    let outcome = timer.limit(wait, tls.accept(stream)).await;
-    let metrics = &worker.metrics;
-    match outcome {
-        Ok(Ok(stream)) => {
-            let session = stream.get_ref().1;
-            let version = match session.protocol_version() {
-                Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
-                _ => "1.3",
-            };
-            let ended = match session.handshake_kind() {
-                Some(rustls::HandshakeKind::Resumed) => Handshake::Resumed,
-                _ => Handshake::Full,
+    let made = timer
+        .limit(wait, poll_fn(|cx| tls.poll_handshake(cx)))
+        .await;
+    match made {
+        Ok(Ok(())) => {
+            let version = tls.version();
+            let ended = match tls.is_resumed() {
+                true => Handshake::Resumed,
+                false => Handshake::Full,
             };
             metrics.handshake(Some(version), ended);
-            Some((Transport::Tls(Box::new(stream)), version))
+            Some((Transport::Tls(tls), version))
         }
         Ok(Err(e)) => {
-            tracing::debug!(error = %e, "TLS handshake failed");
-            metrics.handshake(None, Handshake::Failed);
+            failed(&e);
+            // The alert says to the client what was wrong. Then it is dropped, either way.
+            let _ = timer
+                .limit(LAST_WORDS, poll_fn(|cx| tls.poll_shutdown(cx)))
+                .await;
             None
         }
         Err(_) => {
