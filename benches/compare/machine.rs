@@ -1,0 +1,77 @@
+//! What the figures were taken on, and how much of it was free.
+
+use std::fs;
+use std::time::SystemTime;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
+
+/// The head of a report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Machine {
+    pub date: String,
+    pub kernel: String,
+    pub processor: String,
+    pub cores: usize,
+    pub memory_mib: u64,
+    /// Over the last minute, before anything was started.
+    pub load_average: f64,
+}
+
+/// Above this, something else ran, and figures waver.
+const BUSY: f64 = 0.5;
+
+/// Files and sockets for 10,000 connections on both sides of a proxy, and a third of it for Evenkeel's default.
+const FILES: u64 = 131_072;
+
+impl Machine {
+    pub fn look() -> Machine {
+        let uname = rustix::system::uname();
+        Machine {
+            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            processor: line_of("/proc/cpuinfo", "model name").unwrap_or_default(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_mib: line_of("/proc/meminfo", "MemTotal")
+                .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok())
+                .map_or(0, |kib| kib / 1024),
+            load_average: fs::read_to_string("/proc/loadavg")
+                .ok()
+                .and_then(|text| text.split_whitespace().next()?.parse().ok())
+                .unwrap_or(0.0),
+        }
+    }
+
+    /// Something else was running.
+    pub fn was_busy(&self) -> bool {
+        self.load_average > BUSY
+    }
+}
+
+/// Raises the limit of open files for us and all that we start; what is allowed then.
+pub fn raise_file_limit() -> u64 {
+    let now = getrlimit(Resource::Nofile);
+    // Root may go above the hard limit, others up to it.
+    let higher = Rlimit {
+        current: Some(FILES),
+        maximum: Some(now.maximum.unwrap_or(FILES).max(FILES)),
+    };
+    if setrlimit(Resource::Nofile, higher).is_ok() {
+        return FILES;
+    }
+    let hard = now.maximum.unwrap_or(FILES).min(FILES);
+    let most = Rlimit {
+        current: Some(hard),
+        maximum: now.maximum,
+    };
+    match setrlimit(Resource::Nofile, most) {
+        Ok(()) => hard,
+        Err(_) => now.current.unwrap_or(FILES),
+    }
+}
+
+fn line_of(path: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}

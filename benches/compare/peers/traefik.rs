@@ -1,0 +1,62 @@
+//! Traefik: entry points on the command line, routers and certificates in a file.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use super::{Launch, Setup, text};
+
+pub const DIFFERS: &str = "gives requests no id; writes all of X-Forwarded-For, -Host, -Port, -Proto, -Server and X-Real-Ip; a Go \
+     runtime on GOMAXPROCS threads, whose collector and monitor add threads of their own";
+
+pub fn configure(setup: &Setup) -> Result<Launch> {
+    let routes = setup.write(
+        "routes.yaml",
+        &format!(
+            r#"http:
+  routers:
+    plain:
+      rule: PathPrefix(`/`)
+      entryPoints: [plain]
+      service: web
+    tls:
+      rule: PathPrefix(`/`)
+      entryPoints: [tls]
+      service: web
+      tls: {{}}
+  services:
+    web:
+      loadBalancer:
+        servers:
+          - url: "http://{backend}"
+tls:
+  certificates:
+    - certFile: "{cert}"
+      keyFile: "{key}"
+"#,
+            backend = setup.backend()?,
+            cert = text(&setup.cert),
+            key = text(&setup.key),
+        ),
+    )?;
+    let mut words = vec![
+        format!("--entryPoints.plain.address={}", setup.plain),
+        format!("--entryPoints.tls.address={}", setup.tls),
+        format!("--providers.file.filename={}", routes.display()),
+        "--providers.file.watch=false".to_owned(),
+        "--serversTransport.maxIdleConnsPerHost=512".to_owned(),
+        "--log.level=ERROR".to_owned(),
+        "--global.checkNewVersion=false".to_owned(),
+        "--global.sendAnonymousUsage=false".to_owned(),
+    ];
+    if setup.access_log {
+        words.push("--accessLog=true".to_owned());
+        words.push(format!("--accessLog.filePath={}", setup.path("access.log")));
+    }
+    let mut launch = Launch::with(words);
+    launch.environment = vec![
+        ("GOMAXPROCS", setup.workers.to_string().into()),
+        ("HOME", OsString::from(&setup.folder)),
+    ];
+    Ok(launch)
+}

@@ -1,0 +1,233 @@
+//! Rounds: each runs every peer once, in an order that rotates, so that what changes on the machine meets all of them alike.
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use crate::fleet::{Bench, Running, Wish};
+use crate::measure;
+use crate::names;
+use crate::peers::{Backends, Peer};
+use crate::process::Process;
+use crate::sample::Sample;
+use crate::scenario::{Figure, Kind, Scenario};
+
+/// What a peer did in a scenario.
+#[derive(Debug, Clone, Serialize)]
+pub struct Column {
+    pub peer: Peer,
+    pub outcome: Outcome,
+}
+
+/// A number for each round, or why there is none.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Measured(Vec<Sample>),
+    /// It cannot do this.
+    LeftOut(String),
+    /// The first error.
+    Failed(String),
+}
+
+/// Proxies that run from one scenario to the next.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    backend: Option<Process>,
+    proxies: Vec<Running>,
+}
+
+/// The rounds of one scenario.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    warm_up: bool,
+    counted: u32,
+    seconds: f64,
+}
+
+/// Memory does not waver as time does, and opening so many connections takes long.
+const FRESH_ROUNDS: u32 = 2;
+
+/// Length of a run that is not counted, in seconds.
+const WARM_UP: f64 = 1.0;
+
+/// Ports of the scenario with names: the name server, and the backends at their own addresses.
+const NAMES_PORT: u16 = 100;
+const BACKENDS_PORT: u16 = 101;
+
+impl Plan {
+    fn of(bench: &Bench<'_>, kind: &Kind) -> Plan {
+        let options = bench.options;
+        let counted = options.counted_rounds();
+        let fresh = matches!(kind, Kind::Held(_) | Kind::FewActive);
+        Plan {
+            warm_up: matches!(kind, Kind::Traffic(_) | Kind::Names),
+            counted: if fresh {
+                counted.min(FRESH_ROUNDS)
+            } else {
+                counted
+            },
+            seconds: options.length(),
+        }
+    }
+}
+
+/// Runs a scenario.
+pub fn run(bench: &Bench<'_>, fleet: &mut Fleet, scenario: &Scenario) -> Result<Vec<Column>> {
+    let plan = Plan::of(bench, &scenario.kind);
+    let figure = scenario.figure;
+    match &scenario.kind {
+        Kind::Traffic(traffic) => {
+            fleet.backend(bench)?;
+            rounds(bench, plan, figure, |peer, seconds| {
+                let proxy = fleet.get(bench, peer)?;
+                measure::traffic(bench, proxy, traffic, seconds)
+            })
+        }
+        Kind::Held(layer) => {
+            fleet.backend(bench)?;
+            rounds(bench, plan, figure, |peer, _| {
+                fleet.stop(peer);
+                let proxy = fleet.get(bench, peer)?;
+                let sample = measure::held(bench, proxy, *layer);
+                fleet.stop(peer);
+                sample
+            })
+        }
+        Kind::FewActive => {
+            fleet.backend(bench)?;
+            rounds(bench, plan, figure, |peer, seconds| {
+                fleet.stop(peer);
+                let proxy = fleet.get(bench, peer)?;
+                let sample = measure::few_active(bench, proxy, seconds);
+                fleet.stop(peer);
+                sample
+            })
+        }
+        Kind::Workers => {
+            fleet.stop_all();
+            let _backend = bench.backend(&[bench.backend_address()], false)?;
+            let wish = |workers| Wish {
+                workers,
+                pinned: false,
+                ..Wish::usual(bench)
+            };
+            rounds(bench, plan, figure, |peer, seconds| {
+                let one = || bench.proxy(peer, &wish(1));
+                let two = || bench.proxy(peer, &wish(2));
+                measure::workers(bench, one, two, seconds)
+            })
+        }
+        Kind::Names => {
+            fleet.stop_all();
+            let port = bench.options.ports + BACKENDS_PORT;
+            let _backend = bench.backend(&names::backends(port), true)?;
+            let server = bench.at(NAMES_PORT);
+            let _names = bench.names(server, port)?;
+            let wish = Wish {
+                backends: Backends::Srv {
+                    name: names::SERVICE.to_owned(),
+                    server,
+                    most: usize::from(names::BACKENDS),
+                },
+                ..Wish::usual(bench)
+            };
+            let mut proxies: Vec<Running> = Vec::new();
+            rounds(bench, plan, figure, |peer, seconds| {
+                ensure!(peer.follows_srv(), Cannot);
+                if !proxies.iter().any(|proxy| proxy.peer == peer) {
+                    proxies.push(bench.proxy(peer, &wish)?);
+                }
+                let proxy = proxies.iter().find(|proxy| proxy.peer == peer);
+                let proxy = proxy.context("it was started above")?;
+                measure::names(bench, proxy, seconds)
+            })
+        }
+    }
+}
+
+/// It does not follow SRV records.
+#[derive(Debug, thiserror::Error)]
+#[error("it does not follow SRV records as it is given away")]
+struct Cannot;
+
+impl Fleet {
+    /// Ends all that run.
+    pub fn stop_all(&mut self) {
+        self.proxies.clear();
+        self.backend = None;
+    }
+
+    fn stop(&mut self, peer: Peer) {
+        self.proxies.retain(|proxy| proxy.peer != peer);
+    }
+
+    fn backend(&mut self, bench: &Bench<'_>) -> Result<()> {
+        if self.backend.is_none() {
+            self.backend = Some(bench.backend(&[bench.backend_address()], true)?);
+        }
+        Ok(())
+    }
+
+    /// A proxy, started if it does not run.
+    fn get(&mut self, bench: &Bench<'_>, peer: Peer) -> Result<&Running> {
+        self.proxies
+            .retain_mut(|proxy| proxy.peer != peer || proxy.process.runs());
+        if !self.proxies.iter().any(|proxy| proxy.peer == peer) {
+            self.proxies.push(bench.proxy(peer, &Wish::usual(bench))?);
+        }
+        let proxy = self.proxies.iter().find(|proxy| proxy.peer == peer);
+        proxy.context("it was started above")
+    }
+}
+
+fn rounds(
+    bench: &Bench<'_>,
+    plan: Plan,
+    figure: Figure,
+    mut one: impl FnMut(Peer, f64) -> Result<Sample>,
+) -> Result<Vec<Column>> {
+    let peers = bench.programs.iter().map(|program| program.peer);
+    let mut columns: Vec<Column> = peers
+        .map(|peer| Column {
+            peer,
+            outcome: Outcome::Measured(Vec::new()),
+        })
+        .collect();
+    let first = if plan.warm_up { 0 } else { 1 };
+    for round in first..=plan.counted {
+        let seconds = match round {
+            0 => plan.seconds.min(WARM_UP),
+            _ => plan.seconds,
+        };
+        let mut said = Vec::new();
+        let places = columns.len();
+        for place in 0..places {
+            let column = &mut columns[(place + round as usize) % places];
+            let Outcome::Measured(samples) = &mut column.outcome else {
+                continue;
+            };
+            match one(column.peer, seconds) {
+                Ok(sample) => {
+                    let number = figure.of(&sample).unwrap_or_default();
+                    said.push(format!("{} {number:.1}", column.peer));
+                    if round > 0 {
+                        samples.push(sample);
+                    }
+                }
+                Err(error) if error.is::<Cannot>() => {
+                    column.outcome = Outcome::LeftOut(error.to_string());
+                }
+                Err(error) => {
+                    said.push(format!("{} failed: {error:#}", column.peer));
+                    column.outcome = Outcome::Failed(format!("{error:#}"));
+                }
+            }
+        }
+        let name = match round {
+            0 => "warm-up".to_owned(),
+            _ => format!("round {round} of {}", plan.counted),
+        };
+        eprintln!("  {name}: {}", said.join(", "));
+    }
+    Ok(columns)
+}
