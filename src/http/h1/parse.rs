@@ -39,7 +39,7 @@ pub fn request_head(
         [b'\r', b'\n', ..] => 2,
         _ => 0,
     };
-    let Some(Scanned { end, fields: count }) = scan(input, start, limits)? else {
+    let Some(end) = scan(input, start, limits)? else {
         return Ok(None);
     };
     let mut lines = Lines(&input[start..end]);
@@ -51,7 +51,7 @@ pub fn request_head(
         known => head.fields.push_known(known, name, value),
     };
     lines
-        .each_field(count, fields)
+        .each_field(limits, fields)
         .map_err(Rejection::bad_request)?;
     let target_authority = request_target(target, head)?;
     authority(hosts, target_authority, head)?;
@@ -70,28 +70,20 @@ pub fn response_head(
     if !input.iter().zip(b"HTTP/1.").all(|(a, b)| a == b) {
         return Err(BAD_STATUS_LINE);
     }
-    let Some(Scanned { end, fields: count }) = scan(input, 0, limits)? else {
+    let Some(end) = scan(input, 0, limits)? else {
         return Ok(None);
     };
     let mut lines = Lines(&input[..end]);
     status_line(lines.take(), head)?;
     head.fields.clear();
     let fields = |name: &[u8], value: &[u8]| head.fields.push(name, value);
-    lines.each_field(count, fields).map_err(BadResponse)?;
+    lines.each_field(limits, fields).map_err(BadResponse)?;
     Ok(Some(end))
 }
 
-/// A head that is whole.
-struct Scanned {
-    /// The offset after its empty line.
-    end: usize,
-    /// Lines between the first one and the empty one.
-    fields: usize,
-}
-
-/// Finds the end of the head, or `None` if that has not come. What it says of a head it also said
-/// of each longer prefix since the fault came in.
-fn scan(input: &[u8], start: usize, limits: HeadLimits) -> Result<Option<Scanned>, Fault> {
+/// Finds the end of the head: the offset after its empty line, or `None` if that has not come.
+/// What it says of a head it also said of each longer prefix since the fault came in.
+fn scan(input: &[u8], start: usize, limits: HeadLimits) -> Result<Option<usize>, Fault> {
     let bounded = &input[..input.len().min(limits.bytes)];
     let mut line = start;
     let mut lines = 0;
@@ -109,8 +101,7 @@ fn scan(input: &[u8], start: usize, limits: HeadLimits) -> Result<Option<Scanned
         }
         line += length + 2;
         if length == 0 {
-            let fields = usize::saturating_sub(lines, 1);
-            return Ok(Some(Scanned { end: line, fields }));
+            return Ok(Some(line));
         }
         if lines > limits.fields {
             return Err(Fault::TooManyFields);
@@ -139,21 +130,21 @@ impl<'a> Lines<'a> {
         line
     }
 
-    /// Gives name and value of each of the `count` fields that are left to `field`. httparse takes
-    /// the lines apart; it would let a bare LF end one, but [`scan`] has refused those.
+    /// Gives name and value of each field that is left to `field`. httparse takes the lines
+    /// apart; it would let a bare LF end one, but [`scan`] has refused those.
     fn each_field(
         self,
-        count: usize,
+        limits: HeadLimits,
         field: impl FnMut(&'a [u8], &'a [u8]),
     ) -> Result<(), &'static str> {
-        // Room has to be written before it is lent: 32 bytes a field, so no more than is needed,
-        // and on the stack up to what backends may send (8 KiB).
-        const NONE: httparse::Header<'_> = httparse::EMPTY_HEADER;
-        match count {
-            0..=16 => self.fields_within(&mut [NONE; 16], field),
-            17..=64 => self.fields_within(&mut [NONE; 64], field),
-            65..=256 => self.fields_within(&mut [NONE; 256], field),
-            _ => self.fields_within(&mut vec![NONE; count], field),
+        // Room for the usual bound is cheap to prepare; a higher bound pays for itself.
+        match limits.fields {
+            0..=128 => self.fields_within(&mut [httparse::EMPTY_HEADER; 128], field),
+            // The shortest field takes four bytes.
+            more => {
+                let room = more.min(self.0.len() / 4) + 1;
+                self.fields_within(&mut vec![httparse::EMPTY_HEADER; room], field)
+            }
         }
     }
 
