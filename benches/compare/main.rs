@@ -27,6 +27,7 @@ mod sample;
 mod scenario;
 mod statistics;
 
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -77,15 +78,11 @@ fn play(role: Role) -> Result<()> {
 fn compare(options: &Options) -> Result<()> {
     let scenarios = chosen(options)?;
     if options.list {
-        for scenario in &scenarios {
-            println!(
-                "{:18} {} ({})",
-                scenario.name,
-                scenario.what,
-                scenario.figure.title()
-            );
-        }
-        return Ok(());
+        let line = |scenario: &Scenario| {
+            let figure = scenario.figure.title();
+            format!("{:18} {} ({figure})\n", scenario.name, scenario.what)
+        };
+        return print(&scenarios.iter().map(line).collect::<String>());
     }
     let machine = Machine::look();
     ensure!(
@@ -132,9 +129,16 @@ fn compare(options: &Options) -> Result<()> {
         report.write(&options.out)?;
     }
     fleet.stop_all();
-    println!("{}", report.markdown());
     eprintln!("written to {}", options.out.display());
-    Ok(())
+    print(&report.markdown())
+}
+
+/// To standard output, which may be a pipe that nobody reads to its end.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn chosen(options: &Options) -> Result<Vec<Scenario>> {

@@ -298,8 +298,12 @@ impl Cell {
             Some(Verdict::Ahead) => "Evenkeel takes less",
             Some(Verdict::Behind) => "Evenkeel takes more",
         };
-        let middle =
-            |of: fn(&Sample) -> f64| self.column.median(of).map(digits).unwrap_or_default();
+        // Where connections are only held, nothing is timed.
+        let timed = samples.iter().all(|sample| sample.seconds > 0.0);
+        let middle = |of: fn(&Sample) -> f64| match self.column.median(of) {
+            Some(value) if timed => digits(value),
+            _ => String::new(),
+        };
         let rate = match self.load_was_the_limit {
             true => format!("({})", middle(Sample::rate)),
             false => middle(Sample::rate),

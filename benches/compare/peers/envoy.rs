@@ -36,7 +36,6 @@ pub fn configure(setup: &Setup) -> Result<Launch> {
             "clusters": [{
                 "name": "web",
                 "type": "STATIC",
-                "connect_timeout": "1s",
                 "circuit_breakers": { "thresholds": [{
                     "max_connections": NO_LIMIT,
                     "max_pending_requests": NO_LIMIT,
