@@ -120,6 +120,14 @@ pub(super) enum Declared {
 
 /// Reads every `Content-Length` (RFC 9110 §8.6).
 pub(super) fn declared_length(fields: &Fields) -> Result<Declared, &'static str> {
+    let mut values = fields.all(Known::ContentLength);
+    let Some(first) = values.next() else {
+        return Ok(Declared::Nothing);
+    };
+    // As nearly everybody says it.
+    if let (Some(n), None) = (decimal(first), values.next()) {
+        return Ok(Declared::Once(n));
+    }
     let members = fields
         .all(Known::ContentLength)
         .flat_map(|v| v.split(|b| *b == b','));
@@ -194,11 +202,20 @@ fn announces_body(head: &ResponseHead) -> bool {
         )
 }
 
+/// Does `Connection` name this option (RFC 9110 §7.6.1)?
+pub fn connection_says(fields: &Fields, option: &[u8]) -> bool {
+    fields.all(Known::Connection).any(|value| {
+        match memchr::memchr(b',', value) {
+            // Alone, as nearly always.
+            None => value.eq_ignore_ascii_case(option),
+            Some(_) => list_members([value].into_iter()).any(|o| o.eq_ignore_ascii_case(option)),
+        }
+    })
+}
+
 /// RFC 9112 §9.3: `close` wins; HTTP/1.0 has to ask for more.
 fn keeps_alive(version: Version, fields: &Fields) -> bool {
-    let says = |option: &[u8]| {
-        list_members(fields.all(Known::Connection)).any(|o| o.eq_ignore_ascii_case(option))
-    };
+    let says = |option: &[u8]| connection_says(fields, option);
     match version {
         Version::Http10 => says(b"keep-alive") && !says(b"close"),
         Version::Http11 => !says(b"close"),

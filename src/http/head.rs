@@ -176,6 +176,10 @@ pub fn normalise_path(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Rejection> {
         return Err(Rejection::bad_request("path does not start with a slash"));
     };
     out.push(b'/');
+    if is_plain(rest) {
+        out.extend_from_slice(rest);
+        return Ok(());
+    }
     let mut segment = 1;
     while let Some((&b, after)) = rest.split_first() {
         rest = after;
@@ -208,6 +212,34 @@ pub fn normalise_path(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Rejection> {
     ends_in_dot_segment(out, &mut segment)?;
     Ok(())
 }
+
+/// Is this rest of a path normal as it stands: no escape, no segment that begins with a dot, and
+/// nothing that is refused? Nearly every path is.
+fn is_plain(rest: &[u8]) -> bool {
+    let mut before = b'/';
+    for &b in rest {
+        let plain = match b {
+            b'.' => before != b'/',
+            _ => PLAIN[b as usize],
+        };
+        if !plain {
+            return false;
+        }
+        before = b;
+    }
+    true
+}
+
+/// Bytes that stay as they are wherever they stand in a path.
+const PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0x21;
+    while b <= 0x7e {
+        table[b] = !matches!(b as u8, b'%' | b'\\' | b'?' | b'#');
+        b += 1;
+    }
+    table
+};
 
 /// Does a normalised path hold `%2f` or `%5c`? For listeners with `reject_encoded_slash`, which
 /// answer 400: some backends decode them into separators after the routing was done.

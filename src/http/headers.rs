@@ -53,60 +53,77 @@ pub struct Field<'a> {
 }
 
 /// The fields of a message, in order, repeated ones kept apart.
+///
+/// They lie in one allocation as the lines that go out, so that those which a proxy leaves alone,
+/// nearly all, are encoded by copying runs of lines.
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
+    /// Lines as HTTP/1.1 writes them (`name: value` and CRLF); between those that `entries` names
+    /// there may be others, which do not count any more.
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    /// A bit for each [`Known`] that was ever pushed since the last `clear`: what is not there is
+    /// not searched for.
+    kinds: u64,
 }
 
+/// Where a field lies in `bytes`: the name from `start` to `colon`, the value from two bytes on to
+/// `end`, then CRLF.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     known: Known,
-    name: (u32, u32),
-    value: (u32, u32),
+    start: u32,
+    colon: u32,
+    end: u32,
 }
 
 impl Known {
     /// Recognises a field name, whatever its case.
     pub fn of(name: &[u8]) -> Known {
-        let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
         let Some(first) = name.first() else {
             return Known::Other;
         };
+        /// Of a length that the compiler knows, so that it compares without a loop.
+        fn is<const N: usize>(name: &[u8], text: &[u8; N]) -> bool {
+            <&[u8; N]>::try_from(name).is_ok_and(|name| {
+                let pairs = name.iter().zip(text);
+                pairs.fold(0, |bad, (b, t)| bad | (b.to_ascii_lowercase() ^ t)) == 0
+            })
+        }
         // Length and first letter leave one candidate, rarely two.
         match (name.len(), first.to_ascii_lowercase()) {
-            (2, b't') if is("te") => Known::Te,
-            (3, b'v') if is("via") => Known::Via,
-            (4, b'd') if is("date") => Known::Date,
-            (4, b'h') if is("host") => Known::Host,
-            (6, b'a') if is("accept") => Known::Accept,
-            (6, b'c') if is("cookie") => Known::Cookie,
-            (6, b'e') if is("expect") => Known::Expect,
-            (6, b's') if is("server") => Known::Server,
-            (7, b'r') if is("referer") => Known::Referer,
-            (7, b't') if is("trailer") => Known::Trailer,
-            (7, b'u') if is("upgrade") => Known::Upgrade,
-            (8, b'l') if is("location") => Known::Location,
-            (9, b'f') if is("forwarded") => Known::Forwarded,
-            (9, b'x') if is("x-real-ip") => Known::XRealIp,
-            (10, b'c') if is("connection") => Known::Connection,
-            (10, b'k') if is("keep-alive") => Known::KeepAlive,
-            (10, b's') if is("set-cookie") => Known::SetCookie,
-            (10, b'u') if is("user-agent") => Known::UserAgent,
-            (11, b't') if is("traceparent") => Known::Traceparent,
-            (12, b'c') if is("content-type") => Known::ContentType,
-            (12, b'x') if is("x-request-id") => Known::XRequestId,
-            (13, b'a') if is("authorization") => Known::Authorization,
-            (14, b'c') if is("content-length") => Known::ContentLength,
-            (15, b'x') if is("x-forwarded-for") => Known::XForwardedFor,
-            (16, b'p') if is("proxy-connection") => Known::ProxyConnection,
-            (16, b'w') if is("www-authenticate") => Known::WwwAuthenticate,
-            (16, b'x') if is("x-forwarded-host") => Known::XForwardedHost,
-            (17, b's') if is("sec-websocket-key") => Known::SecWebSocketKey,
-            (17, b't') if is("transfer-encoding") => Known::TransferEncoding,
-            (17, b'x') if is("x-forwarded-proto") => Known::XForwardedProto,
-            (18, b'p') if is("proxy-authenticate") => Known::ProxyAuthenticate,
-            (19, b'p') if is("proxy-authorization") => Known::ProxyAuthorization,
+            (2, b't') if is(name, b"te") => Known::Te,
+            (3, b'v') if is(name, b"via") => Known::Via,
+            (4, b'd') if is(name, b"date") => Known::Date,
+            (4, b'h') if is(name, b"host") => Known::Host,
+            (6, b'a') if is(name, b"accept") => Known::Accept,
+            (6, b'c') if is(name, b"cookie") => Known::Cookie,
+            (6, b'e') if is(name, b"expect") => Known::Expect,
+            (6, b's') if is(name, b"server") => Known::Server,
+            (7, b'r') if is(name, b"referer") => Known::Referer,
+            (7, b't') if is(name, b"trailer") => Known::Trailer,
+            (7, b'u') if is(name, b"upgrade") => Known::Upgrade,
+            (8, b'l') if is(name, b"location") => Known::Location,
+            (9, b'f') if is(name, b"forwarded") => Known::Forwarded,
+            (9, b'x') if is(name, b"x-real-ip") => Known::XRealIp,
+            (10, b'c') if is(name, b"connection") => Known::Connection,
+            (10, b'k') if is(name, b"keep-alive") => Known::KeepAlive,
+            (10, b's') if is(name, b"set-cookie") => Known::SetCookie,
+            (10, b'u') if is(name, b"user-agent") => Known::UserAgent,
+            (11, b't') if is(name, b"traceparent") => Known::Traceparent,
+            (12, b'c') if is(name, b"content-type") => Known::ContentType,
+            (12, b'x') if is(name, b"x-request-id") => Known::XRequestId,
+            (13, b'a') if is(name, b"authorization") => Known::Authorization,
+            (14, b'c') if is(name, b"content-length") => Known::ContentLength,
+            (15, b'x') if is(name, b"x-forwarded-for") => Known::XForwardedFor,
+            (16, b'p') if is(name, b"proxy-connection") => Known::ProxyConnection,
+            (16, b'w') if is(name, b"www-authenticate") => Known::WwwAuthenticate,
+            (16, b'x') if is(name, b"x-forwarded-host") => Known::XForwardedHost,
+            (17, b's') if is(name, b"sec-websocket-key") => Known::SecWebSocketKey,
+            (17, b't') if is(name, b"transfer-encoding") => Known::TransferEncoding,
+            (17, b'x') if is(name, b"x-forwarded-proto") => Known::XForwardedProto,
+            (18, b'p') if is(name, b"proxy-authenticate") => Known::ProxyAuthenticate,
+            (19, b'p') if is(name, b"proxy-authorization") => Known::ProxyAuthorization,
             (12.., b'x') if name[..12].eq_ignore_ascii_case(b"x-forwarded-") => {
                 Known::XForwardedOther
             }
@@ -114,18 +131,14 @@ impl Known {
         }
     }
 
+    /// A bit of its own.
+    const fn bit(self) -> u64 {
+        1 << self as u8
+    }
+
     /// Has a meaning on one connection only (RFC 9110 §7.6.1).
     fn is_hop_by_hop(self) -> bool {
-        matches!(
-            self,
-            Known::Connection
-                | Known::KeepAlive
-                | Known::ProxyConnection
-                | Known::Te
-                | Known::Trailer
-                | Known::TransferEncoding
-                | Known::Upgrade
-        )
+        self.bit() & HOP_BY_HOP != 0
     }
 
     /// The proxy sets it or decides by it, so the peer cannot have it removed on the way by
@@ -167,15 +180,54 @@ impl Fields {
     }
 
     /// [`Fields::push`] of a name that was recognised before.
-    pub(super) fn push_known(&mut self, known: Known, name: &[u8], value: &[u8]) {
-        let start = self.bytes.len() as u32;
+    pub fn push_known(&mut self, known: Known, name: &[u8], value: &[u8]) {
+        self.bytes.reserve(name.len() + value.len() + 4);
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
-        let middle = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(b": ");
         self.bytes.extend_from_slice(value);
+        self.bytes.extend_from_slice(b"\r\n");
+        self.add(known, start, name.len(), value.len());
+    }
+
+    /// Appends fields that lie in `block` as lines, each ended by CRLF, in order. The block is
+    /// copied as a whole; a field whose line is not written as we write it (white space around the
+    /// value, none behind the colon) is copied once more.
+    pub(super) fn extend_from_block<'a>(
+        &mut self,
+        block: &'a [u8],
+        fields: impl Iterator<Item = (Known, &'a [u8], &'a [u8])>,
+    ) {
+        let base = self.bytes.len();
+        self.bytes.extend_from_slice(block);
+        for (known, name, value) in fields {
+            // A name from elsewhere would begin behind the end of the block, or before it, which
+            // wraps around to the same.
+            let start = name.as_ptr().addr().wrapping_sub(block.as_ptr().addr());
+            let length = name.len() + value.len() + 4;
+            let line = start
+                .checked_add(length)
+                .and_then(|end| block.get(start..end));
+            let as_we_write = line.is_some_and(|line| {
+                line[name.len()..].starts_with(b": ")
+                    && line.ends_with(b"\r\n")
+                    && std::ptr::eq(line[name.len() + 2..].as_ptr(), value.as_ptr())
+            });
+            match as_we_write {
+                true => self.add(known, base + start, name.len(), value.len()),
+                false => self.push_known(known, name, value),
+            }
+        }
+    }
+
+    fn add(&mut self, known: Known, start: usize, name: usize, value: usize) {
+        self.kinds |= known.bit();
+        let colon = start + name;
         self.entries.push(Entry {
             known,
-            name: (start, middle),
-            value: (middle, self.bytes.len() as u32),
+            start: start as u32,
+            colon: colon as u32,
+            end: (colon + 2 + value) as u32,
         });
     }
 
@@ -183,6 +235,7 @@ impl Fields {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
+        self.kinds = 0;
     }
 
     /// Bytes of memory that it holds, used or not.
@@ -205,11 +258,39 @@ impl Fields {
         self.entries.iter().map(|e| e.field(&self.bytes))
     }
 
+    /// False if there is no field of that kind; true if there is or was one.
+    pub fn may_have(&self, known: Known) -> bool {
+        self.kinds & known.bit() != 0
+    }
+
     /// Values of every field of that kind, in order.
     pub fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        self.iter()
-            .filter(move |f| f.known == known)
-            .map(|f| f.value)
+        let among = match self.may_have(known) {
+            true => &self.entries[..],
+            false => &[],
+        };
+        among
+            .iter()
+            .filter(move |e| e.known == known)
+            .map(|e| e.field(&self.bytes).value)
+    }
+
+    /// The lines of the fields for which `keep` is true, as they go out, in runs that are as long
+    /// as possible.
+    pub(super) fn lines(&self, keep: impl Fn(Known) -> bool) -> impl Iterator<Item = &[u8]> {
+        let mut kept = self
+            .entries
+            .iter()
+            .filter(move |e| keep(e.known))
+            .peekable();
+        std::iter::from_fn(move || {
+            let first = kept.next()?;
+            let mut end = first.end + 2;
+            while let Some(next) = kept.next_if(|next| next.start == end) {
+                end = next.end + 2;
+            }
+            Some(&self.bytes[first.start as usize..end as usize])
+        })
     }
 
     /// Value of the first field of that kind.
@@ -230,19 +311,39 @@ impl Fields {
         self.entries.retain(|e| keep(e.field(bytes)));
     }
 
-    /// Drops the fields with an underscore in their name, which CGI-like backends cannot tell from
-    /// the name with a hyphen (`Content_Length`, `X_Forwarded_For`).
-    pub fn drop_underscored(&mut self) {
-        self.retain(|f| memchr::memchr(b'_', f.name).is_none());
+    /// Makes one field of all those of a kind and of `value`, as a list (RFC 9110 §5.3), behind all
+    /// others.
+    pub fn join(&mut self, known: Known, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(b": ");
+        if self.may_have(known) {
+            for e in self.entries.iter().filter(|e| e.known == known) {
+                self.bytes
+                    .extend_from_within(e.colon as usize + 2..e.end as usize);
+                self.bytes.extend_from_slice(b", ");
+            }
+            self.entries.retain(|e| e.known != known);
+        }
+        self.bytes.extend_from_slice(value);
+        let end = self.bytes.len();
+        self.bytes.extend_from_slice(b"\r\n");
+        self.add(known, start, name.len(), end - start - name.len() - 2);
     }
+}
+
+/// Does a name hold an underscore (`Content_Length`, `X_Forwarded_For`)? CGI-like backends cannot
+/// tell it from the name with a hyphen. No field of [`Known`] does.
+pub fn is_underscored(name: &[u8]) -> bool {
+    memchr::memchr(b'_', name).is_some()
 }
 
 impl Entry {
     fn field<'a>(&self, bytes: &'a [u8]) -> Field<'a> {
         Field {
             known: self.known,
-            name: &bytes[self.name.0 as usize..self.name.1 as usize],
-            value: &bytes[self.value.0 as usize..self.value.1 as usize],
+            name: &bytes[self.start as usize..self.colon as usize],
+            value: &bytes[self.colon as usize + 2..self.end as usize],
         }
     }
 }
@@ -283,18 +384,31 @@ pub(super) fn is_value(text: &[u8]) -> bool {
 /// `Content-Length`, `X-Forwarded-*`, `Forwarded`, `Via`, `X-Request-Id`, …) removes nothing of
 /// that. Options after the first [`MAX_OPTIONS`] that could remove something are not looked at.
 pub fn remove_hop_by_hop(fields: &mut Fields) {
-    let Fields { bytes, entries } = fields;
+    let Fields {
+        bytes,
+        entries,
+        kinds,
+    } = fields;
+    if *kinds & HOP_BY_HOP == 0 {
+        return;
+    }
+    let removing = || {
+        let connection = entries
+            .iter()
+            .filter(|e| e.known == Known::Connection)
+            .map(|e| e.field(bytes).value);
+        list_members(connection).filter(|option| {
+            let known = Known::of(option);
+            !known.is_hop_by_hop() && !known.is_relied_on()
+        })
+    };
+    if removing().next().is_none() {
+        entries.retain(|e| !e.known.is_hop_by_hop());
+        return;
+    }
     let mut named: [&[u8]; MAX_OPTIONS] = [&[]; MAX_OPTIONS];
     let mut count = 0;
-    let connection = entries
-        .iter()
-        .filter(|e| e.known == Known::Connection)
-        .map(|e| e.field(bytes).value);
-    let removing = list_members(connection).filter(|option| {
-        let known = Known::of(option);
-        !known.is_hop_by_hop() && !known.is_relied_on()
-    });
-    for (slot, option) in named.iter_mut().zip(removing) {
+    for (slot, option) in named.iter_mut().zip(removing()) {
         *slot = option;
         count += 1;
     }
@@ -304,6 +418,15 @@ pub fn remove_hop_by_hop(fields: &mut Fields) {
         !e.known.is_hop_by_hop() && !named.iter().any(|n| n.eq_ignore_ascii_case(name))
     });
 }
+
+/// The fields with a meaning on one connection only (RFC 9110 §7.6.1), as bits.
+const HOP_BY_HOP: u64 = Known::Connection.bit()
+    | Known::KeepAlive.bit()
+    | Known::ProxyConnection.bit()
+    | Known::Te.bit()
+    | Known::Trailer.bit()
+    | Known::TransferEncoding.bit()
+    | Known::Upgrade.bit();
 
 /// Every option is compared with every field, so that a head full of options would cost far more
 /// than it took to send. Real ones name one or two fields; and since a sender can only take away

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
+use crate::http::body::connection_says;
 use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::headers::{
-    Fields, Known, is_about_client_certificate, list_members, remove_hop_by_hop,
+    Fields, Known, is_about_client_certificate, is_underscored, list_members, remove_hop_by_hop,
 };
 
 /// What a request's rewriting depends on besides the request.
@@ -36,7 +37,7 @@ fn via(received: Version) -> &'static [u8] {
 /// The upgrade that a request asks for, if it is one of those allowed (RFC 9110 §7.8). To be
 /// asked before hop-by-hop fields are removed.
 pub fn wanted_upgrade(head: &RequestHead, allowed: &[Box<str>]) -> Option<usize> {
-    if head.version != Version::Http11 || !connection_names(&head.fields, b"upgrade") {
+    if head.version != Version::Http11 || !connection_says(&head.fields, b"upgrade") {
         return None;
     }
     let mut wanted = list_members(head.fields.all(Known::Upgrade));
@@ -57,23 +58,13 @@ pub fn switches_to(head: &ResponseHead, token: &str) -> bool {
         && said.next().is_none()
 }
 
-/// Does `Connection` name this option?
-pub fn connection_names(fields: &Fields, option: &[u8]) -> bool {
-    list_members(fields.all(Known::Connection)).any(|m| m.eq_ignore_ascii_case(option))
-}
-
 /// Turns a client's head into the one for the backend, all but framing and `Connection`. Returns
 /// the request's identity: the one a trusted proxy gave, else `fresh_id`.
 pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32]) -> [u8; 32] {
     remove_hop_by_hop(&mut head.fields);
-    let mut came_from = Vec::new();
     let mut id = fresh_id;
     let (mut has_proto, mut has_host, mut has_id) = (false, false, false);
     if hop.trusted {
-        for value in head.fields.all(Known::XForwardedFor) {
-            came_from.extend_from_slice(value);
-            came_from.extend_from_slice(b", ");
-        }
         has_proto = head.fields.first(Known::XForwardedProto).is_some();
         has_host = head.fields.first(Known::XForwardedHost).is_some();
         if let Some(given) = head.fields.first(Known::XRequestId) {
@@ -86,8 +77,8 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
         }
     }
     head.fields.retain(|field| match field.known {
-        Known::XForwardedFor => false,
         Known::Forwarded
+        | Known::XForwardedFor
         | Known::XForwardedHost
         | Known::XForwardedProto
         | Known::XForwardedOther
@@ -95,35 +86,37 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
         | Known::XRequestId => hop.trusted,
         // RFC 9110 §10.1.1: not in HTTP/1.0, and the backend is spoken to in 1.1.
         Known::Expect => head.version != Version::Http10,
-        Known::Other => hop.trusted || !tells_of_the_client(field.name),
+        Known::Other => {
+            (hop.underscores || !is_underscored(field.name))
+                && (hop.trusted || !tells_of_the_client(field.name))
+        }
         _ => true,
     });
-    if !hop.underscores {
-        head.fields.drop_underscored();
-    }
     let proto: &[u8] = if hop.secure { b"https" } else { b"http" };
     let client = hop.client.as_bytes();
-    match came_from.is_empty() {
-        true => head.fields.push(b"X-Forwarded-For", client),
-        false => {
-            came_from.extend_from_slice(client);
-            head.fields.push(b"X-Forwarded-For", &came_from);
-        }
-    }
+    head.fields
+        .join(Known::XForwardedFor, b"X-Forwarded-For", client);
     if !has_proto {
-        head.fields.push(b"X-Forwarded-Proto", proto);
+        head.fields
+            .push_known(Known::XForwardedProto, b"X-Forwarded-Proto", proto);
     }
     if !has_host && !head.authority.is_empty() {
-        head.fields.push(b"X-Forwarded-Host", &head.authority);
+        head.fields
+            .push_known(Known::XForwardedHost, b"X-Forwarded-Host", &head.authority);
     }
     if hop.forwarded {
-        head.fields
-            .push(b"Forwarded", forwarded(head, hop, proto).as_bytes());
+        head.fields.push_known(
+            Known::Forwarded,
+            b"Forwarded",
+            forwarded(head, hop, proto).as_bytes(),
+        );
     }
     if !has_id {
-        head.fields.push(b"X-Request-Id", &id);
+        head.fields
+            .push_known(Known::XRequestId, b"X-Request-Id", &id);
     }
-    head.fields.push(b"Via", via(head.version));
+    head.fields
+        .push_known(Known::Via, b"Via", via(head.version));
     id
 }
 

@@ -108,13 +108,14 @@ pub(super) fn number(mut n: u64, base: u64, out: &mut Vec<u8>) {
 }
 
 fn fields(fields: &Fields, out: &mut Vec<u8>) {
-    for f in fields.iter() {
-        if !matches!(
-            f.known,
+    let ours = |known| {
+        matches!(
+            known,
             Known::Connection | Known::ContentLength | Known::Host | Known::TransferEncoding
-        ) {
-            field(f.name, f.value, out);
-        }
+        )
+    };
+    for lines in fields.lines(|known| !ours(known)) {
+        out.extend_from_slice(lines);
     }
 }
 

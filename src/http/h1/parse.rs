@@ -10,7 +10,7 @@ use memchr::{memchr, memchr2, memchr3};
 
 use crate::http::head::normalise_path;
 use crate::http::head::{BadResponse, Method, Rejection, RequestHead, ResponseHead, Version};
-use crate::http::headers::{Known, is_token_byte, is_value, trim};
+use crate::http::headers::{Fields, Known, is_token_byte, is_value, trim};
 
 /// Bounds of a head.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,7 @@ pub struct HeadLimits {
 /// - An HTTP major version other than 1 is a 505; a higher minor version is read as 1.1
 ///   (RFC 9110 §2.5).
 /// - The listener's policy is not applied: see [`crate::http::head::has_encoded_slash`] and
-///   [`crate::http::headers::Fields::drop_underscored`].
+///   [`crate::http::headers::is_underscored`].
 pub fn request_head(
     input: &[u8],
     limits: HeadLimits,
@@ -39,19 +39,21 @@ pub fn request_head(
         [b'\r', b'\n', ..] => 2,
         _ => 0,
     };
-    let Some(end) = scan(input, start, limits)? else {
+    let Some(Scanned { end, fields: count }) = scan(input, start, limits)? else {
         return Ok(None);
     };
     let mut lines = Lines(&input[start..end]);
     let target = request_line(lines.take(), head)?;
     let mut hosts: (usize, &[u8]) = (0, b"");
     head.fields.clear();
-    let fields = |name: &'_ [u8], value| match Known::of(name) {
-        Known::Host => hosts = (hosts.0 + 1, value),
-        known => head.fields.push_known(known, name, value),
+    let not_host = |known, value| {
+        if known == Known::Host {
+            hosts = (hosts.0 + 1, value);
+        }
+        known != Known::Host
     };
     lines
-        .each_field(limits, fields)
+        .fields(count, &mut head.fields, not_host)
         .map_err(Rejection::bad_request)?;
     let target_authority = request_target(target, head)?;
     authority(hosts, target_authority, head)?;
@@ -70,20 +72,29 @@ pub fn response_head(
     if !input.iter().zip(b"HTTP/1.").all(|(a, b)| a == b) {
         return Err(BAD_STATUS_LINE);
     }
-    let Some(end) = scan(input, 0, limits)? else {
+    let Some(Scanned { end, fields: count }) = scan(input, 0, limits)? else {
         return Ok(None);
     };
     let mut lines = Lines(&input[..end]);
     status_line(lines.take(), head)?;
     head.fields.clear();
-    let fields = |name: &[u8], value: &[u8]| head.fields.push(name, value);
-    lines.each_field(limits, fields).map_err(BadResponse)?;
+    lines
+        .fields(count, &mut head.fields, |_, _| true)
+        .map_err(BadResponse)?;
     Ok(Some(end))
 }
 
-/// Finds the end of the head: the offset after its empty line, or `None` if that has not come.
-/// What it says of a head it also said of each longer prefix since the fault came in.
-fn scan(input: &[u8], start: usize, limits: HeadLimits) -> Result<Option<usize>, Fault> {
+/// A head that is whole.
+struct Scanned {
+    /// The offset after its empty line.
+    end: usize,
+    /// Lines between the first one and the empty one.
+    fields: usize,
+}
+
+/// Finds the end of the head, or `None` if that has not come. What it says of a head it also said
+/// of each longer prefix since the fault came in.
+fn scan(input: &[u8], start: usize, limits: HeadLimits) -> Result<Option<Scanned>, Fault> {
     let bounded = &input[..input.len().min(limits.bytes)];
     let mut line = start;
     let mut lines = 0;
@@ -101,7 +112,8 @@ fn scan(input: &[u8], start: usize, limits: HeadLimits) -> Result<Option<usize>,
         }
         line += length + 2;
         if length == 0 {
-            return Ok(Some(line));
+            let fields = usize::saturating_sub(lines, 1);
+            return Ok(Some(Scanned { end: line, fields }));
         }
         if lines > limits.fields {
             return Err(Fault::TooManyFields);
@@ -130,28 +142,30 @@ impl<'a> Lines<'a> {
         line
     }
 
-    /// Gives name and value of each field that is left to `field`. httparse takes the lines
-    /// apart; it would let a bare LF end one, but [`scan`] has refused those.
-    fn each_field(
+    /// Appends the `count` fields that are left to `to`, those for which `keep` is true. httparse
+    /// takes the lines apart; it would let a bare LF end one, but [`scan`] has refused those.
+    fn fields(
         self,
-        limits: HeadLimits,
-        field: impl FnMut(&'a [u8], &'a [u8]),
+        count: usize,
+        to: &mut Fields,
+        keep: impl FnMut(Known, &'a [u8]) -> bool,
     ) -> Result<(), &'static str> {
-        // Room for the usual bound is cheap to prepare; a higher bound pays for itself.
-        match limits.fields {
-            0..=128 => self.fields_within(&mut [httparse::EMPTY_HEADER; 128], field),
-            // The shortest field takes four bytes.
-            more => {
-                let room = more.min(self.0.len() / 4) + 1;
-                self.fields_within(&mut vec![httparse::EMPTY_HEADER; room], field)
-            }
+        // Room has to be written before it is lent: 32 bytes a field, so no more than is needed,
+        // and on the stack up to what backends may send (8 KiB).
+        const NONE: httparse::Header<'_> = httparse::EMPTY_HEADER;
+        match count {
+            0..=16 => self.fields_within(&mut [NONE; 16], to, keep),
+            17..=64 => self.fields_within(&mut [NONE; 64], to, keep),
+            65..=256 => self.fields_within(&mut [NONE; 256], to, keep),
+            _ => self.fields_within(&mut vec![NONE; count], to, keep),
         }
     }
 
     fn fields_within(
         mut self,
         room: &mut [httparse::Header<'a>],
-        mut field: impl FnMut(&'a [u8], &'a [u8]),
+        to: &mut Fields,
+        mut keep: impl FnMut(Known, &'a [u8]) -> bool,
     ) -> Result<(), &'static str> {
         let Ok(httparse::Status::Complete((n, fields))) = httparse::parse_headers(self.0, room)
         else {
@@ -160,9 +174,12 @@ impl<'a> Lines<'a> {
         if n != self.0.len() {
             return Err(MALFORMED_FIELD);
         }
-        for header in fields {
-            field(header.name.as_bytes(), trim(header.value));
-        }
+        let kept = fields.iter().filter_map(|header| {
+            let (name, value) = (header.name.as_bytes(), trim(header.value));
+            let known = Known::of(name);
+            keep(known, value).then_some((known, name, value))
+        });
+        to.extend_from_block(self.0, kept);
         Ok(())
     }
 

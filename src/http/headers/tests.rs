@@ -113,10 +113,60 @@ fn no_allocation_once_the_buffers_have_grown() {
 }
 
 #[test]
+fn joining() {
+    let mut fields = fields(&[("Via", "1"), ("A", "2"), ("vIA", ""), ("Via", "3")]);
+    fields.join(Known::Via, b"Via", b"4");
+    assert_eq!(names(&fields), ["A", "Via"]);
+    assert_eq!(fields.first(Known::Via), Some(b"1, , 3, 4".as_slice()));
+    fields.join(Known::Host, b"Host", b"");
+    assert_eq!(fields.first(Known::Host), Some(b"".as_slice()));
+    assert_eq!(lines(&fields), "A: 2\r\nVia: 1, , 3, 4\r\nHost: \r\n");
+}
+
+#[test]
+fn fields_go_out_as_they_came_in_one_piece() {
+    let block = b"A: 1\r\nHost: h\r\nB:2\r\nC: \r\nD: 4 \r\nE: 5\r\n\r\n";
+    // What a parser makes of it: the value of C is empty, and may lie anywhere.
+    let parsed: [(&[u8], &[u8]); 5] = [
+        (&block[..1], &block[3..4]),
+        (&block[15..16], &block[17..18]),
+        (&block[20..21], b""),
+        (&block[25..26], &block[28..29]),
+        (&block[32..33], &block[35..36]),
+    ];
+    let mut fields = Fields::default();
+    fields.push(b"Z", b"0");
+    let known = parsed.map(|(name, value)| (Known::of(name), name, value));
+    fields.extend_from_block(block, known.into_iter());
+    fields.push(b"Y", b"9");
+    assert_eq!(names(&fields), ["Z", "A", "B", "C", "D", "E", "Y"]);
+    assert_eq!(
+        lines(&fields),
+        "Z: 0\r\nA: 1\r\nB: 2\r\nC: \r\nD: 4\r\nE: 5\r\nY: 9\r\n"
+    );
+    let runs = |fields: &Fields| fields.lines(|_| true).count();
+    let mut whole = Fields::default();
+    let known = [(&block[..1], &block[3..4]), (&block[6..10], &block[12..13])];
+    let known = known.map(|(name, value)| (Known::of(name), name, value));
+    whole.extend_from_block(&block[..15], known.into_iter());
+    assert_eq!(
+        (lines(&whole), runs(&whole)),
+        ("A: 1\r\nHost: h\r\n".into(), 1)
+    );
+    assert_eq!(whole.lines(|known| known != Known::Host).count(), 1);
+}
+
+#[test]
 fn underscores() {
-    let mut fields = fields(&[("A_B", "1"), ("A-B", "2"), ("_", "3"), ("C", "x_y")]);
-    fields.drop_underscored();
-    assert_eq!(names(&fields), ["A-B", "C"]);
+    for (name, expected) in [("A_B", true), ("A-B", false), ("_", true), ("", false)] {
+        assert_eq!(is_underscored(name.as_bytes()), expected, "{name}");
+    }
+}
+
+/// Everything as it goes out.
+fn lines(fields: &Fields) -> String {
+    let all: Vec<u8> = fields.lines(|_| true).flatten().copied().collect();
+    String::from_utf8(all).expect("it is text")
 }
 
 #[test]
