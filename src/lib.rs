@@ -30,7 +30,7 @@
 //! | 3 | [`upstream`]: backends, pool, connect; [`dns_server`]: a zone, updates and both their sides |
 //! | 2 | [`discovery`], [`router`], [`tls`] |
 //! | 1 | [`http`], [`io`], [`config`] |
-//! | 0 | [`telemetry`], [`clock`], [`events`], [`published`] |
+//! | 0 | [`telemetry`], [`clock`], [`events`], [`published`], [`id_map`] |
 
 pub mod admin;
 pub mod balance;
@@ -41,6 +41,7 @@ pub mod discovery;
 pub mod dns_server;
 pub mod events;
 pub mod http;
+pub mod id_map;
 pub mod io;
 pub mod listener;
 pub mod proxy;

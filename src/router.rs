@@ -15,14 +15,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+
 use crate::config::{Config, HostPattern, Route};
 use crate::http::headers::Fields;
+
+/// A table of what the configuration says. Nobody else puts anything in, so that nobody can make its
+/// keys collide: the hash need not be SipHash, which costs five times as much.
+type Table<K, V> = HashMap<K, V, FixedState>;
 
 /// All routes of a configuration.
 #[derive(Debug, Default)]
 pub struct Router {
-    exact: HashMap<Box<str>, Paths>,
-    wildcard: HashMap<Box<str>, Paths>,
+    exact: Table<Box<str>, Paths>,
+    wildcard: Table<Box<str>, Paths>,
     any: Paths,
     /// Bytes of the longest key of `wildcard`.
     longest_wildcard: usize,
@@ -42,7 +48,7 @@ pub struct RouteMatch {
 struct Paths {
     /// By path without a final slash, so that `/` is the empty key; each list begins with the
     /// routes that ask for most headers.
-    by_path: HashMap<Box<[u8]>, Vec<Candidate>>,
+    by_path: Table<Box<[u8]>, Vec<Candidate>>,
     /// Bytes of the longest key.
     longest: usize,
 }

@@ -4,18 +4,18 @@
 //! which bytes wait that nobody asked for, or the end, is dropped. Bounded per backend; a
 //! connection that is idle for longer than the service allows goes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{Backend, BackendId};
 use crate::clock::Millis;
+use crate::id_map::IdMap;
 use crate::io::duplex::Duplex;
 
 /// One worker's idle connections.
 #[derive(Debug, Default)]
 pub struct Pool {
-    kept: HashMap<BackendId, Kept>,
+    kept: IdMap<BackendId, Kept>,
     count: usize,
 }
 

@@ -2,8 +2,7 @@
 //! look into a hash table; nothing is allocated once a combination was seen.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,6 +11,7 @@ use std::time::Duration;
 use super::histogram::{Counter, Histogram};
 use super::{BackendLabels, Names};
 use crate::clock::Millis;
+use crate::id_map::IdMap;
 
 /// The counters of one worker: the only hand that writes them, which is why it cannot be shared
 /// between threads or cloned.
@@ -24,7 +24,7 @@ pub struct Shard {
 
 #[derive(Debug, Default)]
 struct Local {
-    by_id: HashMap<u64, Arc<BackendCounters>, BuildHasherDefault<IdHasher>>,
+    by_id: IdMap<u64, Arc<BackendCounters>>,
     /// Retired ones are swept out when there are that many: amortised, a sweep is free.
     sweep_at: usize,
 }
@@ -363,25 +363,4 @@ impl BackendCounters {
 fn method_index(method: &str) -> usize {
     let known = METHODS.iter().position(|&name| name == method);
     known.unwrap_or(METHODS.len() - 1)
-}
-
-/// Hash of a backend's id: ours, consecutive, nothing that an attacker chooses.
-#[derive(Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // 2^64 divided by the golden ratio spreads consecutive numbers over all bits.
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(self.0 ^ u64::from(byte));
-        }
-    }
 }
