@@ -45,6 +45,10 @@ const INTERIM: u32 = 64;
 /// A write to the backend failed: so long for the response that it may have sent before.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Longest body that is copied behind its head, in bytes. Measured on loopback: up to here the
+/// copy costs less than the kernel takes for a second piece.
+const JOINED: usize = 2 * 1024;
+
 /// What an attempt is about.
 #[derive(Debug, Clone, Copy)]
 pub struct Job<'a> {
@@ -255,7 +259,7 @@ async fn send(
             if state.received.get() > job.max_body {
                 return Err(state.fail(Cause::BodyTooLarge));
             }
-            let direct = &inbox.filled()[gathered.direct.clone()];
+            let direct = joined(&mut out.bytes, &inbox.filled()[gathered.direct.clone()]);
             if !out.bytes.is_empty() || !direct.is_empty() {
                 let before = pushing.moved();
                 let outcome = upstream.write_all(&out.bytes, direct, pushing).await;
@@ -403,7 +407,7 @@ async fn receive(
             }
             let gathered = gather(&mut body, inbox.filled(), recode, &mut out.bytes)
                 .map_err(|e| state.fail(Cause::ResponseBody(e)))?;
-            let direct = &inbox.filled()[gathered.direct.clone()];
+            let direct = joined(&mut out.bytes, &inbox.filled()[gathered.direct.clone()]);
             if !out.bytes.is_empty() || !direct.is_empty() {
                 state.reached(Progress::Forwarded);
                 state.status.set(response.status);
@@ -553,6 +557,16 @@ fn gather(
         }
     }
     Ok(gathered)
+}
+
+/// Takes a short body into the output behind its head, for a write of one piece is cheaper than a
+/// vectored one; a longer body is given back, for copying it would cost more than that.
+fn joined<'a>(out: &mut Vec<u8>, direct: &'a [u8]) -> &'a [u8] {
+    if out.is_empty() || direct.len() > JOINED {
+        return direct;
+    }
+    out.extend_from_slice(direct);
+    &[]
 }
 
 /// Length of a request's body at the front of `input`, framing included, if it is whole there.

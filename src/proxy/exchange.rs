@@ -160,7 +160,11 @@ pub async fn exchange(
         }
         account.attempts += 1;
         account.connect = None;
-        let begun = Instant::now();
+        // Nothing was waited for before the first attempt: its time need not be asked for again.
+        let begun = match account.attempts {
+            1 => account.begun,
+            _ => Instant::now(),
+        };
         account.backend = Some(Arc::clone(&backend));
         tried.push(backend.id);
 
