@@ -399,8 +399,8 @@ fn method(options: &Options) -> String {
     format!(
         "Each proxy has one worker, pinned to core {}; load generator and backend are pinned to core {}. Loopback, HTTP/1.1, one \
          P-256 certificate, TLS 1.3 with TLS_AES_128_GCM_SHA256 and X25519 for all, access logs {}. {} rounds of {} s count, \
-         after one that warms up; a round runs every peer once, in an order that rotates (memory: at most 2 rounds, a fresh \
-         process each, {} s to settle before and after). CPU is that of all threads and processes of the proxy, user and system, \
+         after one that warms up; a round runs every peer once, in an order that rotates (with many connections at most 2 \
+         rounds, a fresh process each, {} s to settle before and after; of workers and names at most 3). CPU is that of all threads and processes of the proxy, user and system, \
          over the requests that were answered with 200 and a whole body; one request without that makes the cell `failed`. \
          Numbers are medians, with the least and the most. Ratios are peer over Evenkeel in the same round: a difference under \
          10 %, or one that is not the same way in all rounds, is level. Requests a second in brackets are what the load \

@@ -44,8 +44,11 @@ struct Plan {
     seconds: f64,
 }
 
-/// Memory does not waver as time does, and opening so many connections takes long.
-const FRESH_ROUNDS: u32 = 2;
+/// Most rounds where many connections are opened: that takes long, and memory does not waver as time does.
+const MANY_CONNECTIONS_ROUNDS: u32 = 2;
+
+/// Most rounds where a round is several runs, so that the whole stays within half an hour.
+const STARTED_ANEW_ROUNDS: u32 = 3;
 
 /// Length of a run that is not counted, in seconds.
 const WARM_UP: f64 = 1.0;
@@ -58,14 +61,14 @@ impl Plan {
     fn of(bench: &Bench<'_>, kind: &Kind) -> Plan {
         let options = bench.options;
         let counted = options.counted_rounds();
-        let fresh = matches!(kind, Kind::Held(_) | Kind::FewActive);
+        let most = match kind {
+            Kind::Traffic(_) => counted,
+            Kind::Held(_) | Kind::FewActive => MANY_CONNECTIONS_ROUNDS,
+            Kind::Workers | Kind::Names => STARTED_ANEW_ROUNDS,
+        };
         Plan {
             warm_up: matches!(kind, Kind::Traffic(_) | Kind::Names),
-            counted: if fresh {
-                counted.min(FRESH_ROUNDS)
-            } else {
-                counted
-            },
+            counted: counted.min(most),
             seconds: options.length(),
         }
     }
