@@ -12,7 +12,7 @@ pub mod connection;
 pub mod drain;
 mod exchange;
 pub mod failure;
-mod forward;
+pub mod forward;
 mod request;
 mod respond;
 pub mod retry;
