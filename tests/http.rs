@@ -5,6 +5,8 @@
 mod drain;
 #[path = "http/https.rs"]
 mod https;
+#[path = "http/idle.rs"]
+mod idle;
 #[path = "http/streams.rs"]
 mod streams;
 mod support;

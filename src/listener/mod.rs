@@ -18,9 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
-use crate::proxy::connection::Peer;
+use crate::proxy::connection::{Connection, Peer};
 use crate::proxy::drain::Phase;
-use crate::proxy::serve::serve;
+use crate::proxy::serve::{Runners, Serve};
 use crate::proxy::worker::{OpenConnection, Worker};
 use crate::telemetry::metrics::{Handshake, Side};
 use crate::upstream::connect::{is_exhaustion, notice_dead_peers};
@@ -89,6 +89,7 @@ pub async fn accept(worker: Rc<Worker>, listening: Listening) -> io::Result<()> 
     let socket = TcpListener::from_std(listening.socket)?;
     let tls = listening.tls;
     let timer = worker.deadlines.timer();
+    let runners = Runners::new(Rc::clone(&worker.deadlines));
     loop {
         let accepted = poll_fn(|cx| match socket.poll_accept(cx) {
             Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
@@ -100,11 +101,25 @@ pub async fn accept(worker: Rc<Worker>, listening: Listening) -> io::Result<()> 
         match accepted {
             None => {
                 return take_the_rest(socket, |stream, address| {
-                    admit(&worker, listening.index, tls.as_ref(), stream, address);
+                    admit(
+                        &worker,
+                        &runners,
+                        listening.index,
+                        tls.as_ref(),
+                        stream,
+                        address,
+                    );
                 });
             }
             Some(Ok((stream, address))) => {
-                admit(&worker, listening.index, tls.as_ref(), stream, address);
+                admit(
+                    &worker,
+                    &runners,
+                    listening.index,
+                    tls.as_ref(),
+                    stream,
+                    address,
+                );
             }
             Some(Err(e)) if is_exhaustion(&e) => {
                 tracing::warn!(error = %e, "accept failed; waiting for descriptors");
@@ -139,6 +154,7 @@ fn take_the_rest(socket: TcpListener, admit: impl Fn(TcpStream, SocketAddr)) -> 
 
 fn admit(
     worker: &Rc<Worker>,
+    runners: &Rc<Runners>,
     listener: usize,
     tls: Option<&Arc<ServerConfig>>,
     stream: TcpStream,
@@ -155,24 +171,31 @@ fn admit(
         tracing::debug!(error = %e, "the client was gone before it was served");
         return;
     }
-    let worker = Rc::clone(worker);
-    let tls = tls.cloned();
-    tokio::task::spawn_local(async move {
-        let (transport, version) = match tls {
-            None => (Transport::Plain(stream), None),
-            Some(config) => match handshake(&worker, config, stream).await {
-                Some((transport, version)) => (transport, Some(version)),
-                None => return,
-            },
-        };
-        let peer = Peer {
-            address,
-            listener,
-            tls: version,
-        };
-        serve(worker, transport, peer).await;
-        drop(open);
-    });
+    let (worker, runners) = (Rc::clone(worker), Rc::clone(runners));
+    let peer = Peer {
+        address,
+        listener,
+        tls: None,
+    };
+    match tls.cloned() {
+        None => {
+            let transport = Transport::Plain(stream);
+            let connection = Connection::new(worker, transport, peer, open);
+            tokio::task::spawn_local(Serve::new(connection, runners));
+        }
+        Some(config) => {
+            tokio::task::spawn_local(async move {
+                if let Some((transport, version)) = handshake(&worker, config, stream).await {
+                    let peer = Peer {
+                        tls: Some(version),
+                        ..peer
+                    };
+                    let connection = Connection::new(worker, transport, peer, open);
+                    Serve::new(connection, runners).await;
+                }
+            });
+        }
+    }
 }
 
 async fn handshake(

@@ -1,21 +1,23 @@
 //! A client's connection: how heads are read off it, and how it ends.
 //!
-//! `serve.rs` leads it from request to request; `request.rs` carries one out.
+//! `serve.rs` leads it from request to request; `request.rs` carries one out. What a connection has
+//! of its own is small, because most connections are idle most of the time; what requests need
+//! beside it is a [`Room`], of which a worker has as many as there are requests under way.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::drain::Phase;
 use super::exchange::Pinned;
-use super::worker::Worker;
+use super::worker::{OpenConnection, Worker};
 use crate::config::Listener;
 use crate::http::h1::parse::{self, HeadLimits};
 use crate::http::head::{Rejection, RequestHead, ResponseHead};
 use crate::io::buffer::Inbox;
-use crate::io::deadline::Timer;
+use crate::io::deadline::{Deadlines, Timer};
 use crate::io::duplex::Duplex;
 use crate::io::pace::{Pace, Patience};
 use crate::io::transport::Transport;
@@ -25,6 +27,12 @@ use crate::upstream::backend::BackendId;
 /// bytes, so that what it still sends does not destroy the response (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
+
+/// A response of our own to a request that has no service: so long for the client to take it.
+const OWN_RESPONSE: Patience = Patience {
+    stall: Duration::from_secs(30),
+    min_rate: 0,
+};
 
 /// Who a connection belongs to.
 #[derive(Debug, Clone)]
@@ -37,68 +45,181 @@ pub struct Peer {
     pub tls: Option<&'static str>,
 }
 
-/// A client's connection and the room its requests use again and again.
-pub(super) struct Connection {
-    pub(super) worker: Rc<Worker>,
-    pub(super) peer: Peer,
+/// A client's connection: what of it is there as long as it is open, and all there is while it is
+/// idle.
+#[derive(Debug)]
+pub struct Connection {
+    worker: Rc<Worker>,
+    peer: Peer,
     /// The client's address as text, without the mapping of IPv4 into IPv6.
-    pub(super) client: Box<str>,
+    client: Box<str>,
+    trusted: bool,
+    /// No request has come on it yet.
+    fresh: bool,
+    io: Duplex,
+    inbox: Inbox,
+    timer: Timer,
+    /// Boxed: hardly any connection has one.
+    pinned: Option<Box<Pinned>>,
+    /// Held for its end.
+    _open: OpenConnection,
+}
+
+/// What requests need beside their connection: lent to it while one is under way, and used again
+/// by the next, whosever that is.
+#[derive(Debug)]
+pub(super) struct Room {
+    pinned: Option<Pinned>,
+    watch: Timer,
+    reading: Pace,
+    writing: Pace,
+    pushing: Pace,
+    head: RequestHead,
+    response: ResponseHead,
+    tried: Vec<BackendId>,
+}
+
+/// A connection with the room that its requests need.
+pub(super) struct Serving<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) peer: &'a Peer,
+    pub(super) client: &'a str,
     pub(super) trusted: bool,
-    pub(super) io: Duplex,
-    pub(super) inbox: Inbox,
-    pub(super) timer: Timer,
-    pub(super) watch: Timer,
-    pub(super) pinned: Option<Pinned>,
-    pub(super) reading: Pace,
-    pub(super) writing: Pace,
-    pub(super) pushing: Pace,
-    pub(super) head: RequestHead,
-    pub(super) response: ResponseHead,
-    pub(super) tried: Vec<BackendId>,
+    pub(super) fresh: &'a mut bool,
+    pub(super) io: &'a Duplex,
+    pub(super) inbox: &'a mut Inbox,
+    pub(super) timer: &'a Timer,
+    pub(super) pinned: &'a mut Option<Pinned>,
+    pub(super) watch: &'a Timer,
+    pub(super) reading: &'a mut Pace,
+    pub(super) writing: &'a mut Pace,
+    pub(super) pushing: &'a mut Pace,
+    pub(super) head: &'a mut RequestHead,
+    pub(super) response: &'a mut ResponseHead,
+    pub(super) tried: &'a mut Vec<BackendId>,
+}
+
+/// Why an idle connection has to be seen to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Bytes came.
+    Request,
+    /// The client is done, the connection failed, its time is up, or a drain ends it.
+    End,
 }
 
 impl Connection {
     /// A connection that nothing has come on yet.
-    pub(super) fn new(worker: Rc<Worker>, transport: Transport, peer: Peer) -> Connection {
+    pub fn new(
+        worker: Rc<Worker>,
+        transport: Transport,
+        peer: Peer,
+        open: OpenConnection,
+    ) -> Connection {
         let address = peer.address.ip().to_canonical();
         let trusted = &worker.shared.config.trusted_proxies;
-        let no_patience = Patience {
-            stall: Duration::from_secs(30),
-            min_rate: 0,
-        };
-        let pace = || Pace::new(worker.deadlines.timer(), no_patience);
         Connection {
             client: address.to_string().into(),
             trusted: trusted.iter().any(|net| net.contains(&address)),
+            fresh: true,
             io: Duplex::new(transport),
             inbox: Inbox::new(Rc::clone(&worker.buffers)),
             timer: worker.deadlines.timer(),
-            watch: worker.deadlines.timer(),
             pinned: None,
+            peer,
+            worker,
+            _open: open,
+        }
+    }
+
+    /// From now on it is idle.
+    pub(super) fn rest(&self) {
+        let downstream = &self.worker.shared.config.downstream;
+        self.timer.set(match self.fresh {
+            true => downstream.header_timeout,
+            false => downstream.keep_alive,
+        });
+    }
+
+    /// Waits for the first bytes of a request, or a reason to end the connection.
+    pub(super) fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<Call> {
+        if let Poll::Ready(outcome) = self.io.poll_fill(cx, &mut self.inbox) {
+            return Poll::Ready(match outcome {
+                Ok(1..) => Call::Request,
+                Ok(0) | Err(_) => Call::End,
+            });
+        }
+        if self.worker.shared.drain.phase() >= Phase::ClosingIdle {
+            return Poll::Ready(Call::End);
+        }
+        self.timer.poll_expired(cx).map(|_| Call::End)
+    }
+
+    /// The connection with the room that its requests need. [`Room::leave`] takes it back.
+    pub(super) fn served_in<'a>(&'a mut self, room: &'a mut Room) -> Serving<'a> {
+        room.pinned = self.pinned.take().map(|pinned| *pinned);
+        Serving {
+            worker: &self.worker,
+            peer: &self.peer,
+            client: &self.client,
+            trusted: self.trusted,
+            fresh: &mut self.fresh,
+            io: &self.io,
+            inbox: &mut self.inbox,
+            timer: &self.timer,
+            pinned: &mut room.pinned,
+            watch: &room.watch,
+            reading: &mut room.reading,
+            writing: &mut room.writing,
+            pushing: &mut room.pushing,
+            head: &mut room.head,
+            response: &mut room.response,
+            tried: &mut room.tried,
+        }
+    }
+}
+
+impl Room {
+    /// An empty one.
+    pub(super) fn new(deadlines: &Rc<Deadlines>) -> Room {
+        let pace = || Pace::new(deadlines.timer(), OWN_RESPONSE);
+        Room {
+            pinned: None,
+            watch: deadlines.timer(),
             reading: pace(),
             writing: pace(),
             pushing: pace(),
             head: RequestHead::default(),
             response: ResponseHead::default(),
             tried: Vec::new(),
-            peer,
-            worker,
         }
     }
 
+    /// `connection` needs it no more; nothing of its requests stays.
+    pub(super) fn leave(&mut self, connection: &mut Connection) {
+        connection.pinned = self.pinned.take().map(Box::new);
+        self.watch.clear();
+        for pace in [&mut self.reading, &mut self.writing, &mut self.pushing] {
+            pace.restart(OWN_RESPONSE);
+        }
+        self.head.shed();
+        self.response.shed();
+    }
+}
+
+impl Serving<'_> {
     pub(super) fn listener(&self) -> &Listener {
         &self.worker.shared.config.listeners[self.peer.listener]
     }
 
     /// Reads the next request head. `None`: there will be none.
-    pub(super) async fn read_head(&mut self, first: bool) -> Result<Option<()>, Rejection> {
-        let worker = Rc::clone(&self.worker);
-        let downstream = &worker.shared.config.downstream;
+    pub(super) async fn read_head(&mut self) -> Result<Option<()>, Rejection> {
+        let downstream = &self.worker.shared.config.downstream;
         let limits = HeadLimits {
             bytes: downstream.header_bytes,
             fields: downstream.header_fields,
         };
-        let idle = match first {
+        let idle = match *self.fresh {
             true => downstream.header_timeout,
             false => downstream.keep_alive,
         };
@@ -110,7 +231,7 @@ impl Connection {
         self.response.shed();
         let outcome = loop {
             if !self.inbox.is_empty() {
-                match parse::request_head(self.inbox.filled(), limits, &mut self.head) {
+                match parse::request_head(self.inbox.filled(), limits, self.head) {
                     Ok(Some(n)) => {
                         self.inbox.consume(n);
                         break Ok(Some(()));
@@ -154,7 +275,7 @@ impl Connection {
     /// Waits for bytes of a head, the deadline, or that a drain closes idle connections.
     async fn fill_or_give_up(&mut self) -> Wait {
         let idle = self.is_idle();
-        let Connection {
+        let Serving {
             worker,
             io,
             inbox,
@@ -178,19 +299,19 @@ impl Connection {
     }
 
     /// Ends an idle connection.
-    pub(super) async fn end(self) {
+    pub(super) async fn end(&self) {
         // Either way the connection is dropped now.
         let _ = self.timer.limit(LINGER, self.io.shutdown()).await;
     }
 
     /// Ends the connection so that the client can still read what it was sent.
-    pub(super) async fn close(mut self) {
+    pub(super) async fn close(&mut self) {
         let mut taken = 0;
         let work = async {
             if self.io.shutdown().await.is_err() {
                 return;
             }
-            while let Ok(n @ 1..) = self.io.fill(&mut self.inbox).await {
+            while let Ok(n @ 1..) = self.io.fill(self.inbox).await {
                 taken += n;
                 let held = self.inbox.filled().len();
                 self.inbox.consume(held);

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::account::Account;
 use super::attempt::{Client, Job, whole_body};
-use super::connection::Connection;
+use super::connection::Serving;
 use super::drain::{Phase, Withdrawal};
 use super::exchange::{Failed, Lent, Outcome, Tunnel, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
@@ -37,7 +37,7 @@ pub(super) enum Next {
     Abort,
 }
 
-impl Connection {
+impl Serving<'_> {
     /// Answers a request that was not understood, and ends the connection.
     pub(super) async fn refuse(&mut self, rejection: Rejection) -> Next {
         let mut account = Account::begin(self.worker.request_id());
@@ -65,20 +65,20 @@ impl Connection {
             }
         };
         let shared = &self.worker.shared;
-        let keep_alive = request_keeps_alive(&self.head)
+        let keep_alive = request_keeps_alive(self.head)
             && !shared.config.downstream.keep_alive.is_zero()
             && shared.drain.phase() < Phase::Closing;
         let next = match self.forward(framing, keep_alive, &mut account).await {
             Ok(next) => next,
             Err(failed) => self.fail(failed, framing, keep_alive, &mut account).await,
         };
-        self.finish(&account, Some(&self.head));
+        self.finish(&account, Some(self.head));
         next
     }
 
     /// What can be said against a request that was parsed.
     fn check(&self) -> Result<BodyFraming, Rejection> {
-        let framing = request_framing(&self.head)?;
+        let framing = request_framing(self.head)?;
         let reject = self.worker.shared.config.downstream.reject_encoded_slash;
         if reject && has_encoded_slash(&self.head.path) {
             return Err(Rejection {
@@ -110,12 +110,12 @@ impl Connection {
             let close = self.skip_body(framing, keep_alive);
             let mut out = self.worker.buffers.output();
             account.sent =
-                respond::redirect(to, &self.head, &account.request_id, close, &mut out.bytes);
+                respond::redirect(to, self.head, &account.request_id, close, &mut out.bytes);
             account.status = to.status;
-            let written = self.io.write_all(&out.bytes, &[], &mut self.writing).await;
+            let written = self.io.write_all(&out.bytes, &[], self.writing).await;
             return Ok(after_own(close, written.is_ok()));
         }
-        let worker = Rc::clone(&self.worker);
+        let worker = Rc::clone(self.worker);
         let config = &worker.shared.config;
         let head = &self.head;
         let found = worker
@@ -150,14 +150,14 @@ impl Connection {
                 .first(Known::Expect)
                 .is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
         let hop = Hop {
-            client: &self.client,
+            client: self.client,
             address: self.peer.address.ip().to_canonical(),
             secure: self.peer.tls.is_some(),
             trusted: self.trusted,
             underscores: config.downstream.allow_underscores,
             forwarded: config.downstream.forwarded,
         };
-        account.request_id = forward::rewrite_request(&mut self.head, hop, account.request_id);
+        account.request_id = forward::rewrite_request(self.head, hop, account.request_id);
         if let Some(token) = upgrade {
             forward::push_upgrade(&mut self.head.fields, token);
         }
@@ -174,7 +174,7 @@ impl Connection {
         self.writing.restart(patience);
         self.pushing.restart(patience);
         let job = Job {
-            head: &self.head,
+            head: self.head,
             framing,
             upgrade,
             keep_alive,
@@ -184,17 +184,17 @@ impl Connection {
         };
         let lent = Lent {
             client: Client {
-                io: &self.io,
-                inbox: &mut self.inbox,
-                reading: &mut self.reading,
-                writing: &mut self.writing,
+                io: self.io,
+                inbox: self.inbox,
+                reading: self.reading,
+                writing: self.writing,
             },
-            timer: &self.timer,
-            watch: &self.watch,
-            pinned: &mut self.pinned,
-            pushing: &mut self.pushing,
-            response: &mut self.response,
-            tried: &mut self.tried,
+            timer: self.timer,
+            watch: self.watch,
+            pinned: self.pinned,
+            pushing: self.pushing,
+            response: self.response,
+            tried: self.tried,
         };
         match exchange(&worker, index, job, lent, account).await? {
             Outcome::Answered { client_keeps, used } => {
@@ -221,33 +221,33 @@ impl Connection {
         idle: Duration,
         account: &mut Account,
     ) -> Next {
-        forward::rewrite_response(&mut self.response);
+        forward::rewrite_response(self.response);
         forward::push_upgrade(&mut self.response.fields, token);
         let mut out = self.worker.buffers.output();
         let (framing, connection) = (BodyFraming::None, ConnectionField::Upgrade);
-        encode::response_head(&self.response, framing, connection, &mut out.bytes);
+        encode::response_head(self.response, framing, connection, &mut out.bytes);
         account.status = 101;
-        let written = self.io.write_all(&out.bytes, &[], &mut self.writing).await;
+        let written = self.io.write_all(&out.bytes, &[], self.writing).await;
         drop(out);
         if written.is_err() {
             return Next::Abort;
         }
         let mut moved = Relayed::default();
         let first = End {
-            io: &self.io,
-            inbox: &mut self.inbox,
-            pace: &mut self.writing,
+            io: self.io,
+            inbox: self.inbox,
+            pace: self.writing,
         };
         let second = End {
             io: &tunnel.upstream,
             inbox: &mut tunnel.inbox,
-            pace: &mut self.pushing,
+            pace: self.pushing,
         };
         let ended = {
-            let relayed = relay(first, second, &self.timer, idle, &mut moved);
+            let relayed = relay(first, second, self.timer, idle, &mut moved);
             let mut relayed = std::pin::pin!(relayed);
             let streams = self.worker.shared.config.drain.streams;
-            let withdrawal = Withdrawal::watch(&tunnel.backend, streams, &self.watch);
+            let withdrawal = Withdrawal::watch(&tunnel.backend, streams, self.watch);
             poll_fn(|cx| match relayed.as_mut().poll(cx) {
                 Poll::Ready(ended) => Poll::Ready(Some(ended)),
                 Poll::Pending
@@ -291,11 +291,11 @@ impl Connection {
         }
         let keep_alive = keep_alive && !failed.consumed && !failed.failure.meaning().closes;
         let connection = self.skip_body(framing, keep_alive);
-        let head = std::mem::take(&mut self.head);
+        let head = std::mem::take(self.head);
         let next = self
             .answer_failure(&failed.failure, connection, Some(&head), account)
             .await;
-        self.head = head;
+        *self.head = head;
         next
     }
 
@@ -329,7 +329,7 @@ impl Connection {
             connection,
             &mut out.bytes,
         );
-        let written = self.io.write_all(&out.bytes, &[], &mut self.writing).await;
+        let written = self.io.write_all(&out.bytes, &[], self.writing).await;
         after_own(connection, written.is_ok())
     }
 

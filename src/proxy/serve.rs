@@ -1,27 +1,199 @@
 //! A client's connection from its first request to its end.
+//!
+//! An idle connection is its socket, its place in the table of deadlines and little more. When
+//! bytes come it is handed to a runner: a future that can carry requests out, in an allocation of
+//! its own, with the room that they need. As soon as nothing is left to be done the runner hands
+//! the connection back and waits for another one. So a worker has as many runners as requests
+//! were ever under way at once, and a request costs no allocation.
 
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
-use super::connection::{Connection, Peer};
+use super::connection::{Call, Connection, Room, Serving};
 use super::request::Next;
-use super::worker::Worker;
-use crate::io::transport::Transport;
+use crate::io::deadline::Deadlines;
+
+/// Runners that are kept for the next request; more are given back to the allocator.
+const KEPT: usize = 256;
+
+/// The runners of one listener on one worker.
+#[derive(Debug)]
+pub struct Runners {
+    idle: RefCell<Vec<Runner>>,
+    deadlines: Rc<Deadlines>,
+}
 
 /// Serves a client's connection until it ends.
-pub async fn serve(worker: Rc<Worker>, transport: Transport, peer: Peer) {
-    let mut connection = Connection::new(worker, transport, peer);
-    let mut first = true;
+#[derive(Debug)]
+pub struct Serve {
+    now: Now,
+    runners: Rc<Runners>,
+}
+
+#[derive(Debug)]
+enum Now {
+    Idle(Box<Connection>),
+    Busy(Runner),
+    Over,
+}
+
+/// A future that carries requests out for one connection after the other.
+struct Runner {
+    desk: Rc<Cell<Desk>>,
+    /// It never ends: whoever polls it looks at the desk afterwards.
+    work: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// Where a connection is handed to a runner, and back.
+#[derive(Default)]
+enum Desk {
+    /// The runner has it, or has none.
+    #[default]
+    Empty,
+    Given(Box<Connection>, Call),
+    /// The connection has become idle, or is over.
+    Done(Option<Box<Connection>>),
+}
+
+impl Runners {
+    /// None yet.
+    pub fn new(deadlines: Rc<Deadlines>) -> Rc<Runners> {
+        Rc::new(Runners {
+            idle: RefCell::default(),
+            deadlines,
+        })
+    }
+
+    fn send(&self, connection: Box<Connection>, call: Call) -> Runner {
+        let idle = self.idle.borrow_mut().pop();
+        let runner = idle.unwrap_or_else(|| Runner::new(Room::new(&self.deadlines)));
+        runner.desk.set(Desk::Given(connection, call));
+        runner
+    }
+
+    fn put(&self, runner: Runner) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < KEPT {
+            idle.push(runner);
+        }
+    }
+}
+
+impl Serve {
+    /// Nothing has come on `connection` yet.
+    pub fn new(connection: Connection, runners: Rc<Runners>) -> Serve {
+        connection.rest();
+        Serve {
+            now: Now::Idle(Box::new(connection)),
+            runners,
+        }
+    }
+}
+
+impl Future for Serve {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Serve { now, runners } = self.get_mut();
+        loop {
+            match now {
+                Now::Idle(connection) => {
+                    let call = ready!(connection.poll_call(cx));
+                    if let Now::Idle(connection) = std::mem::replace(now, Now::Over) {
+                        *now = Now::Busy(runners.send(connection, call));
+                    }
+                }
+                Now::Busy(runner) => {
+                    let left = ready!(runner.poll(cx));
+                    if let Now::Busy(runner) = std::mem::replace(now, Now::Over) {
+                        runners.put(runner);
+                    }
+                    if let Some(connection) = left {
+                        connection.rest();
+                        *now = Now::Idle(connection);
+                    }
+                }
+                Now::Over => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl Runner {
+    fn new(room: Room) -> Runner {
+        let desk = Rc::default();
+        Runner {
+            work: Box::pin(work(Rc::clone(&desk), room)),
+            desk,
+        }
+    }
+
+    /// Goes on with the connection that it was given. Ready when that has become idle, or is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Connection>>> {
+        let _never_ends = self.work.as_mut().poll(cx);
+        match self.desk.take() {
+            Desk::Done(connection) => Poll::Ready(connection),
+            // Empty: it is under way.
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner").finish_non_exhaustive()
+    }
+}
+
+async fn work(desk: Rc<Cell<Desk>>, mut room: Room) {
     loop {
-        let next = match connection.read_head(first).await {
-            Ok(Some(())) => connection.handle().await,
+        let (mut connection, call) = poll_fn(|_| match desk.take() {
+            Desk::Given(connection, call) => Poll::Ready((connection, call)),
+            other => {
+                desk.set(other);
+                // Whoever puts one there polls.
+                Poll::Pending
+            }
+        })
+        .await;
+        let goes_on = lead(connection.served_in(&mut room), call).await;
+        room.leave(&mut connection);
+        desk.set(Desk::Done(goes_on.then_some(connection)));
+    }
+}
+
+/// From request to request until nothing more has come, or the connection is over. True: it is
+/// idle now.
+async fn lead(mut serving: Serving<'_>, call: Call) -> bool {
+    if call == Call::End {
+        serving.end().await;
+        return false;
+    }
+    loop {
+        let next = match serving.read_head().await {
+            Ok(Some(())) => serving.handle().await,
             Ok(None) => Next::End,
-            Err(rejection) => connection.refuse(rejection).await,
+            Err(rejection) => serving.refuse(rejection).await,
         };
         match next {
-            Next::Request => first = false,
-            Next::Close => return connection.close().await,
-            Next::End => return connection.end().await,
-            Next::Abort => return,
+            Next::Request => {
+                *serving.fresh = false;
+                if serving.inbox.is_empty() {
+                    return true;
+                }
+            }
+            Next::Close => {
+                serving.close().await;
+                return false;
+            }
+            Next::End => {
+                serving.end().await;
+                return false;
+            }
+            Next::Abort => return false,
         }
     }
 }

@@ -1,0 +1,122 @@
+//! Idle connections: they hold next to nothing, and are connections all the same.
+
+use std::time::Duration;
+
+use rustls::version::TLS13;
+
+use crate::Site;
+use crate::support::backend::Backend;
+use crate::support::client::{Client, End, tls_config};
+use crate::support::pause;
+
+/// A plain and a TLS client of a site.
+fn both(site: &Site) -> [Client; 2] {
+    let config = tls_config(&site.certificate.ca, &[&TLS13]);
+    let secure = Client::tls(site.server.addresses[0], &config, "localhost");
+    [
+        secure.expect("it is TLS"),
+        Client::plain(site.server.addresses[1]),
+    ]
+}
+
+/// More connections than a worker keeps runners, served in turns: each gets its own responses.
+#[test]
+fn connections_that_were_idle_are_served_again() {
+    let backend = Backend::start("b");
+    let site = Site::start(&backend, "");
+    let config = tls_config(&site.certificate.ca, &[&TLS13]);
+    let mut clients: Vec<_> = (0..40)
+        .map(|n| match n % 2 {
+            0 => Client::plain(site.server.addresses[1]),
+            _ => Client::tls(site.server.addresses[0], &config, "localhost").expect("it is TLS"),
+        })
+        .collect();
+    for round in 0..5 {
+        // All at once, answers read afterwards.
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send(format!("GET /{round}/{n} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        }
+        for (n, client) in clients.iter_mut().enumerate() {
+            let response = client.response().expect("it is served");
+            assert_eq!(response.text(), format!("GET /{round}/{n} "));
+        }
+    }
+}
+
+/// The next request comes in pieces, behind an empty line (RFC 9112 §2.2), and in pairs.
+#[test]
+fn an_idle_connection_takes_a_request_in_any_pieces() {
+    let backend = Backend::start("b");
+    let site = Site::start(&backend, "");
+    for mut client in both(&site) {
+        assert_eq!(
+            client.get("a", "/1").expect("it is served").text(),
+            "GET /1 "
+        );
+        let pieces: [&[u8]; 4] = [b"\r\n", b"GE", b"T /2 HTTP/1.1\r\nHost", b": a\r\n\r\n"];
+        client.send_pieces(&pieces, || pause(Duration::from_millis(20)));
+        assert_eq!(client.response().expect("it is served").text(), "GET /2 ");
+        client.send("GET /3 HTTP/1.1\r\nHost: a\r\n\r\nGET /4 HTTP/1.1\r\nHost: a\r\n\r\n");
+        for path in ["/3", "/4"] {
+            let response = client.response().expect("it is served");
+            assert_eq!(response.text(), format!("GET {path} "));
+        }
+    }
+}
+
+#[test]
+fn an_idle_connection_ends_at_its_deadline() {
+    let backend = Backend::start("b");
+    let site = Site::start(&backend, "[defaults]\nkeep_alive = \"300ms\"\n");
+    for mut client in both(&site) {
+        for path in ["/1", "/2"] {
+            assert_eq!(client.get("a", path).expect("it is served").status(), 200);
+        }
+        assert_eq!(client.rest(), Ok((Vec::new(), End::Closed)));
+    }
+}
+
+/// One on which nothing ever came has the time for a head, not the time between requests.
+#[test]
+fn a_connection_without_a_request_ends_as_well() {
+    let backend = Backend::start("b");
+    let site = Site::start(&backend, "[defaults]\nheader_timeout = \"300ms\"\n");
+    for mut client in both(&site) {
+        assert_eq!(client.rest(), Ok((Vec::new(), End::Closed)));
+    }
+}
+
+#[test]
+fn a_drain_ends_idle_connections() {
+    let backend = Backend::start("b");
+    let mut site = Site::start(&backend, "[drain]\nwait = \"100ms\"\n");
+    let mut clients: Vec<_> = both(&site).into_iter().chain(both(&site)).collect();
+    for client in clients.iter_mut().take(2) {
+        assert_eq!(client.get("a", "/").expect("it is served").status(), 200);
+    }
+    site.server.drain();
+    for mut client in clients {
+        assert_eq!(client.rest(), Ok((Vec::new(), End::Closed)));
+    }
+    let code = site.server.process().exit_code(Duration::from_secs(15));
+    assert_eq!(code, Some(0));
+}
+
+/// `limits.max_connections` counts the idle ones, and no longer than they are there.
+#[test]
+fn idle_connections_count() {
+    let backend = Backend::start("b");
+    let site = Site::start(&backend, "[limits]\nmax_connections = 2\n");
+    let [mut secure, mut plain] = both(&site);
+    for client in [&mut secure, &mut plain] {
+        assert_eq!(client.get("a", "/").expect("it is served").status(), 200);
+    }
+    let mut third = Client::plain(site.server.addresses[1]);
+    assert_eq!(third.response().expect("it is told").status(), 503);
+    drop(secure);
+    crate::support::wait_until("there is room again", || {
+        let mut next = Client::plain(site.server.addresses[1]);
+        next.get("a", "/")
+            .is_ok_and(|response| response.status() == 200)
+    });
+}
