@@ -102,6 +102,11 @@ impl BodyDecoder {
                 State::Length(left) | State::Data(left) => left,
                 State::UntilClose => u64::MAX,
                 _ => {
+                    if let Some((size, length)) = self.usual_framing(rest) {
+                        self.state = State::Data(size);
+                        consumed += length;
+                        continue;
+                    }
                     let Some(&byte) = rest.first() else { break };
                     match self.framing_byte(byte) {
                         Ok(next) => self.state = next,
@@ -163,6 +168,31 @@ impl BodyDecoder {
     /// underscore in their name.
     pub fn trailers(&self) -> &Fields {
         &self.trailers
+    }
+
+    /// What nearly always stands in front of a chunk's data, in one step: the end of the chunk
+    /// before, if that is due, and a size line without extensions. Gives the size and the bytes
+    /// that this takes. Whatever else comes, or is not whole, goes byte by byte.
+    fn usual_framing(&self, rest: &[u8]) -> Option<(u64, usize)> {
+        let start = match (self.state, rest) {
+            (SIZE_START, _) => 0,
+            (State::DataCr, [b'\r', b'\n', ..]) => 2,
+            _ => return None,
+        };
+        let mut size = 0;
+        let mut digits = 0;
+        let mut end = start;
+        while let Some(digit) = rest.get(end).and_then(|&b| char::from(b).to_digit(16)) {
+            size = size << 4 | u64::from(digit);
+            digits += 1;
+            end += 1;
+            if digits > MAX_SIZE_DIGITS {
+                return None;
+            }
+        }
+        let ends = rest.get(end..end + 2) == Some(b"\r\n");
+        // Zero is the last chunk, behind which something else follows.
+        (ends && size > 0).then_some((size, end + 2))
     }
 
     /// RFC 9112 §7.1: the state after one byte that is not data. No white space anywhere around
