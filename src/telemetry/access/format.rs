@@ -13,6 +13,12 @@ macro_rules! key {
         concat!(",\"", $name, "\":")
     };
 }
+/// What stands before a string, its quote included.
+macro_rules! string {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":\"")
+    };
+}
 /// Writes lines, and remembers the text of the current second.
 #[derive(Debug)]
 pub(super) struct Formatter {
@@ -46,45 +52,42 @@ impl Formatter {
     fn json(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"time\":\"");
         let millis = self.second(record.ended, out);
-        out.push(b'.');
-        out.extend([millis / 100, millis / 10 % 10, millis % 10].map(|digit| b'0' + digit as u8));
-        out.extend_from_slice(b"Z\"");
+        let [a, b, c] = line::three_digits(millis);
+        out.extend_from_slice(&[b'.', a, b, c, b'Z', b'"']);
 
         let mut object = Object(out);
-        object.with(key!("client"), |out| {
-            quoted(out, |out| line::socket(out, record.client))
-        });
-        object.optional_text(key!("tls"), record.tls);
-        object.text(key!("listener"), record.listener);
-        object.optional_text(key!("route"), record.route);
-        object.optional_text(key!("service"), record.service);
+        object.quoted(string!("client"), |out| line::socket(out, record.client));
+        if let Some(tls) = record.tls {
+            object.plain(string!("tls"), tls);
+        }
+        object.text(string!("listener"), record.listener);
+        object.optional_text(string!("route"), record.route);
+        object.optional_text(string!("service"), record.service);
         if let Some(backend) = record.backend {
-            object.with(key!("backend"), |out| {
-                quoted(out, |out| line::socket(out, backend))
-            });
+            object.quoted(string!("backend"), |out| line::socket(out, backend));
         }
         object.number(key!("attempts"), record.attempts.into());
-        object.text(key!("method"), record.method);
-        object.text(key!("host"), record.host);
-        object.text(key!("path"), record.path);
+        object.text(string!("method"), record.method);
+        object.text(string!("host"), record.host);
+        object.text(string!("path"), record.path);
         if self.query && !record.query.is_empty() {
-            object.text(key!("query"), record.query);
+            object.text(string!("query"), record.query);
         }
-        object.text(key!("protocol"), record.protocol);
+        object.plain(string!("protocol"), record.protocol);
         object.number(key!("status"), record.status.into());
         object.number(key!("received"), record.received);
         object.number(key!("sent"), record.sent);
         match record.broken {
-            None => object.text(key!("end"), "complete"),
+            None => object.plain(string!("end"), "complete"),
             Some(broken) => {
-                object.text(key!("end"), broken.side);
-                object.text(key!("phase"), broken.phase);
+                object.plain(string!("end"), broken.side);
+                object.plain(string!("phase"), broken.phase);
             }
         }
-        object.text(key!("request_id"), record.request_id);
-        object.optional_text(key!("trace_id"), record.traceparent.and_then(trace_id));
-        object.optional_text(key!("referer"), self.referer(record));
-        object.optional_text(key!("user_agent"), record.user_agent);
+        object.text(string!("request_id"), record.request_id);
+        object.optional_text(string!("trace_id"), record.traceparent.and_then(trace_id));
+        object.optional_text(string!("referer"), self.referer(record));
+        object.optional_text(string!("user_agent"), record.user_agent);
         if let Some(connect) = record.connect {
             object.with(key!("connect_ms"), |out| line::millis(out, connect));
         }
@@ -173,10 +176,14 @@ impl Object<'_> {
         value(self.0);
     }
 
+    /// `key` opens the string.
+    fn quoted(&mut self, key: &str, content: impl FnOnce(&mut Vec<u8>)) {
+        self.with(key, content);
+        self.0.push(b'"');
+    }
+
     fn text(&mut self, key: &str, text: impl AsRef<[u8]>) {
-        self.with(key, |out| {
-            quoted(out, |out| line::text(out, text.as_ref(), Quoting::Json));
-        });
+        self.quoted(key, |out| line::text(out, text.as_ref(), Quoting::Json));
     }
 
     fn optional_text(&mut self, key: &str, text: Option<impl AsRef<[u8]>>) {
@@ -185,15 +192,14 @@ impl Object<'_> {
         }
     }
 
+    /// A word of ours, in which there is nothing to escape.
+    fn plain(&mut self, key: &str, word: &'static str) {
+        self.quoted(key, |out| out.extend_from_slice(word.as_bytes()));
+    }
+
     fn number(&mut self, key: &str, n: u64) {
         self.with(key, |out| line::number(out, n));
     }
-}
-
-fn quoted(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
-    out.push(b'"');
-    content(out);
-    out.push(b'"');
 }
 
 /// The trace id in a `traceparent` (W3C Trace Context §3.2.2): version, trace id, parent id and
