@@ -1,7 +1,7 @@
 //! The access log: a line per request, formatted where the request was served, written elsewhere.
 //!
 //! A worker appends to a buffer of its own; a batch of lines goes through a bounded queue to the
-//! one thread that writes. When that thread is held up (nobody reads our output) and the queue is
+//! one thread that writes, and its memory comes back from there. When that thread is held up (nobody reads our output) and the queue is
 //! full, lines are dropped and counted: a request never waits for its log line.
 
 mod format;
@@ -11,9 +11,9 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::mem;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -102,6 +102,7 @@ struct Open {
     formatter: RefCell<Formatter>,
     batch: RefCell<Batch>,
     queue: SyncSender<Batch>,
+    spare: Arc<Spare>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -111,12 +112,18 @@ struct Batch {
     lines: u64,
 }
 
+/// Memory of batches that were written, for the next ones. Locked once a batch by a worker and
+/// once by the thread that writes, to push or to pop and no longer.
+#[derive(Debug, Default)]
+struct Spare(Mutex<Vec<Vec<u8>>>);
+
 /// The writing end: hands out the workers' ends and owns the thread that writes.
 #[derive(Debug)]
 pub struct AccessWriter {
     format: AccessFormat,
     query: bool,
     queue: SyncSender<Batch>,
+    spare: Arc<Spare>,
     /// Relaxed: written by workers and by the writing thread, read by scrapes.
     dropped: Arc<AtomicU64>,
     /// Never sent to: it closes when the thread ends.
@@ -125,8 +132,13 @@ pub struct AccessWriter {
 
 /// A batch is sent when it has that many bytes: about a hundred lines.
 const BATCH: usize = 32 * 1024;
+/// Room for a batch and the line that makes it full.
+const ROOM: usize = BATCH + BATCH / 4;
 /// Batches that may wait: 2 MiB, a fraction of a second at full load.
 const QUEUE: usize = 64;
+/// Batches whose memory is kept when they are written: enough for the batches of some workers
+/// that tick together, 640 KiB.
+const SPARE: usize = 16;
 
 impl AccessWriter {
     /// Starts the thread that writes to `out`. With `query`, query strings are logged.
@@ -139,16 +151,19 @@ impl AccessWriter {
         let (alive, done) = mpsc::channel();
         let dropped = Arc::new(AtomicU64::new(0));
         let lost = Arc::clone(&dropped);
+        let spare = Arc::new(Spare::default());
+        let written = Arc::clone(&spare);
         thread::Builder::new()
             .name("access-log".into())
             .spawn(move || {
                 let _alive = alive;
-                write_all(&batches, out, &lost);
+                write_all(&batches, out, &lost, &written);
             })?;
         Ok(AccessWriter {
             format,
             query,
             queue,
+            spare,
             dropped,
             done,
         })
@@ -160,6 +175,7 @@ impl AccessWriter {
             formatter: RefCell::new(Formatter::new(self.format, self.query)),
             batch: RefCell::default(),
             queue: self.queue.clone(),
+            spare: Arc::clone(&self.spare),
             dropped: Arc::clone(&self.dropped),
         };
         AccessLog((self.format != AccessFormat::Off).then(open))
@@ -195,7 +211,7 @@ impl AccessLog {
         let Some(open) = &self.0 else { return };
         let mut batch = open.batch.borrow_mut();
         if batch.text.capacity() == 0 {
-            batch.text.reserve(BATCH + BATCH / 4);
+            batch.text = open.spare.take();
         }
         open.formatter.borrow_mut().line(record, &mut batch.text);
         batch.lines += 1;
@@ -235,8 +251,27 @@ impl Open {
     }
 }
 
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(ROOM))
+    }
+
+    fn put(&self, mut text: Vec<u8>) {
+        // One that a huge line made larger is given back.
+        if text.capacity() > 2 * ROOM {
+            return;
+        }
+        text.clear();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < SPARE {
+            kept.push(text);
+        }
+    }
+}
+
 /// Runs on a thread of its own until every sender is gone.
-fn write_all(batches: &Receiver<Batch>, mut out: impl Write, lost: &AtomicU64) {
+fn write_all(batches: &Receiver<Batch>, mut out: impl Write, lost: &AtomicU64, spare: &Spare) {
     let mut failing = false;
     for batch in batches {
         let written = out.write_all(&batch.text).and_then(|()| out.flush());
@@ -247,6 +282,7 @@ fn write_all(batches: &Receiver<Batch>, mut out: impl Write, lost: &AtomicU64) {
             }
         }
         failing = written.is_err();
+        spare.put(batch.text);
     }
 }
 
