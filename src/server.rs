@@ -166,6 +166,14 @@ impl Signals {
 /// Binds every socket, loads every certificate and starts all threads. Nothing is resolved here:
 /// DNS may be down. An error leaves nothing running.
 pub fn start(config: Config) -> anyhow::Result<Running> {
+    start_logging(config, std::io::stdout())
+}
+
+/// [`start`] with the access log, if the configuration has one, written to `out`.
+pub fn start_logging(
+    config: Config,
+    out: impl std::io::Write + Send + 'static,
+) -> anyhow::Result<Running> {
     let config = Arc::new(config);
     let mut sockets = Vec::new();
     let mut front_ends = Vec::new();
@@ -230,12 +238,8 @@ pub fn start(config: Config) -> anyhow::Result<Running> {
             .collect(),
     );
 
-    let access = AccessWriter::start(
-        config.log.access,
-        config.log.access_query,
-        std::io::stdout(),
-    )
-    .context("cannot start the access log")?;
+    let access = AccessWriter::start(config.log.access, config.log.access_query, out)
+        .context("cannot start the access log")?;
 
     // Dropped by a worker when it ends: the control thread learns that all have.
     let (alive, mut gone) = mpsc::channel::<()>(1);

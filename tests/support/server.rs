@@ -107,7 +107,16 @@ impl Server {
         let mut config = load(toml);
         // It would go between the test's own lines.
         config.log.access = AccessFormat::Off;
-        let running = evenkeel::server::start(config).expect("the server starts");
+        Server::start(config, std::io::sink())
+    }
+
+    /// Boots in this process, with an access log as the configuration says, written to `out`.
+    pub fn logging(toml: &str, out: impl std::io::Write + Send + 'static) -> Server {
+        Server::start(load(toml), out)
+    }
+
+    fn start(config: Config, out: impl std::io::Write + Send + 'static) -> Server {
+        let running = evenkeel::server::start_logging(config, out).expect("the server starts");
         Server {
             addresses: running.addresses.clone(),
             probe: running.probe,
