@@ -8,15 +8,16 @@ mod control;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 
 use control::Control;
@@ -27,14 +28,16 @@ use crate::clock::Millis;
 use crate::config::{Config, Protocol};
 use crate::discovery::watch;
 use crate::io::deadline::TICK;
+use crate::listener::entrance::Entrance;
 use crate::listener::{self, Listening};
 use crate::proxy::drain::{Drain, Phase};
+use crate::proxy::seating::{Arrival, Seating};
 use crate::proxy::worker::{HOUSEKEEPING, Shared, Worker};
 use crate::published::Published;
 use crate::router::Router;
 use crate::telemetry::access::{AccessLog, AccessWriter};
 use crate::telemetry::metrics::Metrics;
-use crate::tls::server::{FrontEnd, front_end};
+use crate::tls::server::front_end;
 
 /// Events that wait for the control thread; more are dropped.
 const EVENTS: usize = 1024;
@@ -54,7 +57,7 @@ pub struct Running {
     /// Where the probe listener listens.
     pub probe: Option<SocketAddr>,
     orders: mpsc::UnboundedSender<Order>,
-    control: JoinHandle<anyhow::Result<Drained>>,
+    control: std::thread::JoinHandle<anyhow::Result<Drained>>,
 }
 
 /// What the control thread can be told.
@@ -217,12 +220,14 @@ pub fn start_logging(
         })
         .collect();
     let (events, noticed) = mpsc::channel(EVENTS);
+    let (seating, arrivals) = Seating::new(config.workers.get());
     let shared = Shared {
         router: Arc::new(Router::new(&config)),
         snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
         drain: Drain::new(),
         events,
         open: Arc::new(AtomicUsize::new(0)),
+        seating,
         config: Arc::clone(&config),
     };
     let metrics = Metrics::new(
@@ -245,11 +250,17 @@ pub fn start_logging(
     let (alive, mut gone) = mpsc::channel::<()>(1);
     let mut heartbeats = Vec::new();
     let mut threads = Vec::new();
-    for index in 0..config.workers.get() {
+    for (index, arrivals) in arrivals.into_iter().enumerate() {
         let heartbeat = Arc::new(AtomicU64::new(Millis::now().0));
         heartbeats.push(Arc::clone(&heartbeat));
         let start = WorkerStart {
-            listening: listening(&sockets, &front_ends)?,
+            index,
+            listening: listening(&sockets)?,
+            arrivals,
+            tls: front_ends
+                .iter()
+                .map(|f| f.as_ref().map(|f| Arc::clone(&f.config)))
+                .collect(),
             shared: shared.clone(),
             metrics: Arc::clone(&metrics),
             access: access.log(),
@@ -387,21 +398,13 @@ async fn carry_out(
     Ok(Drained::Cut)
 }
 
-fn listening(
-    sockets: &[std::net::TcpListener],
-    front_ends: &[Option<FrontEnd>],
-) -> anyhow::Result<Vec<Listening>> {
-    let both = sockets.iter().zip(front_ends).enumerate();
-    both.map(|(index, (socket, front_end))| {
-        Ok(Listening {
-            index,
-            socket: socket
-                .try_clone()
-                .context("cannot share a listening socket")?,
-            tls: front_end.as_ref().map(|f| Arc::clone(&f.config)),
-        })
-    })
-    .collect()
+fn listening(sockets: &[std::net::TcpListener]) -> anyhow::Result<Vec<Listening>> {
+    let duplicates = sockets.iter().enumerate().map(|(index, socket)| {
+        let socket = socket.try_clone();
+        let socket = socket.context("cannot share a listening socket")?;
+        Ok(Listening { index, socket })
+    });
+    duplicates.collect()
 }
 
 fn runtime() -> std::io::Result<LocalRuntime> {
@@ -412,7 +415,11 @@ fn runtime() -> std::io::Result<LocalRuntime> {
 
 /// What a worker's thread starts with.
 struct WorkerStart {
+    index: usize,
     listening: Vec<Listening>,
+    arrivals: mpsc::Receiver<Arrival>,
+    /// Of each listener.
+    tls: Vec<Option<Arc<rustls::ServerConfig>>>,
     shared: Shared,
     metrics: Arc<Metrics>,
     access: AccessLog,
@@ -430,12 +437,14 @@ impl WorkerStart {
             }
         };
         runtime.block_on(async {
-            let worker = Worker::new(self.shared, self.metrics.shard(), self.access);
-            let accepting: Vec<_> = self
+            let worker = Worker::new(self.index, self.shared, self.metrics.shard(), self.access);
+            let entrance = Entrance::new(Rc::clone(&worker), self.tls);
+            let accepting = self
                 .listening
                 .into_iter()
-                .map(|l| tokio::task::spawn_local(listener::accept(std::rc::Rc::clone(&worker), l)))
-                .collect();
+                .map(|l| spawn_local(listener::accept(Rc::clone(&entrance), l)));
+            let accepting: Vec<_> = accepting.collect();
+            let taking = spawn_local(entrance.take_arrivals(self.arrivals));
             let mut seen = Phase::Serving;
             let mut since_housekeeping = Duration::ZERO;
             loop {
@@ -453,7 +462,7 @@ impl WorkerStart {
                     seen = phase;
                     worker.deadlines.wake_all();
                 }
-                let closed = accepting.iter().all(tokio::task::JoinHandle::is_finished);
+                let closed = accepting.iter().all(JoinHandle::is_finished) && taking.is_finished();
                 if phase >= Phase::CutAll || (closed && worker.connections.get() == 0) {
                     break;
                 }

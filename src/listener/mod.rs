@@ -1,43 +1,32 @@
-//! Where clients come in: sockets, the accept loop, the TLS handshake.
+//! Where clients come in: sockets and the accept loop.
 //!
 //! One socket per address, given to every worker as a duplicated descriptor, so that no queue is
-//! lost when a worker goes and a second instance on the same port is refused.
+//! lost when a worker goes and a second instance on the same port is refused. `entrance` says what
+//! becomes of an accepted connection.
+
+pub mod entrance;
 
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::io::tls::TlsStream;
-use crate::io::transport::Transport;
-use crate::proxy::connection::{Connection, Peer};
+use entrance::Entrance;
+
 use crate::proxy::drain::Phase;
-use crate::proxy::serve::{Runners, Serve};
-use crate::proxy::worker::{OpenConnection, Worker};
-use crate::telemetry::metrics::{Handshake, Side};
-use crate::upstream::connect::{is_exhaustion, notice_dead_peers};
+use crate::upstream::connect::is_exhaustion;
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 4096;
 
 /// After an accept that failed for want of descriptors or memory: time for others to close some.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-
-/// A client whose handshake failed may take so long to take the alert.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// What a plain client is told when there are as many connections as there may be.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: evenkeel\r\n\
-    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 30\r\nRetry-After: 1\r\n\
-    Connection: close\r\n\r\n503: too many connections now\n";
 
 /// Binds a listening socket. An IPv6 wildcard takes IPv4 as well, or stands for the IPv4 one on a
 /// host without IPv6.
@@ -80,16 +69,14 @@ pub struct Listening {
     pub index: usize,
     /// The worker's own descriptor of the shared socket.
     pub socket: std::net::TcpListener,
-    /// TLS, if it speaks TLS.
-    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// Accepts until a drain closes the listener; then takes what the kernel has completed already.
-pub async fn accept(worker: Rc<Worker>, listening: Listening) -> io::Result<()> {
-    let socket = TcpListener::from_std(listening.socket)?;
-    let tls = listening.tls;
+pub async fn accept(entrance: Rc<Entrance>, listening: Listening) -> io::Result<()> {
+    let Listening { index, socket } = listening;
+    let socket = TcpListener::from_std(socket)?;
+    let worker = &entrance.worker;
     let timer = worker.deadlines.timer();
-    let runners = Runners::new(Rc::clone(&worker.deadlines));
     loop {
         let accepted = poll_fn(|cx| match socket.poll_accept(cx) {
             Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
@@ -101,26 +88,10 @@ pub async fn accept(worker: Rc<Worker>, listening: Listening) -> io::Result<()> 
         match accepted {
             None => {
                 return take_the_rest(socket, |stream, address| {
-                    admit(
-                        &worker,
-                        &runners,
-                        listening.index,
-                        tls.as_ref(),
-                        stream,
-                        address,
-                    );
+                    entrance.welcome(stream, address, index);
                 });
             }
-            Some(Ok((stream, address))) => {
-                admit(
-                    &worker,
-                    &runners,
-                    listening.index,
-                    tls.as_ref(),
-                    stream,
-                    address,
-                );
-            }
+            Some(Ok((stream, address))) => entrance.welcome(stream, address, index),
             Some(Err(e)) if is_exhaustion(&e) => {
                 tracing::warn!(error = %e, "accept failed; waiting for descriptors");
                 tokio::time::sleep(EXHAUSTED).await;
@@ -152,152 +123,102 @@ fn take_the_rest(socket: TcpListener, admit: impl Fn(TcpStream, SocketAddr)) -> 
     Ok(())
 }
 
-fn admit(
-    worker: &Rc<Worker>,
-    runners: &Rc<Runners>,
-    listener: usize,
-    tls: Option<&Arc<ServerConfig>>,
-    stream: TcpStream,
-    address: SocketAddr,
-) {
-    let Some(open) = OpenConnection::open(worker, Side::Downstream(listener)) else {
-        if tls.is_none() {
-            // As much as fits at once; nobody waits for it.
-            let _ = stream.try_write(FULL);
-        }
-        return;
-    };
-    if let Err(e) = notice_dead_peers(&stream) {
-        tracing::debug!(error = %e, "the client was gone before it was served");
-        return;
-    }
-    let (worker, runners) = (Rc::clone(worker), Rc::clone(runners));
-    let peer = Peer {
-        address,
-        listener,
-        tls: None,
-    };
-    match tls.cloned() {
-        None => {
-            let transport = Transport::Plain(stream);
-            let connection = Connection::new(worker, transport, peer, open);
-            tokio::task::spawn_local(Serve::new(connection, runners));
-        }
-        Some(config) => {
-            tokio::task::spawn_local(async move {
-                if let Some((transport, version)) = handshake(&worker, config, stream).await {
-                    let peer = Peer {
-                        tls: Some(version),
-                        ..peer
-                    };
-                    let connection = Connection::new(worker, transport, peer, open);
-                    Serve::new(connection, runners).await;
-                }
-            });
-        }
-    }
-}
-
-async fn handshake(
-    worker: &Rc<Worker>,
-    config: Arc<ServerConfig>,
-    stream: TcpStream,
-) -> Option<(Transport, &'static str)> {
-    let metrics = &worker.metrics;
-    let failed = |error: &dyn std::error::Error| {
-        tracing::debug!(%error, "TLS handshake failed");
-        metrics.handshake(None, Handshake::Failed);
-    };
-    let mut tls = match TlsStream::new(stream, config, &worker.buffers) {
-        Ok(tls) => Box::new(tls),
-        Err(e) => {
-            failed(&e);
-            return None;
-        }
-    };
-    let wait = worker.shared.config.downstream.handshake_timeout;
-    let timer = worker.deadlines.timer();
-    let made = timer
-        .limit(wait, poll_fn(|cx| tls.poll_handshake(cx)))
-        .await;
-    match made {
-        Ok(Ok(())) => {
-            let version = tls.version();
-            let ended = match tls.is_resumed() {
-                true => Handshake::Resumed,
-                false => Handshake::Full,
-            };
-            metrics.handshake(Some(version), ended);
-            Some((Transport::Tls(tls), version))
-        }
-        Ok(Err(e)) => {
-            failed(&e);
-            // The alert says to the client what was wrong. Then it is dropped, either way.
-            let _ = timer
-                .limit(LAST_WORDS, poll_fn(|cx| tls.poll_shutdown(cx)))
-                .await;
-            None
-        }
-        Err(_) => {
-            metrics.handshake(None, Handshake::TimedOut);
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::from_toml_str;
     use crate::proxy::drain::Drain;
-    use crate::proxy::worker::Shared;
+    use crate::proxy::seating::Seating;
+    use crate::proxy::worker::{Shared, Worker};
     use crate::router::Router;
     use crate::telemetry::access::AccessLog;
     use crate::telemetry::metrics::Metrics;
+    use std::sync::Arc;
 
-    #[tokio::test]
-    async fn a_drain_takes_what_the_kernel_has_completed() {
-        let config = from_toml_str(
-            "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[limits]\nmax_connections = 1000\n",
-        );
-        let config = Arc::new(config.expect("it is right"));
+    const ROOM: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+        [limits]\nmax_connections = 1000\n";
+
+    /// Workers with one plain listener, its socket, and what they are handed over by.
+    fn workers(count: usize) -> (Vec<Rc<Entrance>>, std::net::TcpListener, Vec<Arrivals>) {
+        let config = Arc::new(from_toml_str(ROOM).expect("it is right"));
         let socket = bind(config.listeners[0].address).expect("loopback has ports");
-        let address = socket.local_addr().expect("it is bound");
-        // More than tokio lets a task take in one turn.
-        let clients: Vec<_> = (0..200)
-            .map(|_| std::net::TcpStream::connect(address).expect("the backlog has room"))
-            .collect();
+        let (seating, arrivals) = Seating::new(count);
         let shared = Shared {
             router: Arc::new(Router::new(&config)),
             snapshots: Vec::new(),
             drain: Drain::new(),
             events: tokio::sync::mpsc::channel(1).0,
             open: Arc::default(),
+            seating,
             config,
         };
-        shared.drain.advance(Phase::Closing);
         let metrics = Metrics::new(Vec::new(), vec!["front".into()]);
-        let worker = Worker::new(shared, metrics.shard(), AccessLog::off());
-        let listening = Listening {
-            index: 0,
-            socket,
-            tls: None,
-        };
+        let entrances = (0..count).map(|index| {
+            let shared = shared.clone();
+            let worker = Worker::new(index, shared, metrics.shard(), AccessLog::off());
+            Entrance::new(worker, vec![None])
+        });
+        (entrances.collect(), socket, arrivals)
+    }
+
+    type Arrivals = tokio::sync::mpsc::Receiver<crate::proxy::seating::Arrival>;
+
+    fn connect(to: &std::net::TcpListener, count: usize) -> Vec<std::net::TcpStream> {
+        let address = to.local_addr().expect("it is bound");
+        let connect = |_| std::net::TcpStream::connect(address).expect("the backlog has room");
+        (0..count).map(connect).collect()
+    }
+
+    #[tokio::test]
+    async fn a_drain_takes_what_the_kernel_has_completed() {
+        let (entrances, socket, _arrivals) = workers(2);
+        // More than tokio lets a task take in one turn.
+        let clients = connect(&socket, 200);
+        let entrance = Rc::clone(&entrances[0]);
+        let worker = &entrances[0].worker;
+        worker.shared.drain.advance(Phase::Closing);
         let local = tokio::task::LocalSet::new();
         local
-            .run_until(accept(Rc::clone(&worker), listening))
+            .run_until(accept(entrance, Listening { index: 0, socket }))
             .await
             .expect("nothing fails");
+        // The other worker may be gone: it is handed nothing.
         assert_eq!(worker.connections.get(), clients.len());
     }
 
-    #[test]
-    fn the_canned_response_tells_its_length() {
-        let text = std::str::from_utf8(FULL).expect("it is text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("it has a head");
+    #[tokio::test]
+    async fn what_one_worker_accepts_is_shared_with_another() {
+        let (entrances, socket, mut arrivals) = workers(2);
+        let clients = connect(&socket, 200);
+        let local = tokio::task::LocalSet::new();
+        let [first, second] = [&entrances[0], &entrances[1]];
+        let accepting = accept(Rc::clone(first), Listening { index: 0, socket });
+        let taking = Rc::clone(second).take_arrivals(arrivals.remove(1));
+        let (accepting, taking) = (local.spawn_local(accepting), local.spawn_local(taking));
+        let counts = || [first, second].map(|entrance| entrance.worker.connections.get());
+        let shared_out = async {
+            while counts().iter().sum::<usize>() < clients.len() {
+                tokio::task::yield_now().await;
+            }
+        };
+        local.run_until(shared_out).await;
         assert!(
-            head.contains(&format!("Content-Length: {}\r\n", body.len())),
-            "{head}"
+            counts().iter().all(|n| (85..=115).contains(n)),
+            "{:?}",
+            counts()
+        );
+        first.worker.shared.drain.advance(Phase::Closing);
+        for entrance in &entrances {
+            entrance.worker.deadlines.wake_all();
+        }
+        let ended = local
+            .run_until(async { (accepting.await, taking.await) })
+            .await;
+        assert!(matches!(ended, (Ok(Ok(())), Ok(()))), "{ended:?}");
+        assert_eq!(
+            counts().iter().sum::<usize>(),
+            clients.len(),
+            "none is lost"
         );
     }
 }

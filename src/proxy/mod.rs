@@ -3,7 +3,7 @@
 //! `serve.rs` leads a client's connection from request to request: `connection.rs` reads their
 //! heads off it, `request.rs` carries one out and answers what never reaches a backend;
 //! `exchange.rs` chooses backends and tries them one after the other; `attempt.rs` is one try: the
-//! copies in both directions; `forward.rs` rewrites heads; `failure.rs` says what a failure means
+//! copies in both directions; `seating.rs` says which worker a connection goes to; `forward.rs` rewrites heads; `failure.rs` says what a failure means
 //! and `retry.rs` (pure) whether it may be tried again.
 
 pub mod account;
@@ -16,5 +16,6 @@ pub mod forward;
 mod request;
 mod respond;
 pub mod retry;
+pub mod seating;
 pub mod serve;
 pub mod worker;

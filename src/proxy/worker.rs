@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::drain::Drain;
 use super::failure::{self, Failure};
 use super::retry::Budget;
+use super::seating::{Seat, Seating};
 use crate::balance::picker::{NoBackend, Pick, Picker};
 use crate::balance::snapshot::Snapshot;
 use crate::clock::Millis;
@@ -44,11 +45,15 @@ pub struct Shared {
     pub events: mpsc::Sender<Event>,
     /// Client connections open in this process.
     pub open: Arc<AtomicUsize>,
+    /// How many of them each worker has.
+    pub seating: Arc<Seating>,
 }
 
 /// One worker.
 #[derive(Debug)]
 pub struct Worker {
+    /// Its number, from 0.
+    pub index: usize,
     /// Shared with the others.
     pub shared: Shared,
     /// Spare buffers.
@@ -74,7 +79,7 @@ struct ServiceState {
 
 impl Worker {
     /// A worker with schedules of its own.
-    pub fn new(shared: Shared, metrics: Rc<Shard>, access: AccessLog) -> Rc<Worker> {
+    pub fn new(index: usize, shared: Shared, metrics: Rc<Shard>, access: AccessLog) -> Rc<Worker> {
         let workers = u32::try_from(shared.config.workers.get()).unwrap_or(u32::MAX);
         let mut random = fastrand::Rng::new();
         let deadlines = Deadlines::new();
@@ -96,6 +101,7 @@ impl Worker {
             }
         });
         Rc::new(Worker {
+            index,
             services: services.collect(),
             buffers: BufferPool::new(),
             deadlines,
@@ -214,11 +220,12 @@ pub fn labels(backend: &Backend) -> BackendLabels {
 pub struct OpenConnection {
     worker: Rc<Worker>,
     _counted: metrics::OpenConnection,
+    _seat: Seat,
 }
 
 impl OpenConnection {
-    /// Counts one more, unless the process has as many as it may.
-    pub fn open(worker: &Rc<Worker>, side: Side) -> Option<OpenConnection> {
+    /// Counts one more, unless the process has as many as it may. `seat`: at this worker.
+    pub fn open(worker: &Rc<Worker>, seat: Seat, side: Side) -> Option<OpenConnection> {
         let limit = worker.shared.config.downstream.max_connections.get();
         // Relaxed: a number, it orders nothing; the limit holds because every taker adds first.
         if worker.shared.open.fetch_add(1, Ordering::Relaxed) >= limit {
@@ -228,6 +235,7 @@ impl OpenConnection {
         worker.connections.set(worker.connections.get() + 1);
         Some(OpenConnection {
             _counted: worker.metrics.open(side),
+            _seat: seat,
             worker: Rc::clone(worker),
         })
     }
