@@ -255,6 +255,28 @@ fn sessions_begin_anew_or_are_resumed_as_told() {
     }
 }
 
+#[test]
+fn a_certificate_of_another_authority_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, other) = (
+        folder.path().join("ca.pem"),
+        folder.path().join("other.pem"),
+    );
+    tls_server(&other, true);
+    let outcome = run(&Job {
+        target: tls_server(&ca, true),
+        tls: Some(Tls {
+            ca: other,
+            name: "load.test".to_owned(),
+            resume: false,
+        }),
+        ..job(SocketAddr::from(([127, 0, 0, 1], 0)))
+    });
+    assert_eq!(outcome.requests, 0);
+    let text = outcome.first_error.unwrap();
+    assert!(text.contains("invalid peer certificate"), "{text}");
+}
+
 fn run(job: &Job) -> Outcome {
     load::run(job).unwrap().0
 }

@@ -1,7 +1,8 @@
 //! The load generator: opens the connections, keeps the pattern, counts what comes of it.
 //!
 //! One thread. First all connections are opened (those that stay idle make one request each); then the clock starts.
-//! Whatever the target does, a run ends: at the latest [`GRACE`] after its time.
+//! Whatever the target does, a run ends: at the latest [`GRACE`] after its time, and where the target does not even
+//! open the connections, after as long.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -15,8 +16,8 @@ use rustls::{ClientConfig, HandshakeKind};
 use super::answer::Answered;
 use super::connection::{Connection, Progress, Purpose, Shape};
 use super::latency::Latency;
-use super::tickets;
 use super::time::{Clock, Cpu};
+use super::tls;
 use super::{Job, Outcome, Pattern};
 
 /// Does a job. The connections come along: they are closed with the second value.
@@ -25,10 +26,10 @@ pub fn run(job: &Job) -> Result<(Outcome, Held)> {
     // Without it, a sleep takes 50 µs longer than it is told to (proc_pid_timerslack_ns(5)); where it cannot be
     // written, latencies of `Rate` are as much longer.
     let _ = std::fs::write("/proc/self/timerslack_ns", "1");
-    let tls = job.tls.as_ref().map(tickets::client_config).transpose()?;
+    let tls = job.tls.as_ref().map(tls::client_config).transpose()?;
     let mut generator = Generator::new(job, tls)?;
-    generator.open_all()?;
-    if !matches!(job.pattern, Pattern::Hold) {
+    let all_open = generator.open_all()?;
+    if all_open && !matches!(job.pattern, Pattern::Hold) {
         generator.measure()?;
     }
     let outcome = generator.outcome()?;
@@ -141,8 +142,9 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// Opens what is to be open before the clock starts.
-    fn open_all(&mut self) -> Result<()> {
+    /// Opens what is to be open before the clock starts; returns whether the target had time for all. One that
+    /// refuses had.
+    fn open_all(&mut self) -> Result<bool> {
         let hold = matches!(self.job.pattern, Pattern::Hold);
         let connect = matches!(self.job.pattern, Pattern::Connect);
         // A connection per request needs none before, but if each is to resume, each needs the ticket of another.
@@ -158,14 +160,15 @@ impl<'a> Generator<'a> {
             if self.clock.now() > limit {
                 let left = self.queue.len() + self.opening.max(self.in_flight);
                 self.fail_text(&format!("{left} connections could not be opened in time"));
-                break;
+                self.counts.errors += left as u64 - 1;
+                return Ok(false);
             }
             self.open_queued();
             self.turn(Some(limit))?;
         }
-        self.queue.clear();
         // Who closed in the meantime?
-        self.turn(Some(0))
+        self.turn(Some(0))?;
+        Ok(true)
     }
 
     /// The run itself.
@@ -205,12 +208,11 @@ impl<'a> Generator<'a> {
             if self.stage == Stage::Ending && self.in_flight == 0 && backlog == 0 {
                 break;
             }
-            if now >= self.end + GRACE {
+            // Nothing in flight and nothing being opened: none of the backlog can be sent any more.
+            let stuck = self.stage == Stage::Ending && self.in_flight == 0 && self.opening == 0;
+            if stuck || now >= self.end + GRACE {
                 let left = self.in_flight as u64 + backlog;
-                self.fail_text(&format!(
-                    "{left} requests were not answered {} s after the end",
-                    GRACE / SECOND
-                ));
+                self.fail_text(&format!("{left} requests were not answered in time"));
                 self.counts.errors += left - 1;
                 break;
             }

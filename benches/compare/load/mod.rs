@@ -10,8 +10,8 @@ mod body;
 mod connection;
 mod generator;
 pub(crate) mod latency;
-mod tickets;
 mod time;
+mod tls;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
