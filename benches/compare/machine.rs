@@ -1,8 +1,10 @@
 //! What the figures were taken on, and how much of it was free.
 
 use std::fs;
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::{Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
@@ -23,6 +25,12 @@ const BUSY: f64 = 0.5;
 
 /// Files and sockets for 10,000 connections on both sides of a proxy, and a third of it for Evenkeel's default.
 const FILES: u64 = 131_072;
+
+/// Connections that a run may make: a second of the fastest, twice.
+const PLACES: u64 = 60_000;
+
+/// After so long the kernel has forgotten every closed connection.
+const TRACKED: Duration = Duration::from_secs(180);
 
 impl Machine {
     pub fn look() -> Machine {
@@ -68,6 +76,36 @@ pub fn raise_file_limit() -> u64 {
         Ok(()) => hard,
         Err(_) => now.current.unwrap_or(FILES),
     }
+}
+
+/// Waits until the kernel can follow a run's connections. Where a firewall tracks connections, as Docker's does, each
+/// takes a place for two minutes after its end, and when all are taken the kernel drops packets of everybody.
+pub fn wait_for_places() -> Result<()> {
+    let deadline = Instant::now() + TRACKED;
+    let mut said = false;
+    while let Some((taken, all)) = tracked()
+        && all.saturating_sub(taken) < PLACES.min(all / 2)
+    {
+        ensure!(
+            Instant::now() < deadline,
+            "the kernel's table of connections stays full (net.netfilter.nf_conntrack_max)"
+        );
+        if !said {
+            eprintln!("  waiting until the kernel has forgotten some of {taken} connections");
+            said = true;
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+/// Connections that the kernel tracks, and how many it can; `None`: it tracks none.
+fn tracked() -> Option<(u64, u64)> {
+    let number = |name: &str| {
+        let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    Some((number("count")?, number("max")?))
 }
 
 fn line_of(path: &str, key: &str) -> Option<String> {

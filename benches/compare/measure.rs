@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::fleet::{Bench, Running, get};
 use crate::load::{Job, Outcome, Pattern, Request};
+use crate::machine;
 use crate::process::Process;
 use crate::sample::{Memory, Sample, Workers};
 use crate::scenario::{ACTIVE, Layer, Traffic, UNEVEN};
@@ -21,6 +22,10 @@ const OPENING: Duration = Duration::from_secs(60);
 /// For a load generator to end once it has said what came of its run.
 const ENDING: Duration = Duration::from_secs(30);
 
+/// Longest run with a connection for each request, in seconds: thousands of requests, and the kernel remembers each
+/// connection for minutes.
+const CONNECTING: f64 = 1.0;
+
 /// How long a fresh process is used before it counts, in seconds.
 const WARM_UP: f64 = 0.5;
 
@@ -32,6 +37,10 @@ pub fn traffic(
     traffic: &Traffic,
     seconds: f64,
 ) -> Result<Sample> {
+    let seconds = match traffic.pattern {
+        Pattern::Connect => seconds.min(CONNECTING),
+        _ => seconds,
+    };
     let job = Job {
         target: proxy.address(traffic.layer),
         tls: bench.tls(traffic.layer),
@@ -184,6 +193,7 @@ fn short(bench: &Bench<'_>, proxy: &Running, layer: Layer) -> Job {
 }
 
 fn run(bench: &Bench<'_>, proxy: &Running, job: Job, pinned: bool) -> Result<Sample> {
+    machine::wait_for_places()?;
     let job = Job {
         watched: proxy.process.family(),
         ..job
