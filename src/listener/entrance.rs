@@ -22,7 +22,6 @@ use crate::proxy::seating::{Arrival, Seat};
 use crate::proxy::serve::{Runners, Serve};
 use crate::proxy::worker::{OpenConnection, Worker};
 use crate::telemetry::metrics::{Handshake, Side};
-use crate::upstream::connect::notice_dead_peers;
 
 /// A client whose handshake failed may take so long to take the alert.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -124,10 +123,6 @@ impl Entrance {
             }
             return;
         };
-        if let Err(e) = notice_dead_peers(&stream) {
-            tracing::debug!(error = %e, "the client was gone before it was served");
-            return;
-        }
         let runners = Rc::clone(&self.runners);
         let peer = Peer {
             address,

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use entrance::Entrance;
 
 use crate::proxy::drain::Phase;
-use crate::upstream::connect::is_exhaustion;
+use crate::upstream::connect::{is_exhaustion, notice_dead_peers};
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 4096;
@@ -54,8 +54,8 @@ fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     }
     // Not SO_REUSEPORT: two instances on one port are a mistake that has to show.
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it.
-    socket.set_tcp_nodelay(true)?;
+    // Once here instead of six system calls for each accepted connection.
+    notice_dead_peers((&socket).into())?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
@@ -167,6 +167,31 @@ mod tests {
         let address = to.local_addr().expect("it is bound");
         let connect = |_| std::net::TcpStream::connect(address).expect("the backlog has room");
         (0..count).map(connect).collect()
+    }
+
+    #[test]
+    fn what_is_accepted_notices_dead_peers() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = bind(address.parse().expect("it is right")).expect("loopback has ports");
+            let _clients = connect(&listener, 1);
+            let listening = socket2::SockRef::from(&listener);
+            // It does not block, and the kernel may not be done.
+            listener.set_nonblocking(false).expect("it is a socket");
+            let (accepted, _) = listener.accept().expect("somebody connects");
+            let accepted = socket2::SockRef::from(&accepted);
+            for socket in [listening, accepted] {
+                assert!(socket.tcp_nodelay().expect("it is TCP"));
+                assert!(socket.keepalive().expect("it is a socket"));
+                let seconds = |time: Duration| time.as_secs();
+                let times = (
+                    socket.tcp_keepalive_time().map(seconds).ok(),
+                    socket.tcp_keepalive_interval().map(seconds).ok(),
+                    socket.tcp_keepalive_retries().ok(),
+                    socket.tcp_user_timeout().ok().flatten().map(seconds),
+                );
+                assert_eq!(times, (Some(30), Some(10), Some(3), Some(30)));
+            }
+        }
     }
 
     #[tokio::test]

@@ -157,7 +157,7 @@ pub async fn serve(listener: TcpListener, sample: Sample, phases: watch::Receive
 
 fn admit(connections: &mut JoinSet<()>, shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     // The client was gone before it was served.
-    if notice_dead_peers(&stream).is_err() {
+    if notice_dead_peers((&stream).into()).is_err() {
         return;
     }
     let shared = Arc::clone(shared);

@@ -27,7 +27,7 @@ pub async fn connect(address: SocketAddr, timer: &Timer, wait: Duration) -> io::
         .limit(wait, socket.connect(address))
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
-    notice_dead_peers(&stream)?;
+    notice_dead_peers(SockRef::from(&stream))?;
     Ok(stream)
 }
 
@@ -45,9 +45,9 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Sets what makes the kernel notice a peer that is gone without a word, and TCP_NODELAY.
-pub fn notice_dead_peers(stream: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(stream);
+/// Sets what makes the kernel notice a peer that is gone without a word, and TCP_NODELAY. What is
+/// accepted from a listening socket has what that had (Linux).
+pub fn notice_dead_peers(socket: SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let keepalive = TcpKeepalive::new()
