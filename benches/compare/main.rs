@@ -26,6 +26,7 @@ mod rounds;
 mod sample;
 mod scenario;
 mod statistics;
+mod trace;
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;

@@ -12,6 +12,7 @@ use crate::machine;
 use crate::process::Process;
 use crate::sample::{Memory, Sample, Workers};
 use crate::scenario::{ACTIVE, Layer, Traffic, UNEVEN};
+use crate::trace::Tracer;
 
 /// How long a proxy may settle once its connections are open (and before): buffers go back, collectors run.
 pub const SETTLE: Duration = Duration::from_secs(3);
@@ -116,6 +117,24 @@ pub fn few_active(bench: &Bench<'_>, proxy: &Running, seconds: f64) -> Result<Sa
             connections,
         }),
         ..Sample::of(&outcome)
+    })
+}
+
+/// System calls, those of opening the connections included.
+pub fn calls(bench: &Bench<'_>, proxy: &Running, layer: Layer, seconds: f64) -> Result<Sample> {
+    run(bench, proxy, short(bench, proxy, layer), true)?;
+    let tracer = Tracer::attach(bench, proxy)?;
+    let job = Job {
+        seconds,
+        ..short(bench, proxy, layer)
+    };
+    let sample = run(bench, proxy, job, true);
+    let calls = tracer.detach()?;
+    Ok(Sample {
+        calls: Some(calls),
+        // strace bends them.
+        seconds: 0.0,
+        ..sample?
     })
 }
 

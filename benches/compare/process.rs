@@ -200,6 +200,12 @@ impl Process {
         }
     }
 
+    /// Asks it to end, as Ctrl-C does. Only it, not its children.
+    pub fn interrupt(&self) -> Result<()> {
+        let id = Pid::from_raw(self.child.id().cast_signed()).context("it has no id")?;
+        Ok(rustix::process::kill_process(id, Signal::INT)?)
+    }
+
     /// The last line that it wrote, for an error.
     pub fn last_words(&self) -> String {
         let text = fs::read(&self.output).unwrap_or_default();

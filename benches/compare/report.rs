@@ -251,7 +251,10 @@ impl Cell {
                 && column
                     .median(Sample::proxy_busy)
                     .is_some_and(|busy| busy < FULL)
-                && figure != Figure::MemoryPerConnection,
+                && !matches!(
+                    figure,
+                    Figure::MemoryPerConnection | Figure::CallsPerRequest
+                ),
             column,
         }
     }
@@ -328,6 +331,11 @@ impl Cell {
                 mib(memory.before),
                 mib(memory.after)
             ));
+        }
+        if let Some(sample) = samples.last()
+            && let Some(calls) = &sample.calls
+        {
+            notes.push(calls.per_request(sample.requests));
         }
         let workers = |of: fn(&crate::sample::Workers) -> f64| {
             self.column

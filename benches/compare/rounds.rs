@@ -65,6 +65,8 @@ impl Plan {
             Kind::Traffic(_) => counted,
             Kind::Held(_) | Kind::FewActive => MANY_CONNECTIONS_ROUNDS,
             Kind::Workers | Kind::Names => STARTED_ANEW_ROUNDS,
+            // They are counted, not timed.
+            Kind::Calls(_) => 1,
         };
         Plan {
             warm_up: matches!(kind, Kind::Traffic(_) | Kind::Names),
@@ -104,6 +106,12 @@ pub fn run(bench: &Bench<'_>, fleet: &mut Fleet, scenario: &Scenario) -> Result<
                 let sample = measure::few_active(bench, proxy, seconds);
                 fleet.stop(peer);
                 sample
+            })
+        }
+        Kind::Calls(layer) => {
+            fleet.backend(bench)?;
+            rounds(bench, plan, figure, |peer, seconds| {
+                measure::calls(bench, fleet.get(bench, peer)?, *layer, seconds)
             })
         }
         Kind::Workers => {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::load::Outcome;
+use crate::trace::Calls;
 
 /// One run. Times are seconds of CPU or of the clock, latencies microseconds.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -27,6 +28,8 @@ pub struct Sample {
     pub workers: Option<Workers>,
     /// Where names change: CPU of the proxy for a second without requests, in seconds.
     pub quiet_cpu: Option<f64>,
+    /// Where system calls are counted.
+    pub calls: Option<Calls>,
 }
 
 /// Memory before and after connections were opened, in bytes.

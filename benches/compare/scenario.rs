@@ -30,6 +30,8 @@ pub enum Kind {
     Workers,
     /// Backends from SRV records that change every second.
     Names,
+    /// System calls, counted while requests are served.
+    Calls(Layer),
 }
 
 /// What the load generator sends.
@@ -59,6 +61,7 @@ pub enum Figure {
     CpuPerTransfer,
     P99,
     MemoryPerConnection,
+    CallsPerRequest,
 }
 
 const TEN_MIB: u64 = 10 << 20;
@@ -77,7 +80,7 @@ pub const UNEVEN: usize = 32;
 
 /// All of them, in the order in which they run. HTTP/2 belongs behind the keep-alive rows, when Evenkeel has it.
 pub fn table(rate: f64, connections: usize) -> Vec<Scenario> {
-    use Figure::{CpuPerRequest, CpuPerTransfer, MemoryPerConnection, P99};
+    use Figure::{CallsPerRequest, CpuPerRequest, CpuPerTransfer, MemoryPerConnection, P99};
     use Layer::{Plain, Resumed, Tls};
 
     let keep = |layer, path| traffic(layer, MANY, path, 0, Pattern::KeepAlive);
@@ -194,6 +197,18 @@ pub fn table(rate: f64, connections: usize) -> Vec<Scenario> {
             &format!("two workers, no process pinned, {UNEVEN} connections opened once and kept"),
         ),
         row(
+            "calls-plain",
+            CallsPerRequest,
+            Kind::Calls(Plain),
+            "system calls, counted by strace: 64 kept-alive connections, 128 B",
+        ),
+        row(
+            "calls-tls",
+            CallsPerRequest,
+            Kind::Calls(Tls),
+            "the same over TLS",
+        ),
+        row(
             "srv-500",
             CpuPerRequest,
             Kind::Names,
@@ -210,6 +225,7 @@ impl Figure {
             Figure::CpuPerTransfer => "CPU per transfer, ms",
             Figure::P99 => "p99, µs",
             Figure::MemoryPerConnection => "memory per connection, B",
+            Figure::CallsPerRequest => "system calls per request",
         }
     }
 
@@ -221,6 +237,10 @@ impl Figure {
             Figure::CpuPerTransfer => Some(sample.proxy_cpu / requests * 1e3),
             Figure::P99 => Some(sample.p99),
             Figure::MemoryPerConnection => sample.memory.map(|memory| memory.per_connection()),
+            Figure::CallsPerRequest => {
+                let calls = sample.calls.as_ref()?.total();
+                Some(calls as f64 / requests)
+            }
         }
     }
 }

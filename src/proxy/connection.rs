@@ -2,7 +2,7 @@
 //!
 //! `serve.rs` leads it from request to request; `request.rs` carries one out. What a connection has
 //! of its own is small, because most connections are idle most of the time; what requests need
-//! beside it is a [`Room`], of which a worker has as many as there are requests under way.
+//! beside it is a `Room`, of which a worker has as many as there are requests under way.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
