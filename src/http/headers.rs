@@ -333,7 +333,7 @@ impl Fields {
 }
 
 /// Does a name hold an underscore (`Content_Length`, `X_Forwarded_For`)? CGI-like backends cannot
-/// tell it from the name with a hyphen. No field of [`Known`] does.
+/// tell it from the name with a hyphen. Of [`Known`] only `Other` and `XForwardedOther` can.
 pub fn is_underscored(name: &[u8]) -> bool {
     memchr::memchr(b'_', name).is_some()
 }

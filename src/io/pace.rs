@@ -47,10 +47,11 @@ impl Pace {
 
     /// Starts anew for another message.
     pub fn restart(&mut self, patience: Patience) {
+        // A wait that is still open belongs to the old one.
+        self.stop();
         self.patience = patience;
         self.waited = Duration::ZERO;
         self.moved = 0;
-        self.stop();
     }
 
     /// `n` bytes went on: the wait, if there was one, is over.

@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -31,6 +32,14 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: evenkeel\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 30\r\nRetry-After: 1\r\n\
     Connection: close\r\n\r\n503: too many connections now\n";
 
+/// Clients that may be told so at once by one worker; others are closed without a word. Each holds a
+/// descriptor for as long as it is told.
+const REFUSALS: usize = 64;
+
+/// How long a client that is refused may take to read why, and what it sends is read meanwhile: a
+/// connection that is closed with bytes unread is reset, and the response with it (RFC 9112 §9.6).
+const REFUSAL: Duration = Duration::from_secs(1);
+
 /// A worker's door.
 #[derive(Debug)]
 pub struct Entrance {
@@ -39,6 +48,8 @@ pub struct Entrance {
     runners: Rc<Runners>,
     /// TLS of each listener that speaks it.
     tls: Vec<Option<Arc<ServerConfig>>>,
+    /// One more for each refusal that is under way.
+    refusals: Rc<()>,
 }
 
 impl Entrance {
@@ -48,6 +59,7 @@ impl Entrance {
             runners: Runners::new(Rc::clone(&worker.deadlines)),
             worker,
             tls,
+            refusals: Rc::default(),
         })
     }
 
@@ -118,8 +130,7 @@ impl Entrance {
         let tls = self.tls[listener].clone();
         let Some(open) = OpenConnection::open(&worker, seat, Side::Downstream(listener)) else {
             if tls.is_none() {
-                // As much as fits at once; nobody waits for it.
-                let _ = stream.try_write(FULL);
+                self.refuse(stream);
             }
             return;
         };
@@ -148,6 +159,26 @@ impl Entrance {
                 });
             }
         }
+    }
+
+    /// Tells a plain client that there are too many.
+    fn refuse(&self, mut stream: TcpStream) {
+        if Rc::strong_count(&self.refusals) > REFUSALS {
+            return;
+        }
+        let (timer, counted) = (self.worker.deadlines.timer(), Rc::clone(&self.refusals));
+        tokio::task::spawn_local(async move {
+            let told = async {
+                stream.write_all(FULL).await?;
+                stream.shutdown().await?;
+                let mut rest = [0; 1024];
+                while stream.read(&mut rest).await? > 0 {}
+                Ok::<_, std::io::Error>(())
+            };
+            // Whether it listened or not, that was it.
+            let _ = timer.limit(REFUSAL, told).await;
+            drop(counted);
+        });
     }
 }
 

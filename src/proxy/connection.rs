@@ -4,7 +4,6 @@
 //! of its own is small, because most connections are idle most of the time; what requests need
 //! beside it is a `Room`, of which a worker has as many as there are requests under way.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -141,13 +140,15 @@ impl Connection {
         });
     }
 
-    /// Waits for the first bytes of a request, or a reason to end the connection.
+    /// Waits for the first bytes of a request, or a reason to end the connection. An empty line is
+    /// neither, and moves no deadline.
     pub(super) fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<Call> {
-        if let Poll::Ready(outcome) = self.io.poll_fill(cx, &mut self.inbox) {
-            return Poll::Ready(match outcome {
-                Ok(1..) => Call::Request,
-                Ok(0) | Err(_) => Call::End,
-            });
+        while let Poll::Ready(outcome) = self.io.poll_fill(cx, &mut self.inbox) {
+            match outcome {
+                Ok(1..) if is_nothing(self.inbox.filled()) => {}
+                Ok(1..) => return Poll::Ready(Call::Request),
+                Ok(0) | Err(_) => return Poll::Ready(Call::End),
+            }
         }
         if self.worker.shared.drain.phase() >= Phase::ClosingIdle {
             return Poll::Ready(Call::End);
@@ -212,21 +213,14 @@ impl Serving<'_> {
         &self.worker.shared.config.listeners[self.peer.listener]
     }
 
-    /// Reads the next request head. `None`: there will be none.
+    /// Reads the request head of which something has come. `None`: the connection failed.
     pub(super) async fn read_head(&mut self) -> Result<Option<()>, Rejection> {
         let downstream = &self.worker.shared.config.downstream;
         let limits = HeadLimits {
             bytes: downstream.header_bytes,
             fields: downstream.header_fields,
         };
-        let idle = match *self.fresh {
-            true => downstream.header_timeout,
-            false => downstream.keep_alive,
-        };
-        self.timer.set(match self.is_idle() {
-            true => idle,
-            false => downstream.header_timeout,
-        });
+        self.timer.set(downstream.header_timeout);
         self.head.shed();
         self.response.shed();
         let outcome = loop {
@@ -240,21 +234,16 @@ impl Serving<'_> {
                     Err(rejection) => break Err(rejection),
                 }
             }
-            match self.fill_or_give_up().await {
-                Wait::Filled(true) if !self.is_idle() => self.timer.set(downstream.header_timeout),
-                Wait::Filled(_) => {}
-                Wait::Over if self.is_idle() => break Ok(None),
-                Wait::Over => {
+            match self.timer.guard(self.io.fill(self.inbox)).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0)) => {
                     break Err(Rejection {
                         status: 400,
                         reason: "the connection ended within a request head",
                     });
                 }
-                Wait::Failed => break Ok(None),
-                // Whoever sent nothing is not told anything: it may be about to reuse the
-                // connection, and would take our 408 for the answer to its request.
-                Wait::Expired if self.is_idle() => break Ok(None),
-                Wait::Expired => {
+                Ok(Err(_)) => break Ok(None),
+                Err(_) => {
                     break Err(Rejection {
                         status: 408,
                         reason: "the request head did not come in time",
@@ -266,36 +255,9 @@ impl Serving<'_> {
         outcome
     }
 
-    /// Has nothing of a request come? The empty line that some clients send after a body is nothing
-    /// yet (RFC 9112 §2.2).
-    fn is_idle(&self) -> bool {
-        matches!(self.inbox.filled(), b"" | b"\r" | b"\r\n")
-    }
-
-    /// Waits for bytes of a head, the deadline, or that a drain closes idle connections.
-    async fn fill_or_give_up(&mut self) -> Wait {
-        let idle = self.is_idle();
-        let Serving {
-            worker,
-            io,
-            inbox,
-            timer,
-            ..
-        } = self;
-        poll_fn(|cx| {
-            if let Poll::Ready(outcome) = io.poll_fill(cx, inbox) {
-                return Poll::Ready(match outcome {
-                    Ok(0) => Wait::Over,
-                    Ok(_) => Wait::Filled(idle),
-                    Err(_) => Wait::Failed,
-                });
-            }
-            if idle && worker.shared.drain.phase() >= Phase::ClosingIdle {
-                return Poll::Ready(Wait::Over);
-            }
-            timer.poll_expired(cx).map(|_| Wait::Expired)
-        })
-        .await
+    /// Has nothing of a further request come?
+    pub(super) fn is_idle(&self) -> bool {
+        is_nothing(self.inbox.filled())
     }
 
     /// Ends an idle connection.
@@ -307,6 +269,8 @@ impl Serving<'_> {
     /// Ends the connection so that the client can still read what it was sent.
     pub(super) async fn close(&mut self) {
         let mut taken = 0;
+        // A full inbox would leave no room to read into.
+        self.inbox.consume(self.inbox.filled().len());
         let work = async {
             if self.io.shutdown().await.is_err() {
                 return;
@@ -325,15 +289,7 @@ impl Serving<'_> {
     }
 }
 
-/// How waiting for a head ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// Bytes came; true if they are the first ones of a head.
-    Filled(bool),
-    /// The client is done, or a drain ended its idle connection.
-    Over,
-    /// The connection failed.
-    Failed,
-    /// The deadline passed.
-    Expired,
+/// Is this nothing of a request yet? Some clients send an empty line after a body (RFC 9112 §2.2).
+fn is_nothing(received: &[u8]) -> bool {
+    matches!(received, b"" | b"\r" | b"\r\n")
 }

@@ -77,6 +77,9 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
         }
     }
     head.fields.retain(|field| match field.known {
+        Known::Other | Known::XForwardedOther if !hop.underscores && is_underscored(field.name) => {
+            false
+        }
         Known::Forwarded
         | Known::XForwardedFor
         | Known::XForwardedHost
@@ -86,10 +89,7 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
         | Known::XRequestId => hop.trusted,
         // RFC 9110 §10.1.1: not in HTTP/1.0, and the backend is spoken to in 1.1.
         Known::Expect => head.version != Version::Http10,
-        Known::Other => {
-            (hop.underscores || !is_underscored(field.name))
-                && (hop.trusted || !tells_of_the_client(field.name))
-        }
+        Known::Other => hop.trusted || !tells_of_the_client(field.name),
         _ => true,
     });
     let proto: &[u8] = if hop.secure { b"https" } else { b"http" };
@@ -205,6 +205,7 @@ mod tests {
         ("X-Real-IP", "10.0.0.1"),
         ("X-Request-Id", "mine"),
         ("X_Api_Key", "1"),
+        ("X-Forwarded-Client_Cert", "forged"),
         ("Accept", "*/*"),
     ];
 

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
-/// Connections that may wait for a worker to take them over. More than that means that it does not
-/// turn, and then whoever accepted them keeps them.
-const WAITING: usize = 1024;
+/// Connections that may wait for a worker to take them over: as many as one turn of a busy worker
+/// brings. More means that it does not turn, and then whoever accepted them keeps them.
+const WAITING: usize = 64;
 
 /// How many connections each worker has, and the way to each.
 #[derive(Debug)]
@@ -73,7 +73,11 @@ impl Seating {
         let counts = self
             .desks
             .iter()
-            .map(|desk| desk.taken.load(Ordering::Relaxed));
+            .map(|desk| match desk.arrivals.is_closed() {
+                // It has ended, or is about to.
+                true => usize::MAX,
+                false => desk.taken.load(Ordering::Relaxed),
+            });
         self.seat(better(counts, own).unwrap_or(own))
     }
 
@@ -116,7 +120,7 @@ impl Drop for Seat {
 fn better(counts: impl Iterator<Item = usize> + Clone, own: usize) -> Option<usize> {
     let here = counts.clone().nth(own)?;
     let (least, count) = counts.enumerate().min_by_key(|(_, count)| *count)?;
-    (here > count + 1 + count / 8).then_some(least)
+    (here > count.saturating_add(1 + count / 8)).then_some(least)
 }
 
 #[cfg(test)]

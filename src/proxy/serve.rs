@@ -3,8 +3,8 @@
 //! An idle connection is its socket, its place in the table of deadlines and little more. When
 //! bytes come it is handed to a runner: a future that can carry requests out, in an allocation of
 //! its own, with the room that they need. As soon as nothing is left to be done the runner hands
-//! the connection back and waits for another one. So a worker has as many runners as requests
-//! were ever under way at once, and a request costs no allocation.
+//! the connection back and waits for another one. A worker keeps a few hundred runners; up to as many
+//! requests at once cost no allocation.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -16,10 +16,11 @@ use super::connection::{Call, Connection, Room, Serving};
 use super::request::Next;
 use crate::io::deadline::Deadlines;
 
-/// Runners that are kept for the next request; more are given back to the allocator.
+/// Runners that are kept for the next request, of a few kilobytes each; more are given back to the
+/// allocator.
 const KEPT: usize = 256;
 
-/// The runners of one listener on one worker.
+/// The runners of one worker.
 #[derive(Debug)]
 pub struct Runners {
     idle: RefCell<Vec<Runner>>,
@@ -181,7 +182,7 @@ async fn lead(mut serving: Serving<'_>, call: Call) -> bool {
         match next {
             Next::Request => {
                 *serving.fresh = false;
-                if serving.inbox.is_empty() {
+                if serving.is_idle() {
                     return true;
                 }
             }

@@ -19,7 +19,7 @@ fn both(site: &Site) -> [Client; 2] {
     ]
 }
 
-/// More connections than a worker keeps runners, served in turns: each gets its own responses.
+/// Many connections, served in turns by the same runners: each gets its own responses.
 #[test]
 fn connections_that_were_idle_are_served_again() {
     let backend = Backend::start("b");
@@ -119,4 +119,41 @@ fn idle_connections_count() {
         next.get("a", "/")
             .is_ok_and(|response| response.status() == 200)
     });
+}
+
+/// Whoever is one too many is told so, whether or not it has sent its request by then: a connection
+/// that is closed with bytes unread would be reset, and the response with it.
+#[test]
+fn whoever_is_too_many_is_told_so() {
+    let backend = Backend::start("b");
+    let site = Site::start(&backend, "[limits]\nmax_connections = 1\n");
+    let mut first = Client::plain(site.server.addresses[1]);
+    assert_eq!(first.get("a", "/").expect("it is served").status(), 200);
+    for asks in [true, false] {
+        for _ in 0..50 {
+            let mut next = Client::plain(site.server.addresses[1]);
+            if asks {
+                next.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            }
+            assert_eq!(next.response().expect("it is told").status(), 503);
+            assert_eq!(next.rest(), Ok((Vec::new(), End::Closed)));
+        }
+    }
+}
+
+/// Some clients send an empty line after a body (RFC 9112 §2.2). It is nothing, and moves no deadline:
+/// who sent one still ends before who came later and sent nothing.
+#[test]
+fn an_empty_line_gives_no_more_time() {
+    let backend = Backend::start("b");
+    let site = Site::start(&backend, "[defaults]\nheader_timeout = \"2s\"\n");
+    let earlier = both(&site);
+    pause(Duration::from_millis(800));
+    let later = both(&site);
+    pause(Duration::from_millis(600));
+    for (mut client, mut other) in earlier.into_iter().zip(later) {
+        client.send("\r\n");
+        assert_eq!(client.rest(), Ok((Vec::new(), End::Closed)));
+        assert_eq!(other.get("a", "/").expect("it has time").status(), 200);
+    }
 }

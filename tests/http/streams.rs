@@ -526,3 +526,19 @@ fn events_are_passed_on_at_once() {
     }
     assert_eq!(client.exactly(5).expect("it ends"), b"0\r\n\r\n");
 }
+
+/// The answer to a request that is refused arrives although much more was sent behind its head: a
+/// connection that is closed with bytes unread would be reset (RFC 9112 §9.6).
+#[test]
+fn a_refusal_is_read_by_who_has_sent_much_already() {
+    let backend = Backend::start("b");
+    let site = Site::start(&backend, "");
+    let mut request = b"POST / HTTP/9.9\r\nHost: a\r\nContent-Length: 500000\r\n\r\n".to_vec();
+    request.resize(request.len() + 500_000, b'x');
+    for _ in 0..10 {
+        let mut client = Client::plain(site.server.addresses[1]);
+        client.send(&request);
+        assert_eq!(client.response().expect("it is told").status(), 505);
+        assert_eq!(client.rest(), Ok((Vec::new(), End::Closed)));
+    }
+}
