@@ -96,20 +96,19 @@ impl Drop for Output {
     }
 }
 
-/// Bytes received and not yet used up.
+/// Bytes in a buffer that a [`BufferPool`] has lent, or in a small copy of them. Whoever holds none
+/// holds no buffer.
 #[derive(Debug)]
-pub struct Inbox {
+struct Held {
     pool: Rc<BufferPool>,
-    /// Empty, a scratch buffer, or a small copy made while waiting for more.
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
 }
 
-impl Inbox {
-    /// An empty inbox.
-    pub fn new(pool: Rc<BufferPool>) -> Inbox {
-        Inbox {
+impl Held {
+    fn new(pool: Rc<BufferPool>) -> Held {
+        Held {
             pool,
             bytes: Box::default(),
             start: 0,
@@ -117,31 +116,84 @@ impl Inbox {
         }
     }
 
+    fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Takes `n` bytes off the front; the last one gives the buffer back.
+    fn consume(&mut self, n: usize) {
+        self.start += n;
+        assert!(self.start <= self.end, "no more is taken than is held");
+        if self.len() == 0 {
+            self.release();
+        }
+    }
+
+    /// Goes on in `buffer`, in front of which what is held has been copied already.
+    fn move_to(&mut self, buffer: Box<[u8]>) {
+        let held = self.len();
+        self.release();
+        self.bytes = buffer;
+        self.end = held;
+    }
+
+    /// Exchanges a buffer of `size` bytes for a copy of what is held, if that is at most `part`.
+    fn shrink(&mut self, size: usize, part: usize) {
+        if self.bytes.len() == size && self.len() <= part {
+            let small = self.filled().into();
+            self.move_to(small);
+        }
+    }
+
+    fn release(&mut self) {
+        self.start = 0;
+        self.end = 0;
+        let bytes = std::mem::take(&mut self.bytes);
+        if !bytes.is_empty() {
+            self.pool.put(bytes);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Bytes received and not yet used up: in a scratch buffer, or in a small copy made while waiting
+/// for more.
+#[derive(Debug)]
+pub struct Inbox(Held);
+
+impl Inbox {
+    /// An empty inbox.
+    pub fn new(pool: Rc<BufferPool>) -> Inbox {
+        Inbox(Held::new(pool))
+    }
+
     /// What was received and not consumed.
     pub fn filled(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        self.0.filled()
     }
 
     /// The same, to be worked on in place.
     pub fn filled_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.end]
+        &mut self.0.bytes[self.0.start..self.0.end]
     }
 
     /// True if nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.0.len() == 0
     }
 
     /// Marks `n` bytes as used up; the last one gives the buffer back.
     pub fn consume(&mut self, n: usize) {
-        self.start += n;
-        assert!(
-            self.start <= self.end,
-            "no more is consumed than was received"
-        );
-        if self.is_empty() {
-            self.release();
-        }
+        self.0.consume(n);
     }
 
     /// Calls `read` with a scratch buffer; what it says it wrote is appended. Nothing changes if
@@ -152,18 +204,17 @@ impl Inbox {
         &mut self,
         read: impl FnOnce(&mut [u8]) -> Option<Result<usize, E>>,
     ) -> Option<Result<usize, E>> {
-        let held = self.end - self.start;
-        let mut scratch = self.pool.take();
+        let held = self.0.len();
+        let mut scratch = self.0.pool.take();
         let outcome = read(&mut scratch[held..]);
         match outcome {
             Some(Ok(n)) if n > 0 => {
                 scratch[..held].copy_from_slice(self.filled());
-                self.release();
-                self.bytes = scratch;
-                self.end = held + n;
+                self.0.move_to(scratch);
+                self.0.end += n;
             }
             _ => {
-                self.pool.put(scratch);
+                self.0.pool.put(scratch);
                 self.shrink();
             }
         }
@@ -172,74 +223,39 @@ impl Inbox {
 
     /// Exchanges a scratch buffer that is held for a part of a message for a copy of just that.
     pub fn shrink(&mut self) {
-        let held = self.end - self.start;
-        if self.bytes.len() == SCRATCH && held <= SCRATCH / 2 {
-            let small: Box<[u8]> = self.filled().into();
-            self.release();
-            self.end = small.len();
-            self.bytes = small;
-        }
-    }
-
-    fn release(&mut self) {
-        self.start = 0;
-        self.end = 0;
-        let bytes = std::mem::take(&mut self.bytes);
-        if !bytes.is_empty() {
-            self.pool.put(bytes);
-        }
+        self.0.shrink(SCRATCH, SCRATCH / 2);
     }
 }
 
-impl Drop for Inbox {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
-/// Bytes to be sent that the kernel has not taken yet.
+/// Bytes to be sent that the kernel has not taken yet: in a buffer of [`OUTBOX`] bytes, or in a
+/// small copy made while waiting for the peer.
 #[derive(Debug)]
-pub struct Outbox {
-    pool: Rc<BufferPool>,
-    /// Empty, a buffer of [`OUTBOX`] bytes, or a small copy made while waiting for the peer.
-    bytes: Box<[u8]>,
-    start: usize,
-    end: usize,
-}
+pub struct Outbox(Held);
 
 impl Outbox {
     /// An empty outbox.
     pub fn new(pool: Rc<BufferPool>) -> Outbox {
-        Outbox {
-            pool,
-            bytes: Box::default(),
-            start: 0,
-            end: 0,
-        }
+        Outbox(Held::new(pool))
     }
 
     /// What waits to be sent.
     pub fn filled(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        self.0.filled()
     }
 
     /// Bytes that wait to be sent.
     pub fn len(&self) -> usize {
-        self.end - self.start
+        self.0.len()
     }
 
     /// True if nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.0.len() == 0
     }
 
     /// Marks `n` bytes as sent; the last one gives the buffer back.
     pub fn consume(&mut self, n: usize) {
-        self.start += n;
-        assert!(self.start <= self.end, "no more is sent than there was");
-        if self.is_empty() {
-            self.release();
-        }
+        self.0.consume(n);
     }
 
     /// Calls `write` with room for all that [`OUTBOX`] leaves; what it says it wrote is appended.
@@ -247,47 +263,25 @@ impl Outbox {
         &mut self,
         write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<usize, E> {
-        if self.bytes.len() != OUTBOX || self.start > 0 {
-            let mut large = self.pool.take_outbox();
-            let held = self.len();
-            large[..held].copy_from_slice(self.filled());
-            self.release();
-            self.bytes = large;
-            self.end = held;
+        let held = &mut self.0;
+        if held.bytes.len() != OUTBOX || held.start > 0 {
+            let mut large = held.pool.take_outbox();
+            large[..held.len()].copy_from_slice(held.filled());
+            held.move_to(large);
         }
-        let outcome = write(&mut self.bytes[self.end..]);
+        let outcome = write(&mut held.bytes[held.end..]);
         if let Ok(n) = outcome {
-            self.end += n;
+            held.end += n;
         }
-        if self.is_empty() {
-            self.release();
+        if held.len() == 0 {
+            held.release();
         }
         outcome
     }
 
     /// The peer takes no more for now: a large buffer is exchanged for a copy of a small rest.
     pub fn shrink(&mut self) {
-        if self.bytes.len() == OUTBOX && self.len() <= OUTBOX / 4 {
-            let small: Box<[u8]> = self.filled().into();
-            self.release();
-            self.end = small.len();
-            self.bytes = small;
-        }
-    }
-
-    fn release(&mut self) {
-        self.start = 0;
-        self.end = 0;
-        let bytes = std::mem::take(&mut self.bytes);
-        if !bytes.is_empty() {
-            self.pool.put(bytes);
-        }
-    }
-}
-
-impl Drop for Outbox {
-    fn drop(&mut self) {
-        self.release();
+        self.0.shrink(OUTBOX, OUTBOX / 4);
     }
 }
 
@@ -313,7 +307,7 @@ mod tests {
         assert_eq!(inbox.filled(), b"efgh");
         inbox.consume(4);
         assert!(inbox.is_empty());
-        assert_eq!(inbox.bytes.len(), 0, "an empty inbox holds no buffer");
+        assert_eq!(inbox.0.bytes.len(), 0, "an empty inbox holds no buffer");
         assert!(!pool.scratch.borrow().is_empty());
     }
 
@@ -322,7 +316,7 @@ mod tests {
         let mut inbox = Inbox::new(BufferPool::new());
         give(&mut inbox, b"part of a head");
         assert!(inbox.fill_with(|_| None::<Result<usize, ()>>).is_none());
-        assert_eq!(inbox.bytes.len(), 14);
+        assert_eq!(inbox.0.bytes.len(), 14);
         give(&mut inbox, b", rest");
         assert_eq!(inbox.filled(), b"part of a head, rest");
     }
@@ -341,12 +335,12 @@ mod tests {
         append(&mut outbox, b"abcdef");
         outbox.consume(2);
         outbox.shrink();
-        assert_eq!(outbox.bytes.len(), 4, "a small rest is a small copy");
+        assert_eq!(outbox.0.bytes.len(), 4, "a small rest is a small copy");
         append(&mut outbox, b"gh");
         assert_eq!(outbox.filled(), b"cdefgh");
         outbox.consume(6);
         assert_eq!(outbox.append_with(|_| Err(7)), Err(7));
-        assert_eq!(outbox.bytes.len(), 0, "an empty outbox holds no buffer");
+        assert_eq!(outbox.0.bytes.len(), 0, "an empty outbox holds no buffer");
         assert_eq!(pool.outboxes.borrow().len(), 1, "it is used again");
     }
 
