@@ -10,7 +10,10 @@
 //! - **backend**: an endpoint plus its state in this process.
 //! - **tier**: the endpoints of one SRV priority.
 //! - **snapshot**: the immutable state that workers read.
-//! - **worker**: one thread with its listeners, its schedule and its connections.
+//! - **worker**: one thread with its listeners, its schedule and its connections; **seat**: a client
+//!   connection's place at one, which it keeps until it ends.
+//! - **runner**: a future that carries a worker's requests out, for whichever connection has one;
+//!   **room**: what a request needs beside its connection (heads, deadlines), and a runner has.
 //! - **drain**: to stop taking new work and to finish what is under way.
 //! - **zone**: the names that a name server answers for; **registration**: the records by which a
 //!   backend says in it where it is; **lease**: for how long one holds that is not renewed;

@@ -43,14 +43,14 @@ enum Now {
 
 /// A future that carries requests out for one connection after the other.
 struct Runner {
-    desk: Rc<Cell<Desk>>,
-    /// It never ends: whoever polls it looks at the desk afterwards.
+    handover: Rc<Cell<Handover>>,
+    /// It never ends: whoever polls it looks at the handover afterwards.
     work: Pin<Box<dyn Future<Output = ()>>>,
 }
 
 /// Where a connection is handed to a runner, and back.
 #[derive(Default)]
-enum Desk {
+enum Handover {
     /// The runner has it, or has none.
     #[default]
     Empty,
@@ -71,7 +71,7 @@ impl Runners {
     fn send(&self, connection: Box<Connection>, call: Call) -> Runner {
         let idle = self.idle.borrow_mut().pop();
         let runner = idle.unwrap_or_else(|| Runner::new(Room::new(&self.deadlines)));
-        runner.desk.set(Desk::Given(connection, call));
+        runner.handover.set(Handover::Given(connection, call));
         runner
     }
 
@@ -125,18 +125,18 @@ impl Future for Serve {
 
 impl Runner {
     fn new(room: Room) -> Runner {
-        let desk = Rc::default();
+        let handover = Rc::default();
         Runner {
-            work: Box::pin(work(Rc::clone(&desk), room)),
-            desk,
+            work: Box::pin(work(Rc::clone(&handover), room)),
+            handover,
         }
     }
 
     /// Goes on with the connection that it was given. Ready when that has become idle, or is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Connection>>> {
         let _never_ends = self.work.as_mut().poll(cx);
-        match self.desk.take() {
-            Desk::Done(connection) => Poll::Ready(connection),
+        match self.handover.take() {
+            Handover::Done(connection) => Poll::Ready(connection),
             // Empty: it is under way.
             _ => Poll::Pending,
         }
@@ -149,12 +149,12 @@ impl std::fmt::Debug for Runner {
     }
 }
 
-async fn work(desk: Rc<Cell<Desk>>, mut room: Room) {
+async fn work(handover: Rc<Cell<Handover>>, mut room: Room) {
     loop {
-        let (mut connection, call) = poll_fn(|_| match desk.take() {
-            Desk::Given(connection, call) => Poll::Ready((connection, call)),
+        let (mut connection, call) = poll_fn(|_| match handover.take() {
+            Handover::Given(connection, call) => Poll::Ready((connection, call)),
             other => {
-                desk.set(other);
+                handover.set(other);
                 // Whoever puts one there polls.
                 Poll::Pending
             }
@@ -162,7 +162,7 @@ async fn work(desk: Rc<Cell<Desk>>, mut room: Room) {
         .await;
         let goes_on = lead(connection.served_in(&mut room), call).await;
         room.leave(&mut connection);
-        desk.set(Desk::Done(goes_on.then_some(connection)));
+        handover.set(Handover::Done(goes_on.then_some(connection)));
     }
 }
 
