@@ -1,5 +1,9 @@
 //! Header fields of one message in one reusable allocation (RFC 9110 §5).
 
+mod hop_by_hop;
+
+pub use hop_by_hop::{MAX_OPTIONS, Nominated, remove_hop_by_hop};
+
 /// Fields that the proxy itself looks at; recognised once, when the field is pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -134,41 +138,6 @@ impl Known {
     /// A bit of its own.
     const fn bit(self) -> u64 {
         1 << self as u8
-    }
-
-    /// Has a meaning on one connection only (RFC 9110 §7.6.1).
-    fn is_hop_by_hop(self) -> bool {
-        self.bit() & HOP_BY_HOP != 0
-    }
-
-    /// The proxy sets it or decides by it, so the peer cannot have it removed on the way by
-    /// naming it in `Connection`.
-    fn is_relied_on(self) -> bool {
-        matches!(
-            self,
-            Known::Authorization
-                | Known::ContentLength
-                | Known::Cookie
-                | Known::Date
-                | Known::Expect
-                | Known::Forwarded
-                | Known::Host
-                | Known::Location
-                | Known::ProxyAuthenticate
-                | Known::ProxyAuthorization
-                | Known::SecWebSocketKey
-                | Known::Server
-                | Known::SetCookie
-                | Known::Traceparent
-                | Known::Via
-                | Known::WwwAuthenticate
-                | Known::XForwardedFor
-                | Known::XForwardedHost
-                | Known::XForwardedProto
-                | Known::XForwardedOther
-                | Known::XRealIp
-                | Known::XRequestId
-        )
     }
 }
 
@@ -377,61 +346,6 @@ pub(super) fn is_value(text: &[u8]) -> bool {
         bad | ((b < b' ') & (b != b'\t')) | (b == 0x7f)
     })
 }
-
-/// Removes what belongs to one hop only (RFC 9110 §7.6.1): the fields that `Connection` names,
-/// `Connection` itself, `Keep-Alive`, `Proxy-Connection`, `TE`, `Trailer`, `Transfer-Encoding`,
-/// `Upgrade`. A `Connection` that names a field the proxy adds or relies on (`Host`,
-/// `Content-Length`, `X-Forwarded-*`, `Forwarded`, `Via`, `X-Request-Id`, …) removes nothing of
-/// that. Options after the first [`MAX_OPTIONS`] that could remove something are not looked at.
-pub fn remove_hop_by_hop(fields: &mut Fields) {
-    let Fields {
-        bytes,
-        entries,
-        kinds,
-    } = fields;
-    if *kinds & HOP_BY_HOP == 0 {
-        return;
-    }
-    let removing = || {
-        let connection = entries
-            .iter()
-            .filter(|e| e.known == Known::Connection)
-            .map(|e| e.field(bytes).value);
-        list_members(connection).filter(|option| {
-            let known = Known::of(option);
-            !known.is_hop_by_hop() && !known.is_relied_on()
-        })
-    };
-    if removing().next().is_none() {
-        entries.retain(|e| !e.known.is_hop_by_hop());
-        return;
-    }
-    let mut named: [&[u8]; MAX_OPTIONS] = [&[]; MAX_OPTIONS];
-    let mut count = 0;
-    for (slot, option) in named.iter_mut().zip(removing()) {
-        *slot = option;
-        count += 1;
-    }
-    let named = &named[..count];
-    entries.retain(|e| {
-        let name = e.field(bytes).name;
-        !e.known.is_hop_by_hop() && !named.iter().any(|n| n.eq_ignore_ascii_case(name))
-    });
-}
-
-/// The fields with a meaning on one connection only (RFC 9110 §7.6.1), as bits.
-const HOP_BY_HOP: u64 = Known::Connection.bit()
-    | Known::KeepAlive.bit()
-    | Known::ProxyConnection.bit()
-    | Known::Te.bit()
-    | Known::Trailer.bit()
-    | Known::TransferEncoding.bit()
-    | Known::Upgrade.bit();
-
-/// Every option is compared with every field, so that a head full of options would cost far more
-/// than it took to send. Real ones name one or two fields; and since a sender can only take away
-/// what it sent itself, not looking further is safe.
-pub const MAX_OPTIONS: usize = 64;
 
 /// Is this a field by which a proxy tells a backend about the client's certificate? There is no one
 /// name: RFC 9440 has one, NGINX, HAProxy and the clouds have others. Underscores are read like

@@ -6,7 +6,6 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -17,14 +16,15 @@ use tokio::time::Instant;
 use super::drain::{Phase, Withdrawal};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward;
+use super::recode::{Recode, TRAILERS, gather, joined};
 use super::worker::Worker;
 use crate::config::Upstream;
 use crate::http::body::{BodyFraming, response_framing, response_keeps_alive};
-use crate::http::h1::body::{BadBody, BodyDecoder, encode_chunk, encode_last_chunk};
+use crate::http::h1::body::{BodyDecoder, encode_last_chunk};
 use crate::http::h1::encode::{self, ConnectionField};
 use crate::http::h1::parse::{self, HeadLimits};
 use crate::http::head::{BadResponse, RequestHead, ResponseHead, Version};
-use crate::http::headers::Fields;
+use crate::http::headers::{Fields, Nominated};
 use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
 use crate::io::duplex::{Duplex, WriteError};
@@ -36,18 +36,11 @@ const RESPONSE_HEAD: HeadLimits = HeadLimits {
     fields: 256,
 };
 
-/// Bound of a chunked body's trailer section, in bytes.
-pub const TRAILERS: usize = 16 * 1024;
-
 /// Interim responses that one request may be given.
 const INTERIM: u32 = 64;
 
 /// A write to the backend failed: so long for the response that it may have sent before.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Longest body that is copied behind its head, in bytes. Measured on loopback: up to here the
-/// copy costs less than the kernel takes for a second piece.
-const JOINED: usize = 2 * 1024;
 
 /// What an attempt is about.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +49,8 @@ pub struct Job<'a> {
     pub head: &'a RequestHead,
     /// Framing of the request's body, the same on both sides.
     pub framing: BodyFraming,
+    /// Trailers of the request that belong to the client's connection.
+    pub nominated: &'a Nominated,
     /// Protocol to switch to, if the client asked for one that is allowed.
     pub upgrade: Option<&'a str>,
     /// The client's connection may go on after the response.
@@ -237,7 +232,7 @@ async fn send(
     timer: &Timer,
     state: &State,
 ) -> Result<(), Failure> {
-    let mut body = BodyDecoder::new(job.framing, TRAILERS);
+    let mut body = BodyDecoder::new(job.framing, TRAILERS).barring(job.nominated.clone());
     let recode = match job.framing {
         BodyFraming::Chunked => Recode::Chunk,
         _ => Recode::Direct,
@@ -395,9 +390,10 @@ async fn receive(
         (true, Version::Http10) => ConnectionField::KeepAlive,
         (true, _) => ConnectionField::None,
     };
+    let nominated = forward::nominated(framing, &response.fields);
     forward::rewrite_response(response);
 
-    let mut body = BodyDecoder::new(framing, TRAILERS);
+    let mut body = BodyDecoder::new(framing, TRAILERS).barring(nominated);
     let mut first = true;
     loop {
         {
@@ -493,92 +489,4 @@ async fn write(
 
 fn bad(state: &State, what: &'static str) -> Failure {
     state.fail(Cause::BadResponse(BadResponse(what)))
-}
-
-/// How a body's framing changes on its way through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Recode {
-    /// Not at all: its bytes go on as they lie in the inbox.
-    Direct,
-    /// Whatever it was, it becomes chunked.
-    Chunk,
-    /// It was chunked and becomes bare.
-    Unchunk,
-}
-
-/// What [`gather`] found in an inbox.
-#[derive(Debug)]
-struct Gathered {
-    /// Bytes of the inbox that are used up once the output is written.
-    used: usize,
-    /// Where in the inbox the bytes lie that go on behind the output.
-    direct: Range<usize>,
-    /// Bytes of data.
-    data: u64,
-}
-
-/// Takes all there is of a body out of `input`, appended to `out` where its framing changes.
-fn gather(
-    body: &mut BodyDecoder,
-    input: &[u8],
-    recode: Recode,
-    out: &mut Vec<u8>,
-) -> Result<Gathered, BadBody> {
-    let mut gathered = Gathered {
-        used: 0,
-        direct: 0..0,
-        data: 0,
-    };
-    while !body.is_done() {
-        let rest = &input[gathered.used..];
-        let piece = body.decode(rest)?;
-        let data = &rest[piece.data.clone()];
-        gathered.data += data.len() as u64;
-        match recode {
-            Recode::Chunk => encode_chunk(data, out),
-            Recode::Unchunk => out.extend_from_slice(data),
-            Recode::Direct => {
-                // A body of known length, or until close, is one run.
-                if !data.is_empty() {
-                    gathered.direct =
-                        gathered.used + piece.data.start..gathered.used + piece.data.end;
-                }
-            }
-        }
-        gathered.used += piece.consumed;
-        if piece.end {
-            if recode == Recode::Chunk {
-                encode_last_chunk(body.trailers(), out);
-            }
-            break;
-        }
-        if piece.consumed == 0 || gathered.used == input.len() {
-            break;
-        }
-    }
-    Ok(gathered)
-}
-
-/// Takes a short body into the output behind its head, for a write of one piece is cheaper than a
-/// vectored one; a longer body is given back, for copying it would cost more than that.
-fn joined<'a>(out: &mut Vec<u8>, direct: &'a [u8]) -> &'a [u8] {
-    if out.is_empty() || direct.len() > JOINED {
-        return direct;
-    }
-    out.extend_from_slice(direct);
-    &[]
-}
-
-/// Length of a request's body at the front of `input`, framing included, if it is whole there.
-pub fn whole_body(framing: BodyFraming, input: &[u8]) -> Option<usize> {
-    let mut body = BodyDecoder::new(framing, TRAILERS);
-    let mut used = 0;
-    while !body.is_done() {
-        let piece = body.decode(&input[used..]).ok()?;
-        used += piece.consumed;
-        if piece.consumed == 0 && !piece.end {
-            return None;
-        }
-    }
-    Some(used)
 }

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use crate::http::body::connection_says;
+use crate::http::body::{BodyFraming, connection_says};
 use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::headers::{
-    Fields, Known, is_about_client_certificate, is_underscored, list_members, remove_hop_by_hop,
+    Fields, Known, Nominated, is_about_client_certificate, is_underscored, list_members,
+    remove_hop_by_hop,
 };
 
 /// What a request's rewriting depends on besides the request.
@@ -56,6 +57,17 @@ pub fn switches_to(head: &ResponseHead, token: &str) -> bool {
     said.next()
         .is_some_and(|only| only.eq_ignore_ascii_case(token.as_bytes()))
         && said.next().is_none()
+}
+
+/// Trailers of a message framed so that do not travel on. To be asked before its head is rewritten.
+pub fn nominated(framing: BodyFraming, fields: &Fields) -> Nominated {
+    match framing {
+        BodyFraming::Chunked => Nominated::of(fields),
+        // Only chunked bodies have trailers (RFC 9112 §7.1.2).
+        BodyFraming::None | BodyFraming::Length(_) | BodyFraming::UntilClose => {
+            Nominated::default()
+        }
+    }
 }
 
 /// Turns a client's head into the one for the backend, all but framing and `Connection`. Returns

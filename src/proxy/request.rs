@@ -9,12 +9,13 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use super::account::Account;
-use super::attempt::{Client, Job, whole_body};
+use super::attempt::{Client, Job};
 use super::connection::Serving;
 use super::drain::{Phase, Withdrawal};
 use super::exchange::{Failed, Lent, Outcome, Tunnel, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
+use super::recode::whole_body;
 use super::respond;
 use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
 use crate::http::h1::encode::{self, ConnectionField};
@@ -157,6 +158,7 @@ impl Serving<'_> {
             underscores: config.downstream.allow_underscores,
             forwarded: config.downstream.forwarded,
         };
+        let nominated = forward::nominated(framing, &self.head.fields);
         account.request_id = forward::rewrite_request(self.head, hop, account.request_id);
         if let Some(token) = upgrade {
             forward::push_upgrade(&mut self.head.fields, token);
@@ -176,6 +178,7 @@ impl Serving<'_> {
         let job = Job {
             head: self.head,
             framing,
+            nominated: &nominated,
             upgrade,
             keep_alive,
             expects_continue,

@@ -663,6 +663,12 @@ fn chunked_bodies() {
     ] {
         rows.push(passes(rule, request(body), got("POST /p").chunked(as_got)));
     }
+    rows.push(passes(
+        "9110 §7.6.1 trailers that Connection names",
+        "POST /p HTTP/1.1\r\nHost: a\r\nConnection: x-hop, Y\r\nTransfer-Encoding: chunked\r\n\r\n\
+         0\r\nX-Hop: 1\r\nX: 2\r\ny: 3\r\n\r\n",
+        got("POST /p").chunked("0\r\nX: 2\r\n\r\n"),
+    ));
     let long = "x".repeat(5_000);
     for (rule, body) in [
         ("9112 §7.1 no size", "\r\nabc\r\n0\r\n\r\n".to_owned()),
@@ -774,7 +780,7 @@ fn chunked_bodies() {
         .got(got("POST /p").chunked("3\r\nabc\r\n0\r\n\r\n"))
         .got(got("GET /2")),
     );
-    assert_eq!(Bench::start().try_all(rows), 46);
+    assert_eq!(Bench::start().try_all(rows), 47);
 }
 
 #[test]

@@ -99,6 +99,12 @@ fn responses_that_are_sound() {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: 1\r\n\r\n",
         ),
         gets(
+            "9110 §7.6.1 a trailer that Connection names",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: x-hop\r\n\r\n2\r\nok\r\n0\r\nX: 1\r\n\
+             X-Hop: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: 1\r\n\r\n",
+        ),
+        gets(
             "9112 §9.3 the backend's close is not the client's",
             "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
             OK,
@@ -222,7 +228,7 @@ fn responses_that_are_sound() {
             .answer(Answer::Raw("HTTP/1.1 304 Not Modified\r\n\r\n"))
             .got(got("GET /r")),
     ];
-    assert_eq!(Bench::start().try_all(rows), 34);
+    assert_eq!(Bench::start().try_all(rows), 35);
 }
 
 #[test]

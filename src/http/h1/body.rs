@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::encode::{field, number};
 use super::parse::field_line;
 use crate::http::body::BodyFraming;
-use crate::http::headers::{Fields, Known, is_about_client_certificate};
+use crate::http::headers::{Fields, Known, Nominated, is_about_client_certificate};
 
 /// A body whose framing is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,8 @@ pub struct BodyDecoder {
     /// The trailer line under way; allocates only when there is one.
     line: Vec<u8>,
     trailers: Fields,
+    /// Trailers that belong to one hop.
+    nominated: Nominated,
 }
 
 /// Where in the framing the next byte stands.
@@ -83,7 +85,14 @@ impl BodyDecoder {
             extension_budget: MAX_EXTENSION_BYTES,
             line: Vec::new(),
             trailers: Fields::default(),
+            nominated: Nominated::default(),
         }
+    }
+
+    /// The same for a message whose `Connection` names these fields: none of them is a trailer that
+    /// travels on (RFC 9110 §7.6.1).
+    pub fn barring(self, nominated: Nominated) -> BodyDecoder {
+        BodyDecoder { nominated, ..self }
     }
 
     /// Looks at the front of `input`, returns at most one contiguous run of data. Call again with
@@ -164,8 +173,8 @@ impl BodyDecoder {
     }
 
     /// Trailer fields (RFC 9112 §7.1.2) after `end`: those that must not be in a trailer
-    /// (framing, routing, authentication; RFC 9110 §6.5.1) are left out, and those with an
-    /// underscore in their name.
+    /// (framing, routing, authentication; RFC 9110 §6.5.1) are left out, those with an underscore
+    /// in their name, and those that [`BodyDecoder::barring`] was told of.
     pub fn trailers(&self) -> &Fields {
         &self.trailers
     }
@@ -250,7 +259,7 @@ impl BodyDecoder {
             (State::TrailerLf, b'\n') if self.line.is_empty() => Ok(State::Done),
             (State::TrailerLf, b'\n') => {
                 let (name, value) = field_line(&self.line).map_err(BadBody)?;
-                if may_be_trailer(name) {
+                if may_be_trailer(name) && !self.nominated.has(name) {
                     self.trailers.push(name, value);
                 }
                 self.line.clear();

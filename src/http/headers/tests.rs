@@ -326,6 +326,34 @@ fn hop_by_hop() {
 }
 
 #[test]
+fn what_connection_names_for_the_trailers() {
+    for (rule, connection, nominated, not) in [
+        ("nothing", &[][..], &[][..], &["X", ""][..]),
+        ("options", &["close, keep-alive"], &[], &["X"]),
+        (
+            "in any case",
+            &["x-sum, Y"],
+            &["X-Sum", "y"],
+            &["X", "X-Su"],
+        ),
+        ("in several fields", &["a", "b,,c"], &["a", "b", "c"], &[""]),
+        ("what is relied on", &["Date, A"], &["A"], &["Date"]),
+    ] {
+        let mut fields = Fields::default();
+        for value in connection {
+            fields.push(b"Connection", value.as_bytes());
+        }
+        let found = Nominated::of(&fields);
+        for name in nominated {
+            assert!(found.has(name.as_bytes()), "{rule}: {name}");
+        }
+        for name in not {
+            assert!(!found.has(name.as_bytes()), "{rule}: {name:?}");
+        }
+    }
+}
+
+#[test]
 fn options_beyond_the_bound_are_not_looked_at() {
     let mut options: Vec<String> = (0..MAX_OPTIONS).map(|n| format!("x-{n}")).collect();
     options.push("late".to_string());
