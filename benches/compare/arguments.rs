@@ -90,7 +90,7 @@ pub struct Options {
     /// Whether each proxy writes its usual access log, to a file
     #[arg(long, default_value = "off", value_name = "off|on")]
     pub access_log: Switch,
-    /// Folder for report.md, report.json, plot.svg and the configurations of all peers
+    /// Folder for report.md, report.json, plot.svg, headline.svg and the configurations of all peers
     #[arg(long, default_value_os_t = target().join("compare"), value_name = "DIR")]
     pub out: PathBuf,
     /// Evenkeel, where it is not the one that cargo has just built

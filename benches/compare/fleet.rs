@@ -51,6 +51,7 @@ pub struct Wish {
     pub backends: Backends,
     pub workers: usize,
     pub pinned: bool,
+    pub access_log: bool,
 }
 
 /// Name in the certificate, and in every request.
@@ -129,7 +130,7 @@ impl<'a> Bench<'a> {
             backends: wish.backends.clone(),
             workers: wish.workers,
             connections: self.options.connections + SPARE,
-            access_log: self.options.access_log == Switch::On,
+            access_log: wish.access_log,
         };
         let launch = peer.configure(&setup)?;
         let core = wish.pinned.then_some(self.options.proxy_core);
@@ -191,6 +192,7 @@ impl Wish {
             backends: Backends::One(bench.backend_address()),
             workers: 1,
             pinned: true,
+            access_log: bench.options.access_log == Switch::On,
         }
     }
 }

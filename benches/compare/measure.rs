@@ -143,7 +143,6 @@ pub fn workers(
     bench: &Bench<'_>,
     one: impl FnOnce() -> Result<Running>,
     two: impl FnOnce() -> Result<Running>,
-
     seconds: f64,
 ) -> Result<Sample> {
     let kept = |proxy: &Running, seconds| Job {
@@ -179,6 +178,29 @@ pub fn workers(
         busiest: spent.first().copied().unwrap_or_default() / first_two.max(f64::MIN_POSITIVE),
     });
     Ok(both)
+}
+
+/// With an access log, beside without one: a fresh process of each.
+pub fn logged(
+    bench: &Bench<'_>,
+    without: impl FnOnce() -> Result<Running>,
+    with: impl FnOnce() -> Result<Running>,
+    seconds: f64,
+) -> Result<Sample> {
+    let measured = |proxy: Running| {
+        let job = |seconds| Job {
+            seconds,
+            ..short(bench, &proxy, Layer::Plain)
+        };
+        run(bench, &proxy, job(WARM_UP), true)?;
+        run(bench, &proxy, job(seconds), true)
+    };
+    let silent = measured(without()?)?;
+    let logged = measured(with()?)?;
+    Ok(Sample {
+        cpu_without_log: Some(silent.proxy_cpu / silent.requests as f64),
+        ..logged
+    })
 }
 
 /// CPU without requests, then with them, while names change.

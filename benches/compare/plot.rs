@@ -31,7 +31,8 @@ const INK: &str = "#1f2933";
 const FAINT: &str = "#66727e";
 
 /// Draws all scenarios that have figures.
-pub fn svg(rows: &[Row]) -> String {
+pub fn svg<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+    let rows: Vec<&Row> = rows.collect();
     let bars = rows.iter().map(|row| row.cells.len()).max().unwrap_or(0);
     let panel = TITLE + bars as f64 * STEP + GAP;
     let columns = COLUMNS.min(rows.len().max(1));

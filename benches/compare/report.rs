@@ -15,7 +15,7 @@ use crate::peers::programs::Program;
 use crate::plot;
 use crate::rounds::{Column, Outcome};
 use crate::sample::Sample;
-use crate::scenario::{Figure, Scenario};
+use crate::scenario::{Figure, HEADLINE, Scenario};
 use crate::statistics::{Spread, Verdict};
 
 /// All that a run has found so far.
@@ -109,12 +109,17 @@ impl Report {
         });
     }
 
-    /// Writes report.json, report.md and plot.svg.
+    /// Writes report.json, report.md, plot.svg and, with a few of its panels, headline.svg.
     pub fn write(&self, folder: &Path) -> Result<()> {
+        let headline = self
+            .scenarios
+            .iter()
+            .filter(|row| HEADLINE.contains(&row.scenario.name));
         let files = [
             ("report.json", serde_json::to_string_pretty(self)?),
             ("report.md", self.markdown()),
-            ("plot.svg", plot::svg(&self.scenarios)),
+            ("plot.svg", plot::svg(self.scenarios.iter())),
+            ("headline.svg", plot::svg(headline)),
         ];
         for (name, text) in files {
             let path = folder.join(name);
@@ -352,6 +357,16 @@ impl Cell {
                 workers(|w| w.busiest * 100.0),
             ));
         }
+        let added = samples.iter().filter_map(Sample::added_by_log);
+        if let Some(added) = Spread::of(&added.collect::<Vec<_>>()) {
+            let percent = |part: f64| part * 100.0;
+            notes.push(format!(
+                "the log adds {:.1} % ({:.1} – {:.1})",
+                percent(added.median),
+                percent(added.least),
+                percent(added.most)
+            ));
+        }
         if samples.iter().any(|sample| sample.quiet_cpu.is_some()) {
             let quiet = self
                 .column
@@ -406,7 +421,7 @@ impl Column {
 fn method(options: &Options) -> String {
     format!(
         "Each proxy has one worker, pinned to core {}; load generator and backend are pinned to core {}. Loopback, HTTP/1.1, one \
-         P-256 certificate, TLS 1.3 with TLS_AES_128_GCM_SHA256 and X25519 for all, access logs {}. {} rounds of {} s count, \
+         P-256 certificate, TLS 1.3 with TLS_AES_128_GCM_SHA256 and X25519 for all, access logs {} (but in `logged`). {} rounds of {} s count, \
          after one that warms up; a round runs every peer once, in an order that rotates (with many connections at most 2 \
          rounds, a fresh process each, {} s to settle before and after; of workers and names at most 3). CPU is that of all threads and processes of the proxy, user and system, \
          over the requests that were answered with 200 and a whole body; one request without that makes the cell `failed`. \

@@ -62,7 +62,7 @@ impl Plan {
         let options = bench.options;
         let counted = options.counted_rounds();
         let most = match kind {
-            Kind::Traffic(_) => counted,
+            Kind::Traffic(_) | Kind::Logged => counted,
             Kind::Held(_) | Kind::FewActive => MANY_CONNECTIONS_ROUNDS,
             Kind::Workers | Kind::Names => STARTED_ANEW_ROUNDS,
             // They are counted, not timed.
@@ -126,6 +126,19 @@ pub fn run(bench: &Bench<'_>, fleet: &mut Fleet, scenario: &Scenario) -> Result<
                 let one = || bench.proxy(peer, &wish(1));
                 let two = || bench.proxy(peer, &wish(2));
                 measure::workers(bench, one, two, seconds)
+            })
+        }
+        Kind::Logged => {
+            fleet.stop_all();
+            let _backend = bench.backend(&[bench.backend_address()], true)?;
+            let wish = |access_log| Wish {
+                access_log,
+                ..Wish::usual(bench)
+            };
+            rounds(bench, plan, figure, |peer, seconds| {
+                let without = || bench.proxy(peer, &wish(false));
+                let with = || bench.proxy(peer, &wish(true));
+                measure::logged(bench, without, with, seconds)
             })
         }
         Kind::Names => {

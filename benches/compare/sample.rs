@@ -26,6 +26,8 @@ pub struct Sample {
     pub memory: Option<Memory>,
     /// Where there are several workers.
     pub workers: Option<Workers>,
+    /// Where requests are logged: CPU per request of a process that logs none, in seconds.
+    pub cpu_without_log: Option<f64>,
     /// Where names change: CPU of the proxy for a second without requests, in seconds.
     pub quiet_cpu: Option<f64>,
     /// Where system calls are counted.
@@ -78,6 +80,12 @@ impl Sample {
     /// Requests a second.
     pub fn rate(&self) -> f64 {
         self.requests as f64 / self.seconds
+    }
+
+    /// What the access log adds to the CPU per request, as a part of what there was without it.
+    pub fn added_by_log(&self) -> Option<f64> {
+        let without = self.cpu_without_log?;
+        Some(self.proxy_cpu / self.requests as f64 / without - 1.0)
     }
 
     /// Part of a core that the proxy had.

@@ -28,6 +28,8 @@ pub enum Kind {
     FewActive,
     /// One worker, then two, on all cores.
     Workers,
+    /// Without an access log, then with one.
+    Logged,
     /// Backends from SRV records that change every second.
     Names,
     /// System calls, counted while requests are served.
@@ -77,6 +79,16 @@ pub const ACTIVE: usize = 64;
 
 /// Connections of the scenario with two workers: few enough to be dealt out unevenly.
 pub const UNEVEN: usize = 32;
+
+/// Those of the small plot: one for each thing that a proxy is chosen by.
+pub const HEADLINE: [&str; 6] = [
+    "plain-128",
+    "tls-128",
+    "handshake-full",
+    "download-tls",
+    "rate-tls",
+    "idle-tls",
+];
 
 /// All of them, in the order in which they run. HTTP/2 belongs behind the keep-alive rows, when Evenkeel has it.
 pub fn table(rate: f64, connections: usize) -> Vec<Scenario> {
@@ -195,6 +207,12 @@ pub fn table(rate: f64, connections: usize) -> Vec<Scenario> {
             CpuPerRequest,
             Kind::Workers,
             &format!("two workers, no process pinned, {UNEVEN} connections opened once and kept"),
+        ),
+        row(
+            "logged",
+            CpuPerRequest,
+            Kind::Logged,
+            "64 kept-alive connections, 128 B, with each proxy's usual access log to a file",
         ),
         row(
             "calls-plain",
