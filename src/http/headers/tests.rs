@@ -1,5 +1,7 @@
 //! Fields, their recognition and their removal, rule by rule.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn fields(list: &[(&str, &str)]) -> Fields {
@@ -365,4 +367,143 @@ fn options_beyond_the_bound_are_not_looked_at() {
     fields.push(b"Late", b"2");
     remove_hop_by_hop(&mut fields);
     assert_eq!(names(&fields), ["Late"]);
+}
+
+/// What may be done to fields.
+#[derive(Debug, Clone)]
+enum Step {
+    Push(String, String),
+    /// Recognised as one of these, whatever it is called.
+    PushKnown(Known, String, String),
+    Block(Vec<Line>),
+    /// Those that the mask has stay, and those with a short value.
+    Retain(u64, usize),
+    Join(Known, String, String),
+    Clear,
+}
+
+/// A line of a block.
+#[derive(Debug, Clone)]
+struct Line {
+    name: String,
+    value: String,
+    /// White space around the value.
+    around: (String, String),
+    /// One that is not told of is in the block and is no field.
+    told: bool,
+    /// An empty value may lie anywhere.
+    elsewhere: bool,
+}
+
+const KINDS: [Known; 5] = [
+    Known::Other,
+    Known::Connection,
+    Known::Host,
+    Known::Via,
+    Known::XRequestId,
+];
+
+fn step() -> impl Strategy<Value = Step> {
+    let name = || "Host|via|Via|Connection|X-Request-Id|[a-z]{1,3}";
+    let value = || "([!-~]([ \t!-~]{0,6}[!-~])?)?";
+    let known = || prop::sample::select(&KINDS[..]);
+    let line = (name(), value(), "( | | |\t|  )?", " ?", 0..5, any::<bool>());
+    let line = line.prop_map(|(name, value, before, after, told, elsewhere)| Line {
+        name,
+        value,
+        around: (before, after),
+        told: told > 0,
+        elsewhere,
+    });
+    prop_oneof![
+        4 => (name(), value()).prop_map(|(n, v)| Step::Push(n, v)),
+        2 => (known(), name(), value()).prop_map(|(k, n, v)| Step::PushKnown(k, n, v)),
+        4 => prop::collection::vec(line, 0..8).prop_map(Step::Block),
+        3 => (any::<u64>(), 0..8usize).prop_map(|(mask, short)| Step::Retain(mask, short)),
+        3 => (known(), name(), value()).prop_map(|(k, n, v)| Step::Join(k, n, v)),
+        1 => Just(Step::Clear),
+    ]
+}
+
+/// Fields as simply as they can be held.
+type Model = Vec<(Known, String, String)>;
+
+fn carry_out(step: Step, fields: &mut Fields, model: &mut Model) {
+    match step {
+        Step::Push(name, value) => {
+            fields.push(name.as_bytes(), value.as_bytes());
+            model.push((Known::of(name.as_bytes()), name, value));
+        }
+        Step::PushKnown(known, name, value) => {
+            fields.push_known(known, name.as_bytes(), value.as_bytes());
+            model.push((known, name, value));
+        }
+        Step::Block(lines) => {
+            let mut block = Vec::new();
+            let mut told = Vec::new();
+            for line in lines {
+                let start = block.len();
+                block.extend_from_slice(line.name.as_bytes());
+                block.extend_from_slice(format!(":{}", line.around.0).as_bytes());
+                let value = block.len();
+                block.extend_from_slice(line.value.as_bytes());
+                block.extend_from_slice(format!("{}\r\n", line.around.1).as_bytes());
+                if line.told {
+                    told.push((start, value, line));
+                }
+            }
+            block.extend_from_slice(b"\r\n");
+            let parsed = told.iter().map(|(start, value, line)| {
+                let name = &block[*start..start + line.name.len()];
+                let value = match line.value.is_empty() && line.elsewhere {
+                    true => b"".as_slice(),
+                    false => &block[*value..value + line.value.len()],
+                };
+                (Known::of(name), name, value)
+            });
+            fields.extend_from_block(&block, parsed);
+            let told = told.into_iter().map(|(.., line)| line);
+            model.extend(told.map(|l| (Known::of(l.name.as_bytes()), l.name, l.value)));
+        }
+        Step::Retain(mask, short) => {
+            fields.retain(|f| mask & f.known.bit() != 0 || f.value.len() < short);
+            model.retain(|(known, _, value)| mask & known.bit() != 0 || value.len() < short);
+        }
+        Step::Join(known, name, value) => {
+            fields.join(known, name.as_bytes(), value.as_bytes());
+            let of_kind = model.iter().filter(|(k, ..)| *k == known);
+            let values = of_kind.map(|(.., v)| v.as_str()).chain([value.as_str()]);
+            let joined = values.collect::<Vec<_>>().join(", ");
+            model.retain(|(k, ..)| *k != known);
+            model.push((known, name, joined));
+        }
+        Step::Clear => {
+            fields.clear();
+            model.clear();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn what_is_kept_goes_out_as_if_each_field_were_written_by_itself(
+        steps in prop::collection::vec(step(), 0..12),
+        mask in any::<u64>(),
+    ) {
+        let (mut fields, mut model) = (Fields::default(), Model::new());
+        for step in steps {
+            carry_out(step, &mut fields, &mut model);
+            for mask in [mask, u64::MAX, 0] {
+                let keep = |known: Known| mask & known.bit() != 0;
+                let runs: Vec<&[u8]> = fields.lines(keep).collect();
+                let kept = model.iter().filter(|(known, ..)| keep(*known));
+                let expected: String = kept.map(|(_, n, v)| format!("{n}: {v}\r\n")).collect();
+                let written = String::from_utf8(runs.concat()).expect("it is text");
+                prop_assert_eq!(written, expected);
+                prop_assert!(runs.iter().all(|run| !run.is_empty()));
+            }
+        }
+    }
 }
