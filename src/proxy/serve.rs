@@ -198,3 +198,6 @@ async fn lead(mut serving: Serving<'_>, call: Call) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! More connections at once than a worker keeps runners for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::config::from_toml_str;
+use crate::io::transport::Transport;
+use crate::proxy::connection::Peer;
+use crate::proxy::drain::Drain;
+use crate::proxy::seating::Seating;
+use crate::proxy::worker::{OpenConnection, Shared, Worker};
+use crate::router::Router;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::metrics::{Metrics, Side};
+
+/// Against tests that hang.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A worker with a plain listener and no route.
+fn worker() -> Rc<Worker> {
+    let config = "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n";
+    let config = Arc::new(from_toml_str(config).expect("it is right"));
+    let shared = Shared {
+        router: Arc::new(Router::new(&config)),
+        snapshots: Vec::new(),
+        drain: Drain::new(),
+        events: tokio::sync::mpsc::channel(1).0,
+        open: Arc::default(),
+        seating: Seating::new(1).0,
+        config,
+    };
+    let metrics = Metrics::new(Vec::new(), vec!["front".into()]);
+    Worker::new(0, shared, metrics.shard(), AccessLog::off())
+}
+
+/// Connections of one worker, with the clients' ends.
+struct Site {
+    runners: Rc<Runners>,
+    served: Vec<Serve>,
+    clients: Vec<TcpStream>,
+}
+
+impl Site {
+    async fn start(count: usize) -> Site {
+        let worker = worker();
+        let runners = Runners::new(Rc::clone(&worker.deadlines));
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("loopback has ports");
+        let address = listener.local_addr().expect("it is bound");
+        let (mut served, mut clients) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (theirs, ours) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (ours, address) = ours.expect("it comes");
+            let peer = Peer {
+                address,
+                listener: 0,
+                tls: None,
+            };
+            let seat = worker.shared.seating.seat(0);
+            let open = OpenConnection::open(&worker, seat, Side::Downstream(0));
+            let open = open.expect("there is room");
+            let transport = Transport::Plain(ours);
+            let connection = Connection::new(Rc::clone(&worker), transport, peer, open);
+            served.push(Serve::new(connection, Rc::clone(&runners)));
+            clients.push(theirs.expect("it listens"));
+        }
+        Site {
+            runners,
+            served,
+            clients,
+        }
+    }
+
+    /// So many of the clients send this.
+    async fn send(&mut self, count: usize, bytes: &[u8]) {
+        for client in &mut self.clients[..count] {
+            client.write_all(bytes).await.expect("it is open");
+        }
+    }
+
+    /// Serves them all until so many have a runner.
+    async fn busy(&mut self, wanted: usize) {
+        let served = &mut self.served;
+        let serving = poll_fn(|cx| {
+            for serve in &mut *served {
+                let going = Pin::new(serve).poll(cx);
+                assert!(going.is_pending(), "a connection has ended");
+            }
+            let busy = served.iter().filter(|s| matches!(s.now, Now::Busy(_)));
+            match busy.count() == wanted {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        });
+        let done = tokio::time::timeout(PATIENCE, serving).await;
+        done.unwrap_or_else(|_| panic!("never were {wanted} under way"));
+    }
+}
+
+#[tokio::test]
+async fn more_requests_at_once_than_runners_are_kept() {
+    const COUNT: usize = KEPT + 50;
+    let mut site = Site::start(COUNT).await;
+    for round in 0..3 {
+        // Half a head holds a runner.
+        site.send(COUNT, b"GET /nowhere HTTP/1.1\r\n").await;
+        site.busy(COUNT).await;
+        let idle = site.runners.idle.borrow().len();
+        assert_eq!(idle, 0, "all those that were kept are used, {round}");
+        site.send(COUNT, b"Host: a\r\n\r\n").await;
+        site.busy(0).await;
+        for client in &mut site.clients {
+            let mut response = [0; 1024];
+            let n = client.read(&mut response).await.expect("it is open");
+            let response = String::from_utf8_lossy(&response[..n]);
+            assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
+        }
+        let idle = site.runners.idle.borrow().len();
+        assert_eq!(idle, KEPT, "as many are kept as may be, {round}");
+    }
+    // Those that were kept suffice for fewer.
+    for _ in 0..2 {
+        site.send(10, b"GET /nowhere HTTP/1.1\r\n").await;
+        site.busy(10).await;
+        assert_eq!(site.runners.idle.borrow().len(), KEPT - 10);
+        site.send(10, b"Host: a\r\n\r\n").await;
+        site.busy(0).await;
+        assert_eq!(site.runners.idle.borrow().len(), KEPT);
+    }
+}
