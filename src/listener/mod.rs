@@ -133,13 +133,25 @@ mod tests {
     use crate::router::Router;
     use crate::telemetry::access::AccessLog;
     use crate::telemetry::metrics::Metrics;
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
     use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::TlsConnector;
 
     const ROOM: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
         [limits]\nmax_connections = 1000\n";
 
     /// Workers with one plain listener, its socket, and what they are handed over by.
     fn workers(count: usize) -> (Vec<Rc<Entrance>>, std::net::TcpListener, Vec<Arrivals>) {
+        workers_with(count, None)
+    }
+
+    /// The same, with TLS if there is a configuration for it.
+    fn workers_with(
+        count: usize,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> (Vec<Rc<Entrance>>, std::net::TcpListener, Vec<Arrivals>) {
         let config = Arc::new(from_toml_str(ROOM).expect("it is right"));
         let socket = bind(config.listeners[0].address).expect("loopback has ports");
         let (seating, arrivals) = Seating::new(count);
@@ -156,7 +168,7 @@ mod tests {
         let entrances = (0..count).map(|index| {
             let shared = shared.clone();
             let worker = Worker::new(index, shared, metrics.shard(), AccessLog::off());
-            Entrance::new(worker, vec![None])
+            Entrance::new(worker, vec![tls.clone()])
         });
         (entrances.collect(), socket, arrivals)
     }
@@ -245,5 +257,109 @@ mod tests {
             clients.len(),
             "none is lost"
         );
+    }
+
+    /// What both ends are configured with.
+    fn tls() -> (Arc<ServerConfig>, TlsConnector) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
+        let made = made.expect("the name is sound");
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let certificate = made.cert.der().clone();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .expect("they belong together");
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).expect("it is a certificate");
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (Arc::new(server), Arc::new(client).into())
+    }
+
+    /// Makes the handshake and a request; the head of the response.
+    async fn ask(client: std::net::TcpStream, connector: TlsConnector) -> (String, impl Sized) {
+        client.set_nonblocking(true).expect("it is a socket");
+        let tcp = TcpStream::from_std(client).expect("it is a socket");
+        let name = ServerName::try_from("localhost").expect("it is a name");
+        let mut tls = connector.connect(name, tcp).await.expect("it is TLS");
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        tls.write_all(request).await.expect("it is open");
+        tls.flush().await.expect("it is open");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tls.read_u8().await.expect("it is answered"));
+        }
+        (String::from_utf8(head).expect("it is text"), tls)
+    }
+
+    /// A burst of TLS clients, and a drain that begins at any moment of their being accepted and
+    /// handed over: each is served, at the worker that it is seated at.
+    #[tokio::test]
+    async fn whoever_was_connected_before_a_drain_is_served_over_tls() {
+        let (server, connector) = tls();
+        for turns in [None, Some(0), Some(1), Some(2), Some(3), Some(5), Some(8)] {
+            let (entrances, socket, arrivals) = workers_with(2, Some(Arc::clone(&server)));
+            let clients = connect(&socket, 150);
+            let all = clients.len();
+            let local = tokio::task::LocalSet::new();
+            let other = socket.try_clone().expect("there are descriptors");
+            let mut doors = Vec::new();
+            for (entrance, arrivals) in entrances.iter().zip(arrivals) {
+                doors.push(local.spawn_local(Rc::clone(entrance).take_arrivals(arrivals)));
+            }
+            let accepting = [(&entrances[0], socket), (&entrances[1], other)];
+            let accepting = accepting.map(|(entrance, socket)| {
+                let listening = Listening { index: 0, socket };
+                local.spawn_local(accept(Rc::clone(entrance), listening))
+            });
+            let drain = &entrances[0].worker.shared.drain;
+            let close = || {
+                drain.advance(Phase::Closing);
+                for entrance in &entrances {
+                    entrance.worker.deadlines.wake_all();
+                }
+            };
+            let served = async {
+                if let Some(turns) = turns {
+                    for _ in 0..turns {
+                        tokio::task::yield_now().await;
+                    }
+                    close();
+                }
+                let asking = clients.into_iter().map(|c| ask(c, connector.clone()));
+                futures_util::future::join_all(asking).await
+            };
+            let served = tokio::time::timeout(Duration::from_secs(20), local.run_until(served));
+            let served = served
+                .await
+                .unwrap_or_else(|_| panic!("not all are served: {turns:?}"));
+            for (head, _) in &served {
+                assert!(head.starts_with("HTTP/1.1 404 "), "{turns:?}: {head}");
+                let told = head.contains("\r\nConnection: close\r\n");
+                assert_eq!(told, turns.is_some(), "{turns:?}: {head}");
+            }
+            if turns.is_none() {
+                let counts = [0, 1].map(|n: usize| entrances[n].worker.connections.get());
+                assert_eq!(counts.iter().sum::<usize>(), all);
+                assert!(counts.iter().all(|n| (60..=90).contains(n)), "{counts:?}");
+                close();
+            }
+            let ended = async {
+                for accepting in accepting {
+                    accepting.await.expect("no panic").expect("nothing fails");
+                }
+                for door in doors {
+                    door.await.expect("no panic");
+                }
+            };
+            let ended = tokio::time::timeout(Duration::from_secs(20), local.run_until(ended));
+            ended.await.expect("the doors close");
+        }
     }
 }
