@@ -5,9 +5,10 @@ use std::time::Duration;
 use rustls::version::TLS13;
 
 use crate::Site;
-use crate::support::backend::Backend;
+use crate::support::backend::{Backend, Step};
 use crate::support::client::{Client, End, tls_config};
-use crate::support::pause;
+use crate::support::server::Server;
+use crate::support::{pause, wait_until};
 
 /// A plain and a TLS client of a site.
 fn both(site: &Site) -> [Client; 2] {
@@ -156,4 +157,66 @@ fn an_empty_line_gives_no_more_time() {
         assert_eq!(client.rest(), Ok((Vec::new(), End::Closed)));
         assert_eq!(other.get("a", "/").expect("it has time").status(), 200);
     }
+}
+
+/// A backend's connection that stands for whoever authenticated on it (NTLM; Negotiate, RFC 4559)
+/// goes with its client and not with the runner that the client is served by.
+#[test]
+fn a_pinned_connection_does_not_stay_with_a_runner() {
+    let backend = Backend::start("b");
+    let server = Server::in_process(&format!(
+        r#"
+        workers = 1
+        [defaults]
+        backend_keep_alive = "60s"
+        [[listener]]
+        address = "127.0.0.1:0"
+        protocol = "http"
+        [[service]]
+        name = "web"
+        discover = {{ static = ["{}"] }}
+        [[route]]
+        service = "web"
+        "#,
+        backend.address,
+    ));
+    let mut clients: [Client; 3] = std::array::from_fn(|_| Client::plain(server.address()));
+    for (client, scheme) in clients.iter_mut().zip(["NTLM", "Negotiate"]) {
+        let head = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nWWW-Authenticate:";
+        let challenge = Step::send(format!("{head} {scheme}\r\n\r\n"));
+        backend.next(vec![Step::Request, challenge]);
+        assert_eq!(client.get("a", "/c").expect("it is told").status(), 401);
+    }
+    let challenged = backend.take();
+    let pinned: Vec<_> = challenged.iter().map(|r| r.connection).collect();
+    assert_eq!(pinned, [1, 2], "a client's own is not for others");
+    // One after the other: by the same runner. All at once: by any, in another order each time.
+    for round in 0..6 {
+        let order: [usize; 3] = std::array::from_fn(|n| (n * (1 + round % 2) + round) % 3);
+        let at_once = round >= 3;
+        for n in order {
+            let path = format!("/{n}");
+            if at_once {
+                clients[n].send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            } else {
+                let response = clients[n].get("a", &path).expect("it is served");
+                assert_eq!(response.text(), format!("GET {path} "));
+            }
+        }
+        for n in order.into_iter().filter(|_| at_once) {
+            let response = clients[n].response().expect("it is served");
+            assert_eq!(response.text(), format!("GET /{n} "));
+        }
+        for request in backend.take() {
+            let whole = request.whole.expect("it was answered");
+            let expected = ["/0", "/1", "/2"].iter().position(|p| *p == whole.target());
+            let expected = expected.expect("it is one of ours") + 1;
+            assert_eq!(request.connection, expected, "{}, {round}", whole.target());
+        }
+    }
+    // Nobody else gets one when its client is gone.
+    let [first, second, third] = clients;
+    drop((first, second));
+    wait_until("they end with their clients", || backend.open() == 1);
+    drop((third, server));
 }
