@@ -7,6 +7,8 @@ mod drain;
 mod https;
 #[path = "http/idle.rs"]
 mod idle;
+#[path = "http/records.rs"]
+mod records;
 #[path = "http/streams.rs"]
 mod streams;
 mod support;
