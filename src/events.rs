@@ -16,4 +16,6 @@ pub enum Event {
         /// Address of the backend.
         backend: SocketAddr,
     },
+    /// A worker dropped what it had needed for a burst: the allocator may give pages back.
+    BurstOver,
 }

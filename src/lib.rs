@@ -33,7 +33,7 @@
 //! | 3 | [`upstream`]: backends, pool, connect; [`dns_server`]: a zone, updates and both their sides |
 //! | 2 | [`discovery`], [`router`], [`tls`] |
 //! | 1 | [`http`], [`io`], [`config`] |
-//! | 0 | [`telemetry`], [`clock`], [`events`], [`published`], [`id_map`] |
+//! | 0 | [`telemetry`], [`clock`], [`events`], [`published`], [`id_map`], [`memory`] |
 
 pub mod admin;
 pub mod balance;
@@ -47,6 +47,7 @@ pub mod http;
 pub mod id_map;
 pub mod io;
 pub mod listener;
+pub mod memory;
 pub mod proxy;
 pub mod published;
 pub mod router;

@@ -444,7 +444,7 @@ impl WorkerStart {
                 .into_iter()
                 .map(|l| spawn_local(listener::accept(Rc::clone(&entrance), l)));
             let accepting: Vec<_> = accepting.collect();
-            let taking = spawn_local(entrance.take_arrivals(self.arrivals));
+            let taking = spawn_local(Rc::clone(&entrance).take_arrivals(self.arrivals));
             let mut seen = Phase::Serving;
             let mut since_housekeeping = Duration::ZERO;
             loop {
@@ -455,7 +455,7 @@ impl WorkerStart {
                 since_housekeeping += TICK;
                 if since_housekeeping >= HOUSEKEEPING {
                     since_housekeeping = Duration::ZERO;
-                    worker.tick();
+                    entrance.tick();
                 }
                 let phase = worker.shared.drain.phase();
                 if phase != seen {

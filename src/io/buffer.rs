@@ -6,6 +6,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::spares::Spares;
+
 /// Size of a scratch buffer. Larger than most messages, so that one read takes a whole one and
 /// the runtime learns from the short read that the socket is empty.
 pub const SCRATCH: usize = 64 * 1024;
@@ -13,15 +15,12 @@ pub const SCRATCH: usize = 64 * 1024;
 /// Room for one write: a scratch buffer's worth and a head, each record with what TLS adds to it.
 pub const OUTBOX: usize = SCRATCH + 16 * 1024;
 
-/// Scratch buffers a worker keeps for the next reader; more are given back to the allocator.
-const KEPT: usize = 64;
-
 /// One worker's spare buffers.
 #[derive(Debug, Default)]
 pub struct BufferPool {
-    scratch: RefCell<Vec<Box<[u8]>>>,
-    outboxes: RefCell<Vec<Box<[u8]>>>,
-    output: RefCell<Vec<Vec<u8>>>,
+    scratch: RefCell<Spares<Box<[u8]>>>,
+    outboxes: RefCell<Spares<Box<[u8]>>>,
+    output: RefCell<Spares<Vec<u8>>>,
 }
 
 impl BufferPool {
@@ -31,24 +30,21 @@ impl BufferPool {
     }
 
     fn take(&self) -> Box<[u8]> {
-        let spare = self.scratch.borrow_mut().pop();
+        let spare = self.scratch.borrow_mut().take();
         spare.unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
     }
 
     fn take_outbox(&self) -> Box<[u8]> {
-        let spare = self.outboxes.borrow_mut().pop();
+        let spare = self.outboxes.borrow_mut().take();
         spare.unwrap_or_else(|| vec![0; OUTBOX].into_boxed_slice())
     }
 
     /// Takes a buffer of any kind back; one that was made to measure goes.
     fn put(&self, buffer: Box<[u8]>) {
-        let mut spare = match buffer.len() {
-            SCRATCH => self.scratch.borrow_mut(),
-            OUTBOX => self.outboxes.borrow_mut(),
-            _ => return,
-        };
-        if spare.len() < KEPT {
-            spare.push(buffer);
+        match buffer.len() {
+            SCRATCH => self.scratch.borrow_mut().put(buffer),
+            OUTBOX => self.outboxes.borrow_mut().put(buffer),
+            _ => {}
         }
     }
 
@@ -62,18 +58,19 @@ impl BufferPool {
 
     /// An empty vector to write a message into; it comes back when the guard is dropped.
     pub fn output(self: &Rc<Self>) -> Output {
-        let bytes = self.output.borrow_mut().pop().unwrap_or_default();
+        let bytes = self.output.borrow_mut().take().unwrap_or_default();
         Output {
             bytes,
             pool: Rc::clone(self),
         }
     }
 
-    /// Gives most spare buffers back to the allocator; for a worker that has become quiet.
-    pub fn trim(&self) {
-        self.scratch.borrow_mut().truncate(4);
-        self.outboxes.borrow_mut().truncate(4);
-        self.output.borrow_mut().truncate(4);
+    /// Gives spare buffers that were not needed since the last call back to the allocator; returns
+    /// how many that were.
+    pub fn trim(&self) -> usize {
+        self.scratch.borrow_mut().trim()
+            + self.outboxes.borrow_mut().trim()
+            + self.output.borrow_mut().trim()
     }
 }
 
@@ -88,10 +85,9 @@ pub struct Output {
 impl Drop for Output {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
-        let mut spare = self.pool.output.borrow_mut();
-        if bytes.capacity() <= 2 * SCRATCH && spare.len() < KEPT {
+        if bytes.capacity() <= 2 * SCRATCH {
             bytes.clear();
-            spare.push(bytes);
+            self.pool.output.borrow_mut().put(bytes);
         }
     }
 }

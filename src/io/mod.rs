@@ -8,5 +8,6 @@ pub mod deadline;
 pub mod duplex;
 pub mod pace;
 pub mod relay;
+pub mod spares;
 pub mod tls;
 pub mod transport;

@@ -63,6 +63,12 @@ impl Entrance {
         })
     }
 
+    /// What is to be done every [`HOUSEKEEPING`](crate::proxy::worker::HOUSEKEEPING), besides the
+    /// deadlines.
+    pub fn tick(&self) {
+        self.worker.tick(self.runners.trim());
+    }
+
     /// An accepted connection: served here, or by a worker that has fewer.
     pub(super) fn welcome(&self, stream: TcpStream, address: SocketAddr, listener: usize) {
         let own = self.worker.index;

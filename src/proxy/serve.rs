@@ -3,8 +3,8 @@
 //! An idle connection is its socket, its place in the table of deadlines and little more. When
 //! bytes come it is handed to a runner: a future that can carry requests out, in an allocation of
 //! its own, with the room that they need. As soon as nothing is left to be done the runner hands
-//! the connection back and waits for another one. A worker keeps a few hundred runners; up to as many
-//! requests at once cost no allocation.
+//! the connection back and waits for another one. A worker keeps as many runners as were at work at
+//! once a moment ago; up to as many requests cost no allocation.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -15,15 +15,12 @@ use std::task::{Context, Poll, ready};
 use super::connection::{Call, Connection, Room, Serving};
 use super::request::Next;
 use crate::io::deadline::Deadlines;
-
-/// Runners that are kept for the next request, of a few kilobytes each; more are given back to the
-/// allocator.
-const KEPT: usize = 256;
+use crate::io::spares::Spares;
 
 /// The runners of one worker.
 #[derive(Debug)]
 pub struct Runners {
-    idle: RefCell<Vec<Runner>>,
+    idle: RefCell<Spares<Runner>>,
     deadlines: Rc<Deadlines>,
 }
 
@@ -69,17 +66,19 @@ impl Runners {
     }
 
     fn send(&self, connection: Box<Connection>, call: Call) -> Runner {
-        let idle = self.idle.borrow_mut().pop();
+        let idle = self.idle.borrow_mut().take();
         let runner = idle.unwrap_or_else(|| Runner::new(Room::new(&self.deadlines)));
         runner.handover.set(Handover::Given(connection, call));
         runner
     }
 
     fn put(&self, runner: Runner) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < KEPT {
-            idle.push(runner);
-        }
+        self.idle.borrow_mut().put(runner);
+    }
+
+    /// Drops the runners that were not needed since the last call; returns how many that were.
+    pub fn trim(&self) -> usize {
+        self.idle.borrow_mut().trim()
     }
 }
 

@@ -1,5 +1,5 @@
 //! The control thread's tasks: discovery into services, what workers noticed back to discovery,
-//! the probe listener.
+//! memory back to the system after a burst, the probe listener.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::admin::probe;
 use crate::admin::state::State;
 use crate::clock::Millis;
+use crate::memory;
 use crate::proxy::drain::Drain;
 use crate::published::Published;
 use crate::telemetry::metrics::Metrics;
@@ -29,6 +30,14 @@ use crate::events::Event;
 
 /// Time between two looks for series of backends that are gone.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
+
+/// From the first word that a burst is over until memory is given back: the other workers notice
+/// it at their next tick, and drop what it needed one tick later.
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// Least time between two times that memory is given back. Each holds workers up for a few
+/// milliseconds at most, and pages that are needed again have to be fetched again.
+const GIVE_BACK_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the control thread works with.
 #[derive(Debug)]
@@ -92,7 +101,9 @@ impl Control {
                 subscription
             })
             .collect();
-        spawn_local(pass_on(noticed, subscriptions));
+        let burst_over = Rc::new(Notify::new());
+        spawn_local(give_back(Rc::clone(&burst_over)));
+        spawn_local(pass_on(noticed, subscriptions, burst_over));
         Ok(())
     }
 }
@@ -140,13 +151,30 @@ async fn follow(mut service: Service, subscription: Rc<Subscription>) {
     }
 }
 
-/// Tells discovery what the workers noticed.
-async fn pass_on(mut noticed: mpsc::Receiver<Event>, subscriptions: Vec<Rc<Subscription>>) {
+/// Gives memory back to the system some time after each burst.
+async fn give_back(burst_over: Rc<Notify>) {
+    loop {
+        burst_over.notified().await;
+        sleep(SETTLING).await;
+        let begun = Instant::now();
+        memory::give_back();
+        tracing::debug!(took = ?begun.elapsed(), "free memory given back to the system");
+        sleep(GIVE_BACK_PAUSE).await;
+    }
+}
+
+/// Tells those whom it concerns what the workers noticed.
+async fn pass_on(
+    mut noticed: mpsc::Receiver<Event>,
+    subscriptions: Vec<Rc<Subscription>>,
+    burst_over: Rc<Notify>,
+) {
     while let Some(event) = noticed.recv().await {
         match event {
             Event::ConnectFailed { service, backend } => {
                 subscriptions[service].connect_failed(backend);
             }
+            Event::BurstOver => burst_over.notify_one(),
         }
     }
 }
