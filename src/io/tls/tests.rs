@@ -345,7 +345,7 @@ async fn a_head_and_its_body_are_one_record_and_a_long_body_is_full_ones() {
         for (head, body, lengths) in [
             (100, 300, &[400][..]),
             (100, RECORD, &[RECORD, 100]),
-            (100, SCRATCH, &[RECORD, RECORD, RECORD, RECORD, 100]),
+            (100, 4 * RECORD, &[RECORD, RECORD, RECORD, RECORD, 100]),
             (0, 5, &[5]),
         ] {
             let (head, body) = (vec![b'h'; head], vec![b'b'; body]);
