@@ -76,12 +76,11 @@ impl BufferPool {
         }
     }
 
-    /// Gives spare buffers that were not needed since the last call back to the allocator; returns
-    /// how many that were.
+    /// Drops the spare buffers that were not needed since the last call; returns how many of the
+    /// large ones that were.
     pub fn trim(&self) -> usize {
-        self.scratch.borrow_mut().trim()
-            + self.outboxes.borrow_mut().trim()
-            + self.output.borrow_mut().trim()
+        self.output.borrow_mut().trim();
+        self.scratch.borrow_mut().trim() + self.outboxes.borrow_mut().trim()
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Last in, first out: what nobody needs sinks to the bottom. What lay there from one
 //! [`Spares::trim`] to the next goes, but for a few. There is no other limit: as many are kept as
-//! were in use at once a moment ago, which the number of connections bounds. Used by `buffer`, and by `proxy::serve` for its runners.
+//! were in use at once a moment ago, which the number of connections bounds. Used by `buffer`, and
+//! by `proxy::serve` for its runners.
 
 /// Spare values of one kind. Taking one costs a comparison and a store more than it does of a
 /// vector.

@@ -272,8 +272,8 @@ impl Drop for OpenConnection {
 /// those that went: 1 to 2 MiB, of 4 to 8 KiB for each that was measured.
 const BURST: usize = 256;
 
-/// The same of buffers, which have 64 to 80 KiB.
-const BURST_BUFFERS: usize = 16;
+/// The same of large buffers, which have 63 to 79 KiB: 2 MiB.
+const BURST_BUFFERS: usize = 32;
 
 /// Time between two runs of [`Worker::tick`].
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);

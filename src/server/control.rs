@@ -35,8 +35,9 @@ const FORGET_EVERY: Duration = Duration::from_secs(5);
 /// it at their next tick, and drop what it needed one tick later.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// Least time between two times that memory is given back. Each holds workers up for a few
-/// milliseconds at most, and pages that are needed again have to be fetched again.
+/// Least time between two times that memory is given back. Each holds workers up: for 3 to 4 ms
+/// after a burst on 9,000 connections that stay, of which 60 MiB go. And a page that is needed again
+/// has to be fetched again.
 const GIVE_BACK_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the control thread works with.
