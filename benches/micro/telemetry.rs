@@ -10,12 +10,13 @@ use evenkeel::telemetry::metrics::{BackendLabels, Metrics};
 fn record() -> Record<'static> {
     Record {
         ended: SystemTime::now(),
-        client: "192.0.2.7:50000".parse().expect("it is an address"),
+        client: "192.0.2.7",
+        client_port: 50_000,
         tls: Some("1.3"),
         listener: "front",
         route: Some("shop.example/"),
         service: Some("web"),
-        backend: Some("10.0.0.1:8080".parse().expect("it is an address")),
+        backend: Some("10.0.0.1:8080"),
         attempts: 1,
         method: b"GET",
         host: b"shop.example",

@@ -376,12 +376,13 @@ impl Serving<'_> {
         let service = account.service.map(|s| &*self.worker.service(s).name);
         self.worker.access.record(&Record {
             ended: SystemTime::now(),
-            client: self.peer.address,
+            client: self.client,
+            client_port: self.peer.address.port(),
             tls: self.peer.tls,
             listener: &self.listener().name,
             route: account.route.as_deref(),
             service,
-            backend: account.backend.as_ref().map(|b| b.endpoint.socket()),
+            backend: account.backend.as_ref().map(|b| &*b.address),
             attempts: account.attempts,
             method: &head.method_text,
             host: &head.authority,

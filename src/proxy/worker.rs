@@ -227,7 +227,7 @@ impl Worker {
 pub fn labels(backend: &Backend) -> BackendLabels {
     BackendLabels {
         service: Arc::clone(&backend.service),
-        backend: backend.endpoint.socket().to_string().into(),
+        backend: (*backend.address).into(),
     }
 }
 

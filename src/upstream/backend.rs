@@ -33,6 +33,8 @@ pub struct Backend {
     pub service: Arc<str>,
     /// Who it is.
     pub endpoint: Endpoint,
+    /// Its address and port as text, for a log line of each request.
+    pub address: Box<str>,
     /// Exchanges under way. Relaxed: a number for people and strategies, it orders nothing.
     in_flight: AtomicU32,
     /// A packed [`Connects`], one word so that count and time never disagree. Written by whichever
@@ -53,6 +55,7 @@ impl Backend {
         Arc::new(Backend {
             id,
             service,
+            address: endpoint.socket().to_string().into(),
             endpoint,
             in_flight: AtomicU32::new(0),
             connects: AtomicU64::new(Connects::default().pack()),

@@ -56,16 +56,16 @@ impl Formatter {
         out.extend_from_slice(&[b'.', a, b, c, b'Z', b'"']);
 
         let mut object = Object(out);
-        object.quoted(string!("client"), |out| line::socket(out, record.client));
+        object.quoted(string!("client"), |out| {
+            line::socket(out, record.client, record.client_port);
+        });
         if let Some(tls) = record.tls {
             object.plain(string!("tls"), tls);
         }
         object.text(string!("listener"), record.listener);
         object.optional_text(string!("route"), record.route);
         object.optional_text(string!("service"), record.service);
-        if let Some(backend) = record.backend {
-            object.quoted(string!("backend"), |out| line::socket(out, backend));
-        }
+        object.optional_text(string!("backend"), record.backend);
         object.number(key!("attempts"), record.attempts.into());
         object.text(string!("method"), record.method);
         object.text(string!("host"), record.host);
@@ -101,7 +101,7 @@ impl Formatter {
     /// `client - - [time] "request" status bytes "referer" "user agent"`
     fn combined(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         let text = |out: &mut Vec<u8>, text: &[u8]| line::text(out, text, Quoting::Combined);
-        line::ip(out, record.client.ip());
+        out.extend_from_slice(record.client.as_bytes());
         out.extend_from_slice(b" - - [");
         self.second(record.ended, out);
         out.extend_from_slice(b" +0000] \"");

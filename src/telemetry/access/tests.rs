@@ -9,12 +9,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn record() -> Record<'static> {
     Record {
         ended: UNIX_EPOCH + Duration::from_millis(1_234_567_890_007),
-        client: "192.0.2.7:50000".parse().unwrap(),
+        client: "192.0.2.7",
+        client_port: 50_000,
         tls: Some("1.3"),
         listener: "front",
         route: Some("shop/api"),
         service: Some("web"),
-        backend: Some("[2001:db8::1]:8080".parse().unwrap()),
+        backend: Some("[2001:db8::1]:8080"),
         attempts: 2,
         method: b"GET",
         host: b"shop.example",
