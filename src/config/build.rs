@@ -319,8 +319,8 @@ fn downstream(
 ) -> Downstream {
     let header_bytes = limits.header_bytes.map_or(32 << 10, |at| {
         // At most what a connection's inbox holds.
-        if !(1 << 10..=64 << 10).contains(&at.value.0) {
-            problems.error(at.span, "a request head is allowed between 1KiB and 64KiB");
+        if !(1 << 10..=63 << 10).contains(&at.value.0) {
+            problems.error(at.span, "a request head is allowed between 1KiB and 63KiB");
         }
         at.value.0 as usize
     });
