@@ -18,6 +18,9 @@ pub struct Spares<T> {
 /// one second to the next without a change of the load.
 const FLOOR: usize = 4;
 
+/// Most that go in one trim: nothing else is done meanwhile, and each is a free or several.
+const AT_ONCE: usize = 1024;
+
 impl<T> Spares<T> {
     /// The one that was put last, if there is one.
     pub fn take(&mut self) -> Option<T> {
@@ -31,9 +34,10 @@ impl<T> Spares<T> {
         self.kept.push(spare);
     }
 
-    /// Drops what has not been needed since the last call; returns how many that were.
+    /// Drops what has not been needed since the last call, or a part of many; returns how many it
+    /// dropped.
     pub fn trim(&mut self) -> usize {
-        let dropped = self.unneeded.saturating_sub(FLOOR);
+        let dropped = self.unneeded.saturating_sub(FLOOR).min(AT_ONCE);
         self.kept.drain(..dropped);
         self.kept.shrink_to(2 * self.kept.len());
         self.unneeded = self.kept.len();
@@ -98,6 +102,14 @@ mod tests {
         spares.trim();
         assert_eq!(spares.trim(), 10);
         assert_eq!(spares.len(), FLOOR);
+    }
+
+    #[test]
+    fn many_go_in_parts() {
+        let mut spares = Spares::default();
+        load(&mut spares, 2 * AT_ONCE + FLOOR + 1);
+        let gone: Vec<usize> = (0..5).map(|_| spares.trim()).collect();
+        assert_eq!(gone, [0, AT_ONCE, AT_ONCE, 1, 0]);
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct Worker {
     pub connections: Cell<usize>,
     /// The most there were since they last became noticeably fewer.
     most_connections: Cell<usize>,
+    /// The control thread has to be told that a burst is over.
+    burst_over: Cell<bool>,
     /// Its share of the metrics.
     pub metrics: Rc<Shard>,
     /// Its end of the access log.
@@ -109,6 +111,7 @@ impl Worker {
             deadlines,
             connections: Cell::new(0),
             most_connections: Cell::new(0),
+            burst_over: Cell::new(false),
             metrics,
             access,
             pool: RefCell::default(),
@@ -206,9 +209,13 @@ impl Worker {
         let now = self.deadlines.now();
         self.pool.borrow_mut().sweep(now);
         let buffers = self.buffers.trim();
-        if runners >= BURST || buffers >= BURST_BUFFERS || self.has_emptied() {
-            // A full queue: the next burst will be told.
-            let _ = self.shared.events.try_send(Event::BurstOver);
+        let emptied = self.has_emptied();
+        if emptied || runners >= BURST || buffers >= BURST_BUFFERS {
+            self.burst_over.set(true);
+        }
+        // A full queue is tried again at the next tick.
+        if self.burst_over.get() && self.shared.events.try_send(Event::BurstOver).is_ok() {
+            self.burst_over.set(false);
         }
     }
 
@@ -277,3 +284,6 @@ const BURST_BUFFERS: usize = 32;
 
 /// Time between two runs of [`Worker::tick`].
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
@@ -157,6 +158,8 @@ async fn give_back(burst_over: Rc<Notify>) {
     loop {
         burst_over.notified().await;
         sleep(SETTLING).await;
+        // What was said meanwhile, by other workers too, is of the same burst.
+        let _ = burst_over.notified().now_or_never();
         let begun = Instant::now();
         memory::give_back();
         tracing::debug!(took = ?begun.elapsed(), "free memory given back to the system");
