@@ -198,6 +198,29 @@ fn request_lines_and_targets() {
 }
 
 #[test]
+fn heads_as_large_as_may_be_allowed() {
+    let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
+    let head = |bytes: usize| {
+        let value = "x".repeat(bytes - frame);
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n")
+    };
+    let most = 63 * 1024;
+    let value = "x".repeat(most - frame);
+    let rows = vec![
+        passes(
+            "6585 §5 as large as allowed",
+            head(most),
+            got("GET /").fields(&format!("X: {value}\r\n")),
+        ),
+        refused("6585 §5 a byte more", 431, head(most + 1)),
+        refused("6585 §5 far more", 431, head(2 * most)),
+        refused("6585 §5 without an end", 431, &head(2 * most)[..most + 1]),
+    ];
+    let mut bench = Bench::with("[limits]\nheader_bytes = \"63KiB\"\n");
+    assert_eq!(bench.try_all(rows), 4);
+}
+
+#[test]
 fn hosts() {
     let mut rows = Vec::new();
     for (rule, host, as_got) in [

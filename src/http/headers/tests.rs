@@ -365,6 +365,8 @@ fn options_beyond_the_bound_are_not_looked_at() {
     let last = format!("X-{}", MAX_OPTIONS - 1);
     fields.push(last.as_bytes(), b"1");
     fields.push(b"Late", b"2");
+    let nominated = Nominated::of(&fields);
+    assert!(nominated.has(last.as_bytes()) && !nominated.has(b"late"));
     remove_hop_by_hop(&mut fields);
     assert_eq!(names(&fields), ["Late"]);
 }
