@@ -12,7 +12,7 @@ use super::spares::Spares;
 /// the runtime learns from the short read that the socket is empty.
 ///
 /// What is read is what is written, so it stays below the largest packet of the loopback device
-/// (its MTU of 65,536 less 52 octets of IPv4 and TCP, or 72 of IPv6), with what TLS adds to four
+/// (65,483 octets of data over IPv4, 65,464 over IPv6), with what TLS adds to four
 /// records. A write of 64 KiB is two packets there, the second of some bytes: 10 MiB then took 40 %
 /// more CPU. Sidecars speak to their neighbour over loopback; elsewhere it makes no difference.
 pub const SCRATCH: usize = 63 * 1024;
