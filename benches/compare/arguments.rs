@@ -29,8 +29,13 @@ Examples:
   cargo bench --profile dist --bench compare -- --quick
   cargo bench --profile dist --bench compare -- --peer haproxy,nginx --scenario plain-128,tls-128 --rounds 9
   cargo bench --profile dist --bench compare -- --access-log on --out target/compare-logged
+  cargo bench --profile dist --bench compare -- --join run-1 run-2 run-3 --out target/compare
 
-Leave the machine alone while it runs; the whole takes about half an hour.";
+Leave the machine alone while it runs; the whole takes about half an hour.
+
+A firewall that follows connections (Docker's does) takes a part of every packet, for all proxies alike, and makes the ratios \
+smaller. In a network namespace of its own there is none (once a run outside has fetched the peers):
+  sudo unshare --net sh -c \"ip link set lo up && cargo bench --profile dist --bench compare\"";
 
 /// The command.
 #[derive(Debug, Parser)]
@@ -93,6 +98,10 @@ pub struct Options {
     /// Folder for report.md, report.json, plot.svg, headline.svg and the configurations of all peers
     #[arg(long, default_value_os_t = target().join("compare"), value_name = "DIR")]
     pub out: PathBuf,
+    /// Measure nothing: join the reports in these folders, of runs of the same programs that were made in the same way (which
+    /// build of Evenkeel it was, a report does not say)
+    #[arg(long, num_args = 2.., value_name = "DIR", conflicts_with_all = ["peer", "scenario", "list", "rounds", "seconds", "quick", "access_log"])]
+    pub join: Vec<PathBuf>,
     /// Evenkeel, where it is not the one that cargo has just built
     #[arg(long, default_value = env!("CARGO_BIN_EXE_evenkeel"), hide_default_value = true, value_name = "PATH")]
     pub binary: PathBuf,

@@ -1,15 +1,17 @@
 //! What the figures were taken on, and how much of it was free.
 
 use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The head of a report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
     pub date: String,
     pub kernel: String,
@@ -18,6 +20,9 @@ pub struct Machine {
     pub memory_mib: u64,
     /// Over the last minute, before anything was started.
     pub load_average: f64,
+    /// A firewall follows every connection, as Docker's does on its host: each packet costs more, for all alike.
+    #[serde(default)]
+    pub firewall: bool,
 }
 
 /// Above this, something else ran, and figures waver.
@@ -47,6 +52,7 @@ impl Machine {
                 .ok()
                 .and_then(|text| text.split_whitespace().next()?.parse().ok())
                 .unwrap_or(0.0),
+            firewall: follows_connections(),
         }
     }
 
@@ -97,6 +103,18 @@ pub fn wait_for_places() -> Result<()> {
         thread::sleep(Duration::from_secs(1));
     }
     Ok(())
+}
+
+/// Does the kernel track a connection over loopback?
+fn follows_connections() -> bool {
+    let open = || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        io::Result::Ok((listener, client))
+    };
+    let taken = || tracked().map_or(0, |(taken, _)| taken);
+    let before = taken();
+    open().is_ok_and(|_open| taken() > before)
 }
 
 /// Connections that the kernel tracks, and how many it can; `None`: it tracks none.

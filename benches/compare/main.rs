@@ -4,7 +4,8 @@
 //!
 //! The way of a run: `arguments` → `peers::programs` finds who can take part → `rounds` runs each `scenario` over all of them,
 //! with proxies that `fleet` starts and `measure` watches → `report` and `plot` write down what came of it. The command starts
-//! itself as load generator, backend (`load`) and name server (`names`), each a process of its own.
+//! itself as load generator, backend (`load`) and name server (`names`), each a process of its own. `join` makes one report of
+//! several.
 
 #![allow(
     clippy::disallowed_methods,
@@ -14,6 +15,7 @@
 
 mod arguments;
 mod fleet;
+mod join;
 mod load;
 mod machine;
 mod measure;
@@ -84,6 +86,14 @@ fn compare(options: &Options) -> Result<()> {
             format!("{:18} {} ({figure})\n", scenario.name, scenario.what)
         };
         return print(&scenarios.iter().map(line).collect::<String>());
+    }
+    if !options.join.is_empty() {
+        let report = join::join(options)?;
+        std::fs::create_dir_all(&options.out)
+            .with_context(|| format!("cannot make {}", options.out.display()))?;
+        report.write(&options.out)?;
+        eprintln!("written to {}", options.out.display());
+        return print(&report.markdown());
     }
     let machine = Machine::look();
     ensure!(

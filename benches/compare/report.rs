@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::arguments::{Options, Switch};
 use crate::machine::Machine;
@@ -29,16 +29,15 @@ pub struct Report {
 }
 
 /// A peer that took part.
-#[derive(Debug, Serialize)]
-struct Entry {
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
     peer: Peer,
     version: String,
-    differs: &'static str,
 }
 
 /// A peer that could not be had.
-#[derive(Debug, Serialize)]
-struct Missing {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Missing {
     peer: Peer,
     why: String,
 }
@@ -80,16 +79,28 @@ impl Report {
         let entry = |program: &Program| Entry {
             peer: program.peer,
             version: program.version.clone(),
-            differs: program.peer.differs(),
         };
+        let missing = missing.into_iter();
+        Report::empty(
+            machine,
+            method(options),
+            programs.iter().map(entry).collect(),
+            missing.map(|(peer, why)| Missing { peer, why }).collect(),
+        )
+    }
+
+    /// A report without scenarios, of what is known already.
+    pub fn empty(
+        machine: Machine,
+        method: String,
+        peers: Vec<Entry>,
+        missing: Vec<Missing>,
+    ) -> Report {
         Report {
             machine,
-            method: method(options),
-            peers: programs.iter().map(entry).collect(),
-            missing: missing
-                .into_iter()
-                .map(|(peer, why)| Missing { peer, why })
-                .collect(),
+            method,
+            peers,
+            missing,
             scenarios: Vec::new(),
         }
     }
@@ -139,7 +150,7 @@ impl Report {
         for entry in &self.peers {
             line(
                 &mut text,
-                format_args!("- **{}**: {}.", entry.peer, entry.differs),
+                format_args!("- **{}**: {}.", entry.peer, entry.peer.differs()),
             );
         }
         text
@@ -150,12 +161,16 @@ impl Report {
         line(
             text,
             format_args!(
-                "{}, Linux {}, {} cores of {}, {} MiB, load average {:.2} at the start{}.\n",
+                "{}, Linux {}, {} cores of {}, {} MiB, {}load average {:.2} at the start{}.\n",
                 machine.date,
                 machine.kernel,
                 machine.cores,
                 machine.processor,
                 machine.memory_mib,
+                match machine.firewall {
+                    true => "connections tracked by a firewall, ",
+                    false => "",
+                },
                 machine.load_average,
                 match machine.was_busy() {
                     true => " (**something else was running: figures waver**)",

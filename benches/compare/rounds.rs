@@ -1,7 +1,7 @@
 //! Rounds: each runs every peer once, in an order that rotates, so that what changes on the machine meets all of them alike.
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fleet::{Bench, Running, Wish};
 use crate::measure;
@@ -12,14 +12,14 @@ use crate::sample::Sample;
 use crate::scenario::{Figure, Kind, Scenario};
 
 /// What a peer did in a scenario.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Column {
     pub peer: Peer,
     pub outcome: Outcome,
 }
 
 /// A number for each round, or why there is none.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Measured(Vec<Sample>),

@@ -1,12 +1,12 @@
 //! What one run of one peer gave.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::load::Outcome;
 use crate::trace::Calls;
 
 /// One run. Times are seconds of CPU or of the clock, latencies microseconds.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Sample {
     pub requests: u64,
     pub bytes: u64,
@@ -35,7 +35,7 @@ pub struct Sample {
 }
 
 /// Memory before and after connections were opened, in bytes.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Memory {
     pub before: u64,
     pub after: u64,
@@ -43,7 +43,7 @@ pub struct Memory {
 }
 
 /// Two workers beside one.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Workers {
     /// Requests a second with one worker.
     pub rate_of_one: f64,

@@ -5,14 +5,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fleet::{Bench, Running};
 use crate::peers::programs::on_path;
 use crate::process::Process;
 
 /// How often something was called, most frequent first.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Calls(pub Vec<(String, u64)>);
 
 /// Counts until it is told to end.

@@ -400,4 +400,6 @@ fn invalid(error: rustls::Error) -> io::Error {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use crate::http::body::BodyFraming;
 use crate::http::h1::body::{BadBody, BodyDecoder, encode_chunk, encode_last_chunk};
 
 /// Bound of a chunked body's trailer section, in bytes.
-pub const TRAILERS: usize = 16 * 1024;
+pub(super) const TRAILERS: usize = 16 * 1024;
 
 /// Longest body that is copied behind its head, in bytes. Measured on loopback: up to here the
 /// copy costs less than the kernel takes for a second piece.
@@ -90,7 +90,7 @@ pub(super) fn joined<'a>(out: &mut Vec<u8>, direct: &'a [u8]) -> &'a [u8] {
 }
 
 /// Length of a request's body at the front of `input`, framing included, if it is whole there.
-pub fn whole_body(framing: BodyFraming, input: &[u8]) -> Option<usize> {
+pub(super) fn whole_body(framing: BodyFraming, input: &[u8]) -> Option<usize> {
     let mut body = BodyDecoder::new(framing, TRAILERS);
     let mut used = 0;
     while !body.is_done() {
@@ -102,3 +102,6 @@ pub fn whole_body(framing: BodyFraming, input: &[u8]) -> Option<usize> {
     }
     Some(used)
 }
+
+#[cfg(test)]
+mod tests;

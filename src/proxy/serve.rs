@@ -40,14 +40,14 @@ enum Now {
 
 /// A future that carries requests out for one connection after the other.
 struct Runner {
-    handover: Rc<Cell<Handover>>,
-    /// It never ends: whoever polls it looks at the handover afterwards.
+    hatch: Rc<Cell<Hatch>>,
+    /// It never ends: whoever polls it looks into the hatch afterwards.
     work: Pin<Box<dyn Future<Output = ()>>>,
 }
 
 /// Where a connection is handed to a runner, and back.
 #[derive(Default)]
-enum Handover {
+enum Hatch {
     /// The runner has it, or has none.
     #[default]
     Empty,
@@ -68,7 +68,7 @@ impl Runners {
     fn send(&self, connection: Box<Connection>, call: Call) -> Runner {
         let idle = self.idle.borrow_mut().take();
         let runner = idle.unwrap_or_else(|| Runner::new(Room::new(&self.deadlines)));
-        runner.handover.set(Handover::Given(connection, call));
+        runner.hatch.set(Hatch::Given(connection, call));
         runner
     }
 
@@ -124,18 +124,18 @@ impl Future for Serve {
 
 impl Runner {
     fn new(room: Room) -> Runner {
-        let handover = Rc::default();
+        let hatch = Rc::default();
         Runner {
-            work: Box::pin(work(Rc::clone(&handover), room)),
-            handover,
+            work: Box::pin(work(Rc::clone(&hatch), room)),
+            hatch,
         }
     }
 
     /// Goes on with the connection that it was given. Ready when that has become idle, or is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Connection>>> {
         let _never_ends = self.work.as_mut().poll(cx);
-        match self.handover.take() {
-            Handover::Done(connection) => Poll::Ready(connection),
+        match self.hatch.take() {
+            Hatch::Done(connection) => Poll::Ready(connection),
             // Empty: it is under way.
             _ => Poll::Pending,
         }
@@ -148,12 +148,12 @@ impl std::fmt::Debug for Runner {
     }
 }
 
-async fn work(handover: Rc<Cell<Handover>>, mut room: Room) {
+async fn work(hatch: Rc<Cell<Hatch>>, mut room: Room) {
     loop {
-        let (mut connection, call) = poll_fn(|_| match handover.take() {
-            Handover::Given(connection, call) => Poll::Ready((connection, call)),
+        let (mut connection, call) = poll_fn(|_| match hatch.take() {
+            Hatch::Given(connection, call) => Poll::Ready((connection, call)),
             other => {
-                handover.set(other);
+                hatch.set(other);
                 // Whoever puts one there polls.
                 Poll::Pending
             }
@@ -161,7 +161,7 @@ async fn work(handover: Rc<Cell<Handover>>, mut room: Room) {
         .await;
         let goes_on = lead(connection.served_in(&mut room), call).await;
         room.leave(&mut connection);
-        handover.set(Handover::Done(goes_on.then_some(connection)));
+        hatch.set(Hatch::Done(goes_on.then_some(connection)));
     }
 }
 

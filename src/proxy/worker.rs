@@ -286,4 +286,6 @@ const BURST_BUFFERS: usize = 32;
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;

@@ -41,6 +41,14 @@ const SETTLING: Duration = Duration::from_secs(3);
 /// has to be fetched again.
 const GIVE_BACK_PAUSE: Duration = Duration::from_secs(10);
 
+/// The pause is so many times as long as the last time took, where that is more: a load that rises
+/// and falls again and again is held up for at most a thousandth of the time.
+const GIVE_BACK_RARITY: u32 = 1_000;
+
+/// Most of a pause: one time that took long, because something else had the processor, does not keep
+/// memory for hours.
+const GIVE_BACK_LONGEST: Duration = Duration::from_secs(60);
+
 /// What the control thread works with.
 #[derive(Debug)]
 pub struct Control {
@@ -162,9 +170,16 @@ async fn give_back(burst_over: Rc<Notify>) {
         let _ = burst_over.notified().now_or_never();
         let begun = Instant::now();
         memory::give_back();
-        tracing::debug!(took = ?begun.elapsed(), "free memory given back to the system");
-        sleep(GIVE_BACK_PAUSE).await;
+        let took = begun.elapsed();
+        tracing::debug!(?took, "free memory given back to the system");
+        sleep(pause_after(took)).await;
     }
+}
+
+/// How long nothing is given back after a time that took so long.
+fn pause_after(took: Duration) -> Duration {
+    took.saturating_mul(GIVE_BACK_RARITY)
+        .clamp(GIVE_BACK_PAUSE, GIVE_BACK_LONGEST)
 }
 
 /// Tells those whom it concerns what the workers noticed.
@@ -180,5 +195,26 @@ async fn pass_on(
             }
             Event::BurstOver => burst_over.notify_one(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_the_more_seldom_the_longer_it_takes() {
+        for (took_ms, pause_s) in [
+            (0, 10),
+            (10, 10),
+            (25, 25),
+            (60, 60),
+            (61, 60),
+            (100_000, 60),
+        ] {
+            let pause = pause_after(Duration::from_millis(took_ms));
+            assert_eq!(pause, Duration::from_secs(pause_s), "{took_ms} ms");
+        }
+        assert_eq!(pause_after(Duration::MAX), GIVE_BACK_LONGEST);
     }
 }

@@ -12,7 +12,7 @@ use rustls::{CipherSuite, ClientConnection, ConnectionTrafficSecrets, SupportedP
 use tokio::time::Instant;
 
 use crate::support::backend::Backend;
-use crate::support::client::{Client, tls_config};
+use crate::support::client::{Client, tls_config, tls_config_with};
 use crate::support::server::{Certificate, Folder, Server};
 use crate::support::wire::{self, Kind, Message};
 use crate::support::{PATIENCE, pause};
@@ -93,7 +93,8 @@ impl Records {
             suite == CipherSuite::TLS13_AES_256_GCM_SHA384
                 || suite == CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
         });
-        let config = config_with(provider, &ca.ca, version);
+        let mut config = tls_config_with(provider, &ca.ca, &[version]);
+        config.enable_secret_extraction = true;
         let name = "localhost".try_into().expect("it is a name");
         let tls = ClientConnection::new(Arc::new(config), name);
         let mut tls = tls.expect("the configuration is complete");
@@ -149,7 +150,7 @@ impl Records {
         (0..count).flat_map(|_| self.seal(b"")).collect()
     }
 
-    /// Opens the records that came whole. True: a new one was there.
+    /// Opens the next record if it has come whole; false if it has not.
     fn open(&mut self) -> bool {
         let Some(header) = self.received.first_chunk::<5>().copied() else {
             return false;
@@ -199,26 +200,6 @@ impl Records {
             self.received.extend_from_slice(&room[..n]);
         }
     }
-}
-
-fn config_with(
-    provider: rustls::crypto::CryptoProvider,
-    ca: &std::path::Path,
-    version: &'static SupportedProtocolVersion,
-) -> rustls::ClientConfig {
-    let pem = std::fs::read(ca).expect("the authority was written");
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_pemfile::certs(&mut pem.as_slice()) {
-        let added = roots.add(certificate.expect("it is PEM"));
-        added.expect("it is a certificate");
-    }
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(&[version])
-        .expect("the provider has it")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.enable_secret_extraction = true;
-    config
 }
 
 /// One worker with TLS.

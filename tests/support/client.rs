@@ -54,19 +54,27 @@ pub fn tls_config(
     authority: &Path,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    Arc::new(tls_config_with(provider, authority, versions))
+}
+
+/// The same with cryptography of the caller's choice, to be changed before it is shared.
+pub fn tls_config_with(
+    provider: rustls::crypto::CryptoProvider,
+    authority: &Path,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
     let pem = std::fs::read(authority).expect("the authority was written");
     let mut roots = RootCertStore::empty();
     for certificate in rustls_pemfile::certs(&mut pem.as_slice()) {
         let certificate: CertificateDer<'static> = certificate.expect("it is PEM");
         roots.add(certificate).expect("it is a certificate");
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
         .expect("the provider has these versions")
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
+        .with_no_client_auth()
 }
 
 impl Client {

@@ -3,11 +3,9 @@
 use std::future::poll_fn;
 use std::io::{Read, Write};
 
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    AlertDescription, ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
-};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -26,26 +24,9 @@ struct Site {
 impl Site {
     /// Records of the client carry at most `fragment` bytes.
     fn new(version: &'static SupportedProtocolVersion, fragment: Option<usize>) -> Site {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
-        let made = made.expect("the name is sound");
-        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-        let certificate = made.cert.der().clone();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[version])
-            .expect("the provider has both")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)
-            .expect("they belong together");
+        let (mut server, mut client) = fixture::pair(&[version]);
         // Every record that a test sees is one that it asked for.
         server.send_tls13_tickets = 0;
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate).expect("it is a certificate");
-        let mut client = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .expect("the provider has both")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         // rustls counts the header of a record in.
         client.max_fragment_size = fragment.map(|n| n + 5);
         Site {

@@ -1,42 +1,19 @@
 //! As many runners as requests at once, and no more for long.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::config::from_toml_str;
 use crate::io::transport::Transport;
 use crate::proxy::connection::Peer;
-use crate::proxy::drain::Drain;
-use crate::proxy::seating::Seating;
-use crate::proxy::worker::{OpenConnection, Shared, Worker};
-use crate::router::Router;
-use crate::telemetry::access::AccessLog;
-use crate::telemetry::metrics::{Metrics, Side};
+use crate::proxy::worker::OpenConnection;
+use crate::proxy::worker::fixture::Workers;
+use crate::telemetry::metrics::Side;
 
 /// Against tests that hang.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A worker with a plain listener and no route.
-fn worker() -> Rc<Worker> {
-    let config = "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
-        [limits]\nmax_connections = 1000\n";
-    let config = Arc::new(from_toml_str(config).expect("it is right"));
-    let shared = Shared {
-        router: Arc::new(Router::new(&config)),
-        snapshots: Vec::new(),
-        drain: Drain::new(),
-        events: tokio::sync::mpsc::channel(1).0,
-        open: Arc::default(),
-        seating: Seating::new(1).0,
-        config,
-    };
-    let metrics = Metrics::new(Vec::new(), vec!["front".into()]);
-    Worker::new(0, shared, metrics.shard(), AccessLog::off())
-}
 
 /// Connections of one worker, with the clients' ends.
 struct Site {
@@ -47,7 +24,7 @@ struct Site {
 
 impl Site {
     async fn start(count: usize) -> Site {
-        let worker = worker();
+        let (worker, _told) = Workers::new(1).only();
         let runners = Runners::new(Rc::clone(&worker.deadlines));
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("loopback has ports");

@@ -1,28 +1,7 @@
 //! When a worker says that a burst is over.
 
+use super::fixture::Workers;
 use super::*;
-use crate::config::from_toml_str;
-use crate::telemetry::metrics::Metrics;
-
-/// A worker, and what it tells the control thread, of which only one word may wait.
-fn worker() -> (Rc<Worker>, mpsc::Receiver<Event>) {
-    let config = "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
-        [limits]\nmax_connections = 10000\n";
-    let config = Arc::new(from_toml_str(config).expect("it is right"));
-    let (events, told) = mpsc::channel(1);
-    let shared = Shared {
-        router: Arc::new(Router::new(&config)),
-        snapshots: Vec::new(),
-        drain: Drain::new(),
-        events,
-        open: Arc::default(),
-        seating: Seating::new(1).0,
-        config,
-    };
-    let metrics = Metrics::new(Vec::new(), vec!["front".into()]);
-    let worker = Worker::new(0, shared, metrics.shard(), AccessLog::off());
-    (worker, told)
-}
 
 fn open(worker: &Rc<Worker>, count: usize) -> Vec<OpenConnection> {
     let one = |_| {
@@ -41,7 +20,7 @@ fn a_burst_is_over_when_connections_have_become_noticeably_fewer() {
         ("less than a quarter", 8 * BURST, 7 * BURST, false),
         ("none", BURST, BURST, false),
     ] {
-        let (worker, mut told) = worker();
+        let (worker, mut told) = Workers::new(1).only();
         let mut connections = open(&worker, before);
         worker.tick(0);
         assert!(told.try_recv().is_err(), "{rule}: they are all there");
@@ -55,7 +34,7 @@ fn a_burst_is_over_when_connections_have_become_noticeably_fewer() {
 
 #[test]
 fn a_burst_is_over_once_although_runners_go_at_the_same_tick() {
-    let (worker, mut told) = worker();
+    let (worker, mut told) = Workers::new(1).only();
     drop(open(&worker, BURST));
     worker.tick(BURST);
     assert!(told.try_recv().is_ok());
@@ -65,7 +44,7 @@ fn a_burst_is_over_once_although_runners_go_at_the_same_tick() {
 
 #[test]
 fn what_the_queue_has_no_room_for_is_said_later() {
-    let (worker, mut told) = worker();
+    let (worker, mut told) = Workers::new(1).only();
     let wait = Event::BurstOver;
     worker.shared.events.try_send(wait).expect("there is room");
     worker.tick(BURST);
