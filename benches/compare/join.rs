@@ -34,15 +34,17 @@ struct Done {
 
 /// Reads the reports in the folders that `options` names, in that order, and makes one of them.
 pub fn join(options: &Options) -> Result<Report> {
-    let mut runs = Vec::new();
-    for (place, folder) in options.join.iter().enumerate() {
-        let name = folder.display();
-        ensure!(
-            !options.join[..place].contains(folder),
-            "{name} is named twice"
-        );
-        ensure!(*folder != options.out, "{name} would be written over");
-        runs.push((folder, read(folder)?));
+    // Folders that are not there are the same as none; reading one says so.
+    let place = |folder: &Path| fs::canonicalize(folder).ok();
+    let out = place(&options.out);
+    let (mut places, mut runs) = (Vec::new(), Vec::new());
+    for folder in &options.join {
+        let run = read(folder)?;
+        let (name, place) = (folder.display(), place(folder));
+        ensure!(!places.contains(&place), "{name} is named twice");
+        ensure!(place != out, "{name} would be written over (--out)");
+        places.push(place);
+        runs.push((folder, run));
     }
     let dates: Vec<String> = runs
         .iter()
