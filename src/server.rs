@@ -197,8 +197,12 @@ pub fn start_logging(
         });
     }
     let probe = config.probe.map(|address| {
-        listener::bind(address)
-            .with_context(|| format!("probe listener: cannot listen on {address}"))
+        listener::bind(address).with_context(|| {
+            format!(
+                "probe listener: cannot listen on {address} (another address or none: \
+                 --set probe.address=\u{2026} or off)"
+            )
+        })
     });
     let probe = probe.transpose()?;
     let addresses = sockets

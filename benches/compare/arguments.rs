@@ -17,7 +17,7 @@ the load generator and the backend are what saturates, and a run says where they
 How: each proxy has one worker and is pinned to one core; load generator and backend have the other. All get the same \
 P-256 certificate, and TLS 1.3 with TLS_AES_128_GCM_SHA256 and X25519, since the client offers nothing else. A round runs \
 every peer once, in an order that rotates; the first one warms up and is not counted. A ratio is that of one round, peer \
-over Evenkeel; a difference under 10 %, or one that is not the same way in all rounds, is called level.
+over Evenkeel; a difference under 10 % is called level, and a greater one that is not the same way in all rounds undecided.
 
 Where the programs come from: HAProxy and NGINX from the path (Debian: haproxy, nginx-light); Envoy, Caddy and Traefik from \
 the Python index, into target/peers; Pingora is built by cargo from benches/pingora. One that cannot be had is named and \

@@ -61,7 +61,7 @@ pub fn svg<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
         MARGIN,
         50.0,
         &format!("fill=\"{FAINT}\""),
-        "Medians of ratios paired by round. Orange: takes less than Evenkeel. \u{2248}: level (under 10 %, or not the same way in all rounds).",
+        "Medians of ratios paired by round. Orange: takes less than Evenkeel. \u{2248}: level (under 10 %). ?: undecided (not the same way in all rounds).",
     );
     for (number, row) in rows.iter().enumerate() {
         let x = MARGIN + (number % columns) as f64 * (PANEL + GAP);
@@ -134,6 +134,7 @@ fn draw(out: &mut String, row: &Row, x: f64, y: f64) {
         let number = match (peer, cell.verdict) {
             (Peer::Evenkeel, _) => cell.number(),
             (_, Some(Verdict::Level)) => format!("\u{2248} {length:.2}"),
+            (_, Some(Verdict::Undecided)) => format!("{length:.2} ?"),
             _ => format!("{length:.2}"),
         };
         words(out, zero + long + 5.0, y + 12.0, "", &number);

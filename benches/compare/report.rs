@@ -202,7 +202,7 @@ impl Report {
             return;
         }
         text.push_str(
-            "\n## Peer over Evenkeel\n\nMore than 1: the peer takes more. In brackets: level.\n\n",
+            "\n## Peer over Evenkeel\n\nMore than 1: the peer takes more. In brackets: level. With a question mark: undecided.\n\n",
         );
         let titles = peers.iter().map(|peer| format!(" {peer} |"));
         line(
@@ -292,6 +292,7 @@ impl Cell {
         match (&self.column.outcome, self.ratio, self.verdict) {
             (Outcome::Failed(_), ..) => "failed".to_owned(),
             (_, Some(ratio), Some(Verdict::Level)) => format!("({:.2})", ratio.median),
+            (_, Some(ratio), Some(Verdict::Undecided)) => format!("{:.2} ?", ratio.median),
             (_, Some(ratio), _) => format!("{:.2}", ratio.median),
             _ => "–".to_owned(),
         }
@@ -318,6 +319,7 @@ impl Cell {
         let verdict = match self.verdict {
             None => "",
             Some(Verdict::Level) => "level",
+            Some(Verdict::Undecided) => "undecided",
             Some(Verdict::Ahead) => "Evenkeel takes less",
             Some(Verdict::Behind) => "Evenkeel takes more",
         };
@@ -441,7 +443,7 @@ fn method(options: &Options) -> String {
          rounds, a fresh process each, {} s to settle before and after; of workers and names at most 3). CPU is that of all threads and processes of the proxy, user and system, \
          over the requests that were answered with 200 and a whole body; one request without that makes the cell `failed`. \
          Numbers are medians, with the least and the most. Ratios are peer over Evenkeel in the same round: a difference under \
-         10 %, or one that is not the same way in all rounds, is level. Requests a second in brackets are what the load \
+         10 % is level, and a greater one that is not the same way in all rounds is undecided. Requests a second in brackets are what the load \
          generator could do, not the proxy; where it is not in brackets either may have been the limit. Memory is the \
          proportional set size: what the kernel holds for sockets is not in it.",
         options.proxy_core,

@@ -81,12 +81,15 @@ pub const ACTIVE: usize = 64;
 pub const UNEVEN: usize = 32;
 
 /// Those of the small plot: one for each thing that a proxy is chosen by.
-pub const HEADLINE: [&str; 6] = [
+pub const HEADLINE: [&str; 9] = [
     "plain-128",
     "tls-128",
+    "connect-plain",
     "handshake-full",
+    "download-plain",
     "download-tls",
     "rate-tls",
+    "idle-plain",
     "idle-tls",
 ];
 

@@ -14,8 +14,10 @@ pub struct Spread {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Under 10 %, or not the same way in all rounds.
+    /// Under 10 %.
     Level,
+    /// More, but not the same way in all rounds.
+    Undecided,
     /// Evenkeel takes less.
     Ahead,
     /// The peer takes less.
@@ -55,10 +57,11 @@ impl Spread {
         // A ratio of 0.9 is as far as its inverse.
         let distance = self.median.max(1.0 / self.median) - 1.0;
         let crosses = self.least <= 1.0 && self.most >= 1.0;
-        match (distance < LEVEL || crosses, self.median > 1.0) {
-            (true, _) => Verdict::Level,
-            (false, true) => Verdict::Ahead,
-            (false, false) => Verdict::Behind,
+        match (distance < LEVEL, crosses, self.median > 1.0) {
+            (true, ..) => Verdict::Level,
+            (false, true, _) => Verdict::Undecided,
+            (false, false, true) => Verdict::Ahead,
+            (false, false, false) => Verdict::Behind,
         }
     }
 }

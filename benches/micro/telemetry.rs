@@ -46,18 +46,21 @@ fn line(bencher: Bencher<'_, '_>, format: AccessFormat) {
     bencher.bench_local(|| log.record(black_box(&record)));
 }
 
-#[divan::bench]
+// One is shorter than what the clock can tell.
+#[divan::bench(sample_size = 1000)]
 fn access_line_json(bencher: Bencher<'_, '_>) {
     line(bencher, AccessFormat::Json);
 }
 
-#[divan::bench]
+// One is shorter than what the clock can tell.
+#[divan::bench(sample_size = 1000)]
 fn access_line_combined(bencher: Bencher<'_, '_>) {
     line(bencher, AccessFormat::Combined);
 }
 
 /// All that is counted of a request that goes well.
-#[divan::bench]
+// One is shorter than what the clock can tell.
+#[divan::bench(sample_size = 1000)]
 fn metrics_of_a_request(bencher: Bencher<'_, '_>) {
     let metrics = Metrics::new(vec!["web".into()], vec!["front".into()]);
     let shard = metrics.shard();

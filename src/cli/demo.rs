@@ -53,7 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             start: Instant::now(),
             backends: args.backends,
             faults: Vec::new(),
-            largest_distance: 0.0,
+            largest_distance: None,
         };
         play.print_opening();
         tokio::select! {
@@ -75,7 +75,7 @@ struct Play {
     /// Changes that did not take effect.
     faults: Vec<String>,
     /// Between a measured share and its configured one, in percentage points.
-    largest_distance: f64,
+    largest_distance: Option<f64>,
 }
 
 /// What is changed, and how the client sees that it is in effect.
@@ -298,9 +298,8 @@ Below: the share of the requests that each backend got, in brackets the share by
             let share = 100.0 * count as f64 / total.max(1) as f64;
             let due = expected.iter().find(|(other, _)| other == name);
             let due = due.map(|(_, due)| 100.0 * due);
-            self.largest_distance = self
-                .largest_distance
-                .max((share - due.unwrap_or(0.0)).abs());
+            let distance = (share - due.unwrap_or(0.0)).abs();
+            self.largest_distance = Some(self.largest_distance.unwrap_or(0.0).max(distance));
             parts.push(match due {
                 Some(due) => format!("{name} {share:.1} % ({due:.1})"),
                 None if count > 0 => format!("{name} {share:.1} % (0.0)"),
@@ -318,12 +317,14 @@ Below: the share of the requests that each backend got, in brackets the share by
         let ledger = self.traffic.finish().await;
         let seconds = self.start.elapsed().as_secs_f64();
         self.stage.close()?;
+        let shares = match self.largest_distance {
+            Some(points) => format!("no share was further than {points:.2} points from its weight"),
+            None => "it ended before a share was measured".to_owned(),
+        };
         println!(
-            "{} requests in {seconds:.1} s, {} failed; no share was further than {:.2} points \
-             from its weight.",
+            "{} requests in {seconds:.1} s, {} failed; {shares}.",
             ledger.answered + ledger.failed,
             ledger.failed,
-            self.largest_distance,
         );
         for (kind, count) in &ledger.failures {
             println!("Failed: {count} by {kind}");

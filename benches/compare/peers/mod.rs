@@ -109,7 +109,7 @@ impl Peer {
         self as u16
     }
 
-    /// Can it follow SRV records that change while it runs, as it is given away?
+    /// Can it follow SRV records that change while it runs, as it is given away? Debian's NGINX cannot yet.
     pub fn follows_srv(self) -> bool {
         matches!(self, Peer::Evenkeel | Peer::HaProxy | Peer::Caddy)
     }
