@@ -32,8 +32,21 @@ fn what_is_a_difference() {
     let cases = [
         ("less than 10 % more", (1.09, 1.05, 1.12), Verdict::Level),
         ("less than 10 % less", (0.92, 0.90, 0.95), Verdict::Level),
-        ("more, but not always", (1.30, 0.98, 1.60), Verdict::Level),
-        ("less, but not always", (0.70, 0.60, 1.01), Verdict::Level),
+        (
+            "more, but not always",
+            (1.30, 0.98, 1.60),
+            Verdict::Undecided,
+        ),
+        (
+            "less, but not always",
+            (0.70, 0.60, 1.01),
+            Verdict::Undecided,
+        ),
+        (
+            "a little, and not always",
+            (1.05, 0.90, 1.12),
+            Verdict::Level,
+        ),
         ("always more", (1.20, 1.01, 1.40), Verdict::Ahead),
         ("always less", (0.80, 0.70, 0.99), Verdict::Behind),
     ];
