@@ -42,7 +42,7 @@ const SETTLING: Duration = Duration::from_secs(3);
 const GIVE_BACK_PAUSE: Duration = Duration::from_secs(10);
 
 /// The pause is so many times as long as the last time took, where that is more: a load that rises
-/// and falls again and again is held up for at most a thousandth of the time.
+/// and falls again and again is held up for about a thousandth of the time.
 const GIVE_BACK_RARITY: u32 = 1_000;
 
 /// Most of a pause: one time that took long, because something else had the processor, does not keep
