@@ -58,13 +58,7 @@ pub fn join(options: &Options) -> Result<Report> {
             ensure!(same, "{one} and {other} are not of the same {what}");
             Ok(())
         };
-        let kind = |machine: &Machine| {
-            let Machine {
-                kernel, processor, ..
-            } = machine.clone();
-            (kernel, processor, machine.cores, machine.firewall)
-        };
-        alike("machine", kind(&all.machine) == kind(&run.machine))?;
+        alike("machine", all.machine.is_like(&run.machine))?;
         alike("programs", all.peers == run.peers)?;
         alike("method", all.method == run.method)?;
         let scenarios = |run: &Run| -> Vec<(String, String, Vec<Peer>)> {

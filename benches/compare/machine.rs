@@ -56,6 +56,14 @@ impl Machine {
         }
     }
 
+    /// Figures of one may be set beside those of the other.
+    pub fn is_like(&self, other: &Machine) -> bool {
+        let kind = |machine: &Machine| (machine.cores, machine.firewall);
+        kind(self) == kind(other)
+            && self.kernel == other.kernel
+            && self.processor == other.processor
+    }
+
     /// Something else was running.
     pub fn was_busy(&self) -> bool {
         self.load_average > BUSY
