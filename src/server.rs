@@ -199,8 +199,8 @@ pub fn start_logging(
     let probe = config.probe.map(|address| {
         listener::bind(address).with_context(|| {
             format!(
-                "probe listener: cannot listen on {address} (another address or none: \
-                 --set probe.address=\u{2026} or off)"
+                "probe listener: cannot listen on {address} (another address: \
+                 --set probe.address=127.0.0.1:9903; none: --set probe.address=off)"
             )
         })
     });
