@@ -16,6 +16,22 @@ pub enum Event {
         /// Address of the backend.
         backend: SocketAddr,
     },
+    /// So many attempts with a backend have failed in a row that it may be ejected.
+    Failing {
+        /// Index of the service in the configuration.
+        service: usize,
+        /// Identity of the backend.
+        backend: u64,
+    },
+    /// The one request that tried whether an ejected backend is back is over.
+    Trial {
+        /// Index of the service in the configuration.
+        service: usize,
+        /// Identity of the backend.
+        backend: u64,
+        /// It succeeded.
+        passed: bool,
+    },
     /// A worker dropped what it had needed for a burst: the allocator may give pages back.
     BurstOver,
 }

@@ -22,7 +22,7 @@ use tokio::time::sleep;
 
 use control::Control;
 
-use crate::balance::service::Service;
+use crate::balance::service::{Service, Terms};
 use crate::balance::snapshot::Snapshot;
 use crate::clock::Millis;
 use crate::config::{Config, Protocol};
@@ -38,6 +38,7 @@ use crate::router::Router;
 use crate::telemetry::access::{AccessLog, AccessWriter};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::front_end;
+use crate::upstream::gate::Gate;
 
 /// Events that wait for the control thread; more are dropped.
 const EVENTS: usize = 1024;
@@ -215,7 +216,7 @@ pub fn start_logging(
         .services
         .iter()
         .map(|s| {
-            let mut service = Service::new(Arc::clone(&s.name));
+            let mut service = Service::on(Arc::clone(&s.name), terms(s));
             // The first client may be here before the control thread is.
             if let Some(offer) = watch::constant(&s.discover) {
                 service.apply(&offer);
@@ -228,6 +229,7 @@ pub fn start_logging(
     let shared = Shared {
         router: Arc::new(Router::new(&config)),
         snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
+        gates: services.iter().map(|s| s.gate().cloned()).collect(),
         drain: Drain::new(),
         events,
         open: Arc::new(AtomicUsize::new(0)),
@@ -400,6 +402,17 @@ async fn carry_out(
     // Workers look at the phase at every tick.
     gone.recv().await;
     Ok(Drained::Cut)
+}
+
+/// What a service's backends begin with.
+fn terms(service: &crate::config::Service) -> Terms {
+    Terms {
+        gate: service
+            .in_flight
+            .map(|limit| Gate::new(limit.per_backend, limit.queue, limit.timeout)),
+        unchecked_is_down: service.check.as_ref().is_some_and(|c| c.initially_down),
+        rises: !service.balancing.slow_start.is_zero(),
+    }
 }
 
 fn listening(sockets: &[std::net::TcpListener]) -> anyhow::Result<Vec<Listening>> {

@@ -167,7 +167,7 @@ fn defaults() {
     assert!(down.max_connections.get() <= 65_536);
     assert!(!down.reject_encoded_slash && !down.allow_underscores && !down.forwarded);
     let service = &config.services[0];
-    assert_eq!(service.strategy, config::Strategy::Weighted);
+    assert_eq!(service.balancing.strategy, config::Strategy::Weighted);
     assert_eq!(service.max_body, None);
     assert_eq!(service.upgrade, [Box::from("websocket")]);
     let up = &service.upstream;
@@ -224,7 +224,7 @@ fn order_of_precedence() {
 #[test]
 fn settings_over_a_file() {
     type Find = fn(&Config) -> String;
-    let strategy: Find = |c| format!("{:?}", c.services[0].strategy);
+    let strategy: Find = |c| format!("{:?}", c.services[0].balancing.strategy);
     let rows: &[(&str, &str, Find, &str)] = &[
         ("a number", "workers=3", |c| c.workers.to_string(), "3"),
         (
@@ -309,7 +309,10 @@ fn variables() {
             .load()
     };
     let loaded = load("EVENKEEL_SERVICE__WEB_1__STRATEGY", "cycle").unwrap();
-    assert_eq!(loaded.config.services[0].strategy, config::Strategy::Cycle);
+    assert_eq!(
+        loaded.config.services[0].balancing.strategy,
+        config::Strategy::Cycle
+    );
     assert_eq!(
         load("EVENKEEL_WORKERS", "7").unwrap().config.workers.get(),
         7

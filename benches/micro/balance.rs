@@ -7,8 +7,9 @@ use divan::{Bencher, black_box};
 use evenkeel::balance::picker::Picker;
 use evenkeel::balance::service::Service;
 use evenkeel::balance::snapshot::Snapshot;
+use evenkeel::balance::wish::Wish;
 use evenkeel::clock::Millis;
-use evenkeel::config::Strategy;
+use evenkeel::config::Balancing;
 use evenkeel::discovery::{Discovered, Endpoint, Offer};
 use evenkeel::upstream::backend::BackendId;
 
@@ -38,15 +39,22 @@ fn service(n: u32, tiers: u32) -> Service {
 }
 
 fn picker(service: &Service) -> Picker {
-    let mut picker = Picker::new(service.snapshot().reader(), Strategy::Weighted, 7);
-    assert!(picker.pick(NOW, &[]).is_ok());
+    let mut picker = Picker::new(service.snapshot().reader(), &Balancing::default(), 7);
+    assert!(picker.pick(Wish::at(NOW)).is_ok());
     picker
+}
+
+fn without(excluded: &[BackendId]) -> Wish<'_> {
+    Wish {
+        excluded,
+        ..Wish::at(NOW)
+    }
 }
 
 fn pick(bencher: Bencher<'_, '_>, n: u32, tiers: u32, excluded: &[BackendId]) {
     let service = service(n, tiers);
     let mut picker = picker(&service);
-    bencher.bench_local(|| picker.pick(NOW, black_box(excluded)));
+    bencher.bench_local(|| picker.pick(without(black_box(excluded))));
 }
 
 #[divan::bench(args = SIZES)]
@@ -68,8 +76,10 @@ fn pick_with_two_excluded(bencher: Bencher<'_, '_>, n: u32) {
     bencher.bench_local(|| {
         tried.clear();
         for _ in 0..3 {
-            let pick = picker.pick(NOW, &tried).expect("there are more than three");
-            tried.push(pick.backend.id);
+            let pick = picker
+                .pick(without(&tried))
+                .expect("there are more than three");
+            tried.push(pick.backend().id);
         }
     });
 }
@@ -89,7 +99,7 @@ fn rebuild(bencher: Bencher<'_, '_>, n: u32, other: Vec<Discovered>) {
             let next = if turn % 2 == 0 { &first } else { &second };
             service.snapshot().publish(next.clone());
         })
-        .bench_local_values(|()| picker.pick(NOW, &[]));
+        .bench_local_values(|()| picker.pick(Wish::at(NOW)));
 }
 
 /// One at a time: what is published twice before a pick is taken up once.

@@ -143,7 +143,7 @@ impl State {
                 samples.extend(tier.members.iter().map(|member| BackendSample {
                     id: member.backend.id.0,
                     labels: labels(&member.backend),
-                    up: member.backend.passed_over_until(now).is_none(),
+                    up: member.backend.out_until(now).is_none(),
                     weight: member.weight,
                     priority: tier.priority,
                     in_flight: member.backend.in_flight(),

@@ -7,9 +7,9 @@
 //! What the older project left open:
 //! - Weight zero: one turn a cycle.
 //! - A target with several addresses: weights are brought to the common denominator first.
-//! - Passed over: it loses its turns while it is away. Once back it has at most as many left as
+//! - Out: it loses its turns while it is away. Once back it has at most as many left as
 //!   the one of its tier that has most, so that it is not served in a row.
-//! - Excluded (tried for this request): it keeps its turn. When only excluded ones have turns
+//! - Excluded (tried for this request), or full: it keeps its turn. When only excluded ones have turns
 //!   left the next cycle begins early and they keep theirs besides, at most a cycle's worth.
 //! - Changed records: who stays keeps the part of its turns that was left; a new one comes in with
 //!   the part that its tier has left.
@@ -23,8 +23,9 @@ use std::sync::Arc;
 use super::edf::LOOK_AGAIN;
 use super::shares;
 use super::snapshot::Tier;
+use super::wish::{Missed, Wish};
 use crate::clock::Millis;
-use crate::upstream::backend::{Backend, BackendId};
+use crate::upstream::backend::{Backend, BackendId, Claim, Unavailable};
 
 /// The schedule of all tiers.
 #[derive(Debug, Default)]
@@ -33,13 +34,13 @@ pub(super) struct Cycle {
     slots: Vec<Slot>,
     /// Those with turns left that can be picked, as far as we know.
     ready: BinaryHeap<Reverse<Turn>>,
-    /// Those that were found passed over.
+    /// Those that were found to be out.
     parked: Vec<u32>,
     /// When `parked` is looked at again. Meaningless while that is empty.
     look_again: Millis,
     /// Turns taken since the beginning.
     taken: u64,
-    /// Turns of excluded backends during one pick; kept for its memory.
+    /// Turns of excluded and of full backends during one pick; kept for its memory.
     skipped: Vec<Reverse<Turn>>,
 }
 
@@ -77,21 +78,19 @@ impl Slot {
 }
 
 impl Cycle {
-    /// The backend whose turn it is and the priority of its tier; `None` if all are excluded.
-    pub(super) fn pick(
-        &mut self,
-        now: Millis,
-        excluded: &[BackendId],
-    ) -> Option<(u16, Arc<Backend>)> {
-        self.unpark(now);
-        let mut picked = self.take(now, excluded);
-        if picked.is_none() && self.somebody_has_finished() {
+    /// The backend whose turn it is, and the priority of its tier.
+    pub(super) fn pick(&mut self, wish: Wish<'_>) -> Result<(u16, Claim), Missed> {
+        self.unpark(wish.now);
+        let mut picked = self.take(wish);
+        if matches!(picked, Err(Missed::Nobody)) && self.somebody_has_finished() {
             self.begin_cycle();
-            picked = self.take(now, excluded);
+            picked = self.take(wish);
         }
-        let picked = picked.or_else(|| self.take_parked(excluded))?;
-        let slot = &self.slots[picked];
-        Some((slot.priority, Arc::clone(&slot.backend)))
+        if matches!(picked, Err(Missed::Nobody)) {
+            picked = self.take_parked(wish);
+        }
+        let (index, claim) = picked?;
+        Ok((self.slots[index].priority, claim))
     }
 
     /// Takes over new records.
@@ -137,53 +136,64 @@ impl Cycle {
         self.restack();
     }
 
-    /// Takes the first turn of those that are neither excluded nor passed over at `now`.
-    fn take(&mut self, now: Millis, excluded: &[BackendId]) -> Option<usize> {
-        let mut picked = None;
+    /// Takes the first turn of those that are neither excluded, nor out, nor full.
+    fn take(&mut self, wish: Wish<'_>) -> Result<(usize, Claim), Missed> {
+        let now = wish.now;
+        let mut picked = Err(Missed::Nobody);
         while let Some(mut top) = self.ready.peek_mut() {
             let index = top.0.slot as usize;
             let slot = &mut self.slots[index];
-            if excluded.contains(&slot.backend.id) {
+            if wish.excluded.contains(&slot.backend.id) {
                 self.skipped.push(PeekMut::pop(top));
-            } else if let Some(until) = slot.backend.passed_over_until(now) {
-                let look_again = until.min(now.after(LOOK_AGAIN));
-                if self.parked.is_empty() || look_again < self.look_again {
-                    self.look_again = look_again;
+                continue;
+            }
+            match slot.backend.claim(now, wish.trial) {
+                Ok(claim) => {
+                    self.taken += 1;
+                    slot.left -= 1;
+                    slot.served = self.taken;
+                    match slot.left {
+                        0 => drop(PeekMut::pop(top)),
+                        _ => top.0 = slot.turn(index),
+                    }
+                    picked = Ok((index, claim));
+                    break;
                 }
-                slot.parked = true;
-                self.parked.push(PeekMut::pop(top).0.slot);
-            } else {
-                self.taken += 1;
-                slot.left -= 1;
-                slot.served = self.taken;
-                match slot.left {
-                    0 => drop(PeekMut::pop(top)),
-                    _ => top.0 = slot.turn(index),
+                Err(Unavailable::Full) => {
+                    picked = Err(Missed::Full);
+                    self.skipped.push(PeekMut::pop(top));
                 }
-                picked = Some(index);
-                break;
+                Err(Unavailable::Until(until)) => {
+                    let look_again = until.min(now.after(LOOK_AGAIN));
+                    if self.parked.is_empty() || look_again < self.look_again {
+                        self.look_again = look_again;
+                    }
+                    slot.parked = true;
+                    self.parked.push(PeekMut::pop(top).0.slot);
+                }
             }
         }
-        for turn in self.skipped.drain(..) {
-            self.ready.push(turn);
-        }
+        self.ready.extend(self.skipped.drain(..));
         picked
     }
 
-    /// Takes the first turn of those that are passed over, as if they were not. Looks at all of
-    /// them: it is for when nobody else can be picked.
-    fn take_parked(&mut self, excluded: &[BackendId]) -> Option<usize> {
-        let picked = self.first_parked(excluded).or_else(|| {
+    /// Takes the first turn of those that are out, as if they were not. Looks at all of them: it
+    /// is for when nobody else can be picked.
+    fn take_parked(&mut self, wish: Wish<'_>) -> Result<(usize, Claim), Missed> {
+        let first = self.first_parked(wish.excluded).or_else(|| {
             for &slot in &self.parked {
                 let slot = &mut self.slots[slot as usize];
                 slot.left = slot.left.max(slot.turns);
             }
-            self.first_parked(excluded)
-        })?;
+            self.first_parked(wish.excluded)
+        });
+        let index = first.ok_or(Missed::Nobody)?;
+        let slot = &mut self.slots[index];
+        let claim = slot.backend.claim_anyway().map_err(|_| Missed::Full)?;
         self.taken += 1;
-        self.slots[picked].left -= 1;
-        self.slots[picked].served = self.taken;
-        Some(picked)
+        slot.left -= 1;
+        slot.served = self.taken;
+        Ok((index, claim))
     }
 
     fn first_parked(&self, excluded: &[BackendId]) -> Option<usize> {
@@ -216,7 +226,7 @@ impl Cycle {
         self.look_again = now.after(LOOK_AGAIN);
         let mut back = Vec::new();
         self.parked.retain(|&slot| {
-            let until = self.slots[slot as usize].backend.passed_over_until(now);
+            let until = self.slots[slot as usize].backend.out_until(now);
             match until {
                 Some(until) => self.look_again = self.look_again.min(until),
                 None => back.push(slot as usize),

@@ -1,8 +1,9 @@
 //! Earliest deadline first. Each member's next turn has a deadline in virtual time; a pick takes
 //! the earliest one and moves it on by the member's stride (the inverse of its share), so each
 //! member's turns are exactly one stride apart. A heap holds the deadlines: a pick is O(log n) and
-//! allocates nothing, a rebuild is O(n). Members that are passed over wait in a second heap and
-//! are looked at only when the first of them may be back: O(1) for all picks in between.
+//! allocates nothing, a rebuild is O(n). Members that are out wait in a second heap and
+//! are looked at only when the first of them may be back: O(1) for all picks in between. A member
+//! that is rising (`slow_start`) gives a part of its turns up, at random.
 //!
 //! One tier of one worker's schedule; it knows neither other tiers nor DNS. Called by `picker.rs`.
 
@@ -15,8 +16,9 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::snapshot::Member;
+use super::wish::{Missed, Wish};
 use crate::clock::Millis;
-use crate::upstream::backend::{Backend, BackendId};
+use crate::upstream::backend::{Backend, Claim, Unavailable};
 
 /// The schedule of one tier.
 #[derive(Debug)]
@@ -25,15 +27,17 @@ pub(super) struct Edf {
     slots: Vec<Slot>,
     /// Next turns of those that can be picked, as far as we know.
     ready: Turns,
-    /// Next turns of those that were found passed over.
+    /// Next turns of those that were found to be out.
     parked: Turns,
     /// When `parked` is looked at again. Meaningless while that is empty.
     look_again: Millis,
     /// Deadline of the latest turn that was taken; never goes back.
     virtual_now: u128,
-    /// Turns of excluded members during one pick; kept for its memory.
+    /// Turns of excluded and of full members during one pick; kept for its memory.
     skipped: Vec<Reverse<Turn>>,
     rng: Rng,
+    /// How long a member rises.
+    slow_start: Duration,
 }
 
 #[derive(Debug)]
@@ -52,8 +56,8 @@ struct Turn {
 type Turns = BinaryHeap<Reverse<Turn>>;
 
 impl Edf {
-    /// A schedule of nobody.
-    pub(super) fn new(seed: u64) -> Edf {
+    /// A schedule of nobody. `slow_start`: how long a member rises; zero: none does.
+    pub(super) fn new(seed: u64, slow_start: Duration) -> Edf {
         Edf {
             slots: Vec::new(),
             ready: Turns::new(),
@@ -62,6 +66,7 @@ impl Edf {
             virtual_now: 0,
             skipped: Vec::new(),
             rng: Rng::with_seed(seed),
+            slow_start,
         }
     }
 
@@ -168,52 +173,77 @@ impl Edf {
         })
     }
 
-    /// The member whose turn it is, without those that are passed over at `now` or excluded;
-    /// `None` if nobody is left. An excluded member keeps its turn (but at most one of them).
-    pub(super) fn pick(&mut self, now: Millis, excluded: &[BackendId]) -> Option<&Arc<Backend>> {
+    /// The member whose turn it is, without those that are out, excluded or full. A member that is
+    /// left out because it is excluded or full keeps its turn (but at most one of them).
+    pub(super) fn pick(&mut self, wish: Wish<'_>) -> Result<Claim, Missed> {
+        let now = wish.now;
         self.unpark(now);
-        let mut picked = None;
+        let mut picked = Err(Missed::Nobody);
+        let mut given_up = 0;
         while let Some(mut top) = self.ready.peek_mut() {
             let slot = &self.slots[top.0.slot as usize];
-            if excluded.contains(&slot.backend.id) {
+            if wish.excluded.contains(&slot.backend.id) {
                 self.skipped.push(PeekMut::pop(top));
-            } else if let Some(until) = slot.backend.passed_over_until(now) {
-                let look_again = until.min(now.after(LOOK_AGAIN));
-                if self.parked.is_empty() || look_again < self.look_again {
-                    self.look_again = look_again;
+                continue;
+            }
+            if let Some(part) = slot.backend.part(now, self.slow_start)
+                && given_up < GIVEN_UP_AT_MOST
+                && self.rng.f64() >= part
+            {
+                given_up += 1;
+                take(&mut top.0, slot, &mut self.virtual_now);
+                continue;
+            }
+            match slot.backend.claim(now, wish.trial) {
+                Ok(claim) => {
+                    take(&mut top.0, slot, &mut self.virtual_now);
+                    picked = Ok(claim);
+                    break;
                 }
-                self.parked.push(PeekMut::pop(top));
-            } else {
-                picked = Some(take(&mut top.0, slot, &mut self.virtual_now));
-                break;
+                Err(Unavailable::Full) => {
+                    picked = Err(Missed::Full);
+                    self.skipped.push(PeekMut::pop(top));
+                }
+                Err(Unavailable::Until(until)) => {
+                    let look_again = until.min(now.after(LOOK_AGAIN));
+                    if self.parked.is_empty() || look_again < self.look_again {
+                        self.look_again = look_again;
+                    }
+                    self.parked.push(PeekMut::pop(top));
+                }
             }
         }
-        for turn in self.skipped.drain(..) {
-            self.ready.push(turn);
-        }
-        picked.map(|slot| &self.slots[slot].backend)
+        self.ready.extend(self.skipped.drain(..));
+        picked
     }
 
-    /// The member among those passed over whose turn it is, as if they were not; `None` if all of
-    /// them are excluded. For when nobody else can be picked: [`Edf::pick`] has parked them.
-    pub(super) fn pick_passed_over(&mut self, excluded: &[BackendId]) -> Option<&Arc<Backend>> {
-        let mut picked = None;
+    /// The member among those that are out whose turn it is, as if they were not. For when nobody
+    /// else can be picked: [`Edf::pick`] has parked them.
+    pub(super) fn pick_out(&mut self, wish: Wish<'_>) -> Result<Claim, Missed> {
+        let mut picked = Err(Missed::Nobody);
         while let Some(mut top) = self.parked.peek_mut() {
             let slot = &self.slots[top.0.slot as usize];
-            if excluded.contains(&slot.backend.id) {
+            if wish.excluded.contains(&slot.backend.id) {
                 self.skipped.push(PeekMut::pop(top));
-            } else {
-                picked = Some(take(&mut top.0, slot, &mut self.virtual_now));
-                break;
+                continue;
+            }
+            match slot.backend.claim_anyway() {
+                Ok(claim) => {
+                    take(&mut top.0, slot, &mut self.virtual_now);
+                    picked = Ok(claim);
+                    break;
+                }
+                Err(_) => {
+                    picked = Err(Missed::Full);
+                    self.skipped.push(PeekMut::pop(top));
+                }
             }
         }
-        for turn in self.skipped.drain(..) {
-            self.parked.push(turn);
-        }
-        picked.map(|slot| &self.slots[slot].backend)
+        self.parked.extend(self.skipped.drain(..));
+        picked
     }
 
-    /// Brings back who is no longer passed over, each at a random point of its stride: what was
+    /// Brings back who is no longer out, each at a random point of its stride: what was
     /// missed is not made up for, and many that come back together don't come in a row.
     fn unpark(&mut self, now: Millis) {
         if self.parked.is_empty() || now < self.look_again {
@@ -223,7 +253,7 @@ impl Edf {
         let mut turns = std::mem::take(&mut self.parked).into_vec();
         turns.retain(|&Reverse(Turn { slot, .. })| {
             let Slot { backend, stride } = &self.slots[slot as usize];
-            if let Some(until) = backend.passed_over_until(now) {
+            if let Some(until) = backend.out_until(now) {
                 self.look_again = self.look_again.min(until);
                 return true;
             }
@@ -237,10 +267,9 @@ impl Edf {
 
 /// Takes `turn`: moves virtual time to it and the turn on by a stride. A turn that is overdue
 /// because its member was excluded is made up for once, not once for every stride it missed.
-fn take(turn: &mut Turn, slot: &Slot, virtual_now: &mut u128) -> usize {
+fn take(turn: &mut Turn, slot: &Slot, virtual_now: &mut u128) {
     *virtual_now = turn.deadline.max(*virtual_now);
     turn.deadline = (turn.deadline + slot.stride).max(*virtual_now);
-    turn.slot as usize
 }
 
 /// `whole` · `part` / 2⁶⁴, rounded down.
@@ -260,9 +289,13 @@ fn rescale(wait: u128, old: u128, new: u128) -> u128 {
     part_of(new, part.min(u128::from(u64::MAX)) as u64)
 }
 
-/// `parked` is looked at this often at least: a connect that another worker dared may have ended
-/// the time of being passed over early.
+/// `parked` is looked at this often at least: a connect that another worker dared, or a check, may
+/// have ended the time of being out early.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// So many turns are given up in one pick at most, then whoever is next has it: where all members
+/// rise somebody has to be picked.
+const GIVEN_UP_AT_MOST: u32 = 32;
 
 #[cfg(test)]
 #[path = "edf_tests.rs"]

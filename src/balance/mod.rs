@@ -12,3 +12,4 @@ pub mod shares;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+pub mod wish;

@@ -360,8 +360,12 @@ fn why_nobody_is_picked() {
         let mut fixture = Fixture::new(&Offer::Pending, strategy, 1);
         let mut pick = |offer: &Offer, excluded: &[BackendId]| {
             fixture.apply(offer);
-            let picked = fixture.picker.pick(fixture.now, excluded);
-            picked.map(|pick| pick.backend.id)
+            let wish = Wish {
+                excluded,
+                ..Wish::at(fixture.now)
+            };
+            let picked = fixture.picker.pick(wish);
+            picked.map(|pick| pick.backend().id)
         };
         assert_eq!(pick(&Offer::Pending, &[]), Err(NoBackend::Unresolved));
         assert_eq!(pick(&Offer::Absent, &[]), Err(NoBackend::Empty));
@@ -421,12 +425,18 @@ fn a_tier_of_excluded_backends_hands_over_too() {
         3,
         "one passed over, one excluded"
     );
-    let mut pick = fixture.picker.pick(fixture.now, &[]).expect("somebody");
+    let mut pick = fixture
+        .picker
+        .pick(Wish::at(fixture.now))
+        .expect("somebody");
     assert_eq!(pick.priority, 10);
     let excluded: Vec<_> = [1, 2, 3].map(|n| fixture.backend(n).id).into();
     pick = fixture
         .picker
-        .pick(fixture.now, &excluded)
+        .pick(Wish {
+            excluded: &excluded,
+            ..Wish::at(fixture.now)
+        })
         .expect("somebody");
     assert_eq!(pick.priority, 30);
 }

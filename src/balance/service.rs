@@ -4,8 +4,8 @@
 //! It never asks DNS (discovery does) and never decides whether an answer is believed
 //! (`discovery::policy` does): what it is offered is in effect.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,17 +14,31 @@ use crate::clock::Millis;
 use crate::discovery::{Discovered, Endpoint, Offer};
 use crate::published::Published;
 use crate::upstream::backend::{Backend, BackendId};
+use crate::upstream::gate::Gate;
+use crate::upstream::standing::Reason;
 
 /// One service's backends.
 #[derive(Debug)]
 pub struct Service {
     name: Arc<str>,
     snapshot: Arc<Published<Snapshot>>,
+    terms: Terms,
     answered: bool,
     listed: BTreeMap<Endpoint, (Arc<Backend>, Place)>,
     /// Withdrawn lately, with the moment of it: if one comes back, it has its state again. Bounded
     /// by [`REMEMBERED`] and [`REMEMBERED_FOR`].
     departed: BTreeMap<Endpoint, (Arc<Backend>, Millis)>,
+}
+
+/// What a service's backends begin with.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// Bounds what each has in flight.
+    pub gate: Option<Arc<Gate>>,
+    /// A new one is out until it has passed a check.
+    pub unchecked_is_down: bool,
+    /// The share of one that joins others grows from little.
+    pub rises: bool,
 }
 
 /// Where an endpoint stands according to its record.
@@ -61,8 +75,14 @@ impl Changes {
 impl Service {
     /// A service that has heard nothing from discovery.
     pub fn new(name: Arc<str>) -> Service {
+        Service::on(name, Terms::default())
+    }
+
+    /// The same, with terms for its backends.
+    pub fn on(name: Arc<str>, terms: Terms) -> Service {
         Service {
             name,
+            terms,
             snapshot: Published::new(Snapshot::default()),
             answered: false,
             listed: BTreeMap::new(),
@@ -73,6 +93,11 @@ impl Service {
     /// Its name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Where requests wait, if what its backends have in flight is bounded.
+    pub fn gate(&self) -> Option<&Arc<Gate>> {
+        self.terms.gate.as_ref()
     }
 
     /// What the workers read.
@@ -101,6 +126,9 @@ impl Service {
         self.withdraw_all_but(&offered, now, &mut changes);
         for (endpoint, place) in offered {
             self.list(endpoint, place, &mut changes);
+        }
+        if self.terms.rises && !changes.first {
+            self.let_rise(now, &changes);
         }
         self.forget(now);
         if !changes.is_empty() {
@@ -139,13 +167,34 @@ impl Service {
                     Some((backend, _)) => backend,
                     None => {
                         let endpoint = vacant.key().clone();
-                        Backend::new(BackendId::unused(), Arc::clone(&self.name), endpoint)
+                        let (name, gate) = (Arc::clone(&self.name), self.terms.gate.clone());
+                        let backend = Backend::limited(BackendId::unused(), name, endpoint, gate);
+                        if self.terms.unchecked_is_down {
+                            backend.set_down(Reason::Unchecked);
+                        }
+                        backend
                     }
                 };
                 backend.set_withdrawn(false);
                 changes.added.push((Arc::clone(&backend), place));
                 vacant.insert((backend, place));
             }
+        }
+    }
+
+    /// Whoever joins others in its tier begins with a small share. In a tier that is all new
+    /// everybody has all of it: nobody is there to take the rest.
+    fn let_rise(&self, now: Millis, changes: &Changes) {
+        let is_new = |backend: &Arc<Backend>| changes.added.iter().any(|(b, _)| b.id == backend.id);
+        let settled: BTreeSet<u16> = self
+            .listed
+            .values()
+            .filter(|(backend, _)| !is_new(backend))
+            .map(|(_, place)| place.priority)
+            .collect();
+        for (backend, place) in &changes.added {
+            let rises = settled.contains(&place.priority);
+            backend.rise(rises.then_some(now));
         }
     }
 

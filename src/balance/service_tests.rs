@@ -1,6 +1,7 @@
 use super::*;
 use crate::balance::testing::{endpoint, found, tier, tiers};
 use crate::config::Strategy;
+use crate::upstream::standing::State;
 
 fn service() -> Service {
     Service::new("web".into())
@@ -172,7 +173,7 @@ fn status_shows_shares_and_state() {
     let status = service.snapshot().load().status(Strategy::Weighted, now);
     let shares: Vec<_> = status.iter().map(|s| s.share).collect();
     assert_eq!(shares, [0.75, 0.25, 1.0]);
-    assert_eq!(status[1].passed_over, Some(Duration::from_secs(1)));
+    assert_eq!(status[1].state, (State::PassedOver, Reason::Connect));
     assert_eq!((status[2].in_flight, status[2].priority), (1, 5));
     drop(guard);
     let shares = |strategy| service.snapshot().load().shares(strategy);

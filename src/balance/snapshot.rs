@@ -4,12 +4,12 @@
 //! through [`Snapshot::status`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::shares::{self, Weight};
 use crate::clock::Millis;
 use crate::config::Strategy;
 use crate::upstream::backend::Backend;
+use crate::upstream::standing::{Reason, State};
 
 /// All tiers of a service at one moment.
 #[derive(Debug, Clone, Default)]
@@ -56,8 +56,8 @@ pub struct BackendStatus {
     pub share: f64,
     /// Exchanges under way.
     pub in_flight: u32,
-    /// How much longer it is passed over because connects to it failed.
-    pub passed_over: Option<Duration>,
+    /// May it be picked, and if not, why?
+    pub state: (State, Reason),
 }
 
 impl Snapshot {
@@ -99,7 +99,7 @@ impl Snapshot {
                     split: member.split,
                     share,
                     in_flight: backend.in_flight(),
-                    passed_over: backend.passed_over_until(now).map(|until| until.since(now)),
+                    state: backend.state(now),
                     backend,
                 });
             }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::picker::Picker;
 use super::service::Service;
+use super::wish::Wish;
 use crate::clock::Millis;
-use crate::config::Strategy;
+use crate::config::{Balancing, Strategy};
 use crate::discovery::{Discovered, Endpoint, Offer};
 use crate::upstream::backend::Backend;
 
@@ -52,7 +53,11 @@ impl Fixture {
         let mut service = Service::new("web".into());
         let now = Millis(1);
         service.apply_at(offer, now);
-        let picker = Picker::new(service.snapshot().reader(), strategy, seed);
+        let balancing = Balancing {
+            strategy,
+            ..Balancing::default()
+        };
+        let picker = Picker::new(service.snapshot().reader(), &balancing, seed);
         Fixture {
             service,
             picker,
@@ -83,8 +88,12 @@ impl Fixture {
 
     pub(super) fn pick_without(&mut self, excluded: &[u32]) -> u32 {
         let excluded: Vec<_> = excluded.iter().map(|&n| self.backend(n).id).collect();
-        let pick = self.picker.pick(self.now, &excluded).expect("somebody");
-        number(&pick.backend)
+        let wish = Wish {
+            excluded: &excluded,
+            ..Wish::at(self.now)
+        };
+        let pick = self.picker.pick(wish).expect("somebody");
+        number(pick.backend())
     }
 
     pub(super) fn picks(&mut self, count: usize) -> Vec<u32> {

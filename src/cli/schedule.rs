@@ -15,6 +15,7 @@ use super::run_options::ConfigurationOptions;
 use crate::balance::picker::Picker;
 use crate::balance::service::Service;
 use crate::balance::snapshot::BackendStatus;
+use crate::balance::wish::Wish;
 use crate::clock::Millis;
 use crate::config::{self, Config, Strategy};
 use crate::discovery::Offer;
@@ -153,11 +154,11 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
     writer.apply(offer);
     let now = Millis::now();
     let snapshot = writer.snapshot().load();
-    let backends = snapshot.status(service.strategy, now);
+    let backends = snapshot.status(service.balancing.strategy, now);
     let mut text = format!(
         "service {}: {}, {} in {}\n",
         service.name,
-        match service.strategy {
+        match service.balancing.strategy {
             Strategy::Weighted => "weighted",
             Strategy::RoundRobin => "round_robin",
             Strategy::Cycle => "cycle",
@@ -170,7 +171,7 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
         return text;
     }
 
-    let mut picker = Picker::new(writer.snapshot().reader(), service.strategy, seed);
+    let mut picker = Picker::new(writer.snapshot().reader(), &service.balancing, seed);
     let row_of: HashMap<_, _> = (backends.iter().zip(0usize..))
         .map(|(status, row)| (status.backend.id, row))
         .collect();
@@ -178,8 +179,8 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
     let mut order = Vec::new();
     for _ in 0..picks {
         // Nothing is excluded and somebody is there, so somebody is picked.
-        if let Ok(pick) = picker.pick(now, &[]) {
-            let row = row_of[&pick.backend.id];
+        if let Ok(pick) = picker.pick(Wish::at(now)) {
+            let row = row_of[&pick.backend().id];
             got[row] += 1;
             if order.len() < LISTED {
                 order.push((row + 1).to_string());
@@ -187,7 +188,13 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
         }
     }
     write_order(&mut text, &order, picks);
-    write_rows(&mut text, &backends, &got, picks, service.strategy);
+    write_rows(
+        &mut text,
+        &backends,
+        &got,
+        picks,
+        service.balancing.strategy,
+    );
     text
 }
 

@@ -10,6 +10,7 @@ pub mod source;
 pub mod tree;
 
 mod build;
+mod health;
 mod load;
 mod names;
 mod overlay;
@@ -21,7 +22,7 @@ mod services;
 mod zone;
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub use crate::telemetry::access::AccessFormat;
 pub use crate::telemetry::logging::LogFormat;
 
 pub use diagnostics::Diagnostic;
+pub use health::{Ask, Check, EjectionRules, HttpCheck, RetryOn};
 pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
 pub use tree::Format;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
@@ -148,8 +150,14 @@ pub struct Service {
     pub name: Arc<str>,
     /// Where its endpoints come from.
     pub discover: Discover,
-    /// How a backend is chosen within a tier.
-    pub strategy: Strategy,
+    /// How a backend is chosen.
+    pub balancing: Balancing,
+    /// How backends are checked; `None`: they are not.
+    pub check: Option<Arc<Check>>,
+    /// When what became of requests ejects a backend.
+    pub ejection: EjectionRules,
+    /// What each backend may have in flight; `None`: anything.
+    pub in_flight: Option<InFlightLimit>,
     /// Deadlines and retries of its exchanges.
     pub upstream: Upstream,
     /// Upgrade tokens that are passed on, lower case; `websocket` unless said otherwise.
@@ -247,6 +255,27 @@ pub struct StaticEndpoint {
     pub weight: u16,
 }
 
+/// How a backend is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Balancing {
+    /// Within a tier.
+    pub strategy: Strategy,
+    /// How long the share of a backend grows that comes, or comes back; zero: it has all of it at
+    /// once.
+    pub slow_start: Duration,
+}
+
+/// What each backend of a service may have in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InFlightLimit {
+    /// In the whole process.
+    pub per_backend: NonZeroU32,
+    /// Requests of the service that may wait (1024).
+    pub queue: usize,
+    /// How long one waits (5 s).
+    pub timeout: Duration,
+}
+
 /// How a backend is chosen within a tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strategy {
@@ -286,6 +315,10 @@ pub struct Upstream {
     pub retry_budget_percent: u8,
     /// … and so many per second besides (10).
     pub retry_budget_per_second: u32,
+    /// First byte of a response to one attempt; `None`: as long as there is time for all of them.
+    pub try_timeout: Option<Duration>,
+    /// Responses that are tried again.
+    pub retry_on: RetryOn,
 }
 
 /// One `[[route]]`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::diagnostics::Problems;
+use super::health::{Ejection, Health, RetryOnTable};
 use super::read::{At, Key, Pairs, Read, choice, table};
 use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, Within};
 use super::tree::{Node, Value};
@@ -144,11 +145,16 @@ table! {
         "retry_budget_per_second" => retry_budget_per_second: At<Within<0, 1_000_000>>,
         "max_body" => max_body: At<ByteSize>,
         "upgrade" => upgrade: Vec<At<String>>,
+        "max_in_flight" => max_in_flight: At<Within<1, 1_000_000>>,
+        "max_queue" => max_queue: At<Within<0, 1_000_000>>,
+        "queue_timeout" => queue_timeout: At<Positive>,
+        "try_timeout" => try_timeout: At<Positive>,
+        "retry_on" => retry_on: RetryOnTable,
+        "health" => health: Health,
+        "ejection" => ejection: Ejection,
+        "slow_start" => slow_start: At<Positive>,
     }
-    later [
-        "health", "tls", "sticky", "slow_start", "spill", "max_in_flight", "try_timeout",
-        "retry_on", "ejection", "proxy_protocol",
-    ]
+    later ["tls", "sticky", "spill", "proxy_protocol"]
     elsewhere {
         "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
         "keep_alive" => "it is the idle time of a client's connection: set it in [defaults]; a \
@@ -286,12 +292,17 @@ table! {
         "retry_budget_per_second" => retry_budget_per_second: At<Within<0, 1_000_000>>,
         "max_body" => max_body: At<ByteSize>,
         "upgrade" => upgrade: Vec<At<String>>,
+        "max_in_flight" => max_in_flight: At<Within<1, 1_000_000>>,
+        "max_queue" => max_queue: At<Within<0, 1_000_000>>,
+        "queue_timeout" => queue_timeout: At<Positive>,
+        "try_timeout" => try_timeout: At<Positive>,
+        "retry_on" => retry_on: RetryOnTable,
+        "health" => health: Health,
+        "ejection" => ejection: Ejection,
+        "slow_start" => slow_start: At<Positive>,
         "strategy" => strategy: At<Strategy>,
     }
-    later [
-        "health", "tls", "sticky", "slow_start", "spill", "max_in_flight", "try_timeout",
-        "retry_on", "ejection",
-    ]
+    later ["tls", "sticky", "spill"]
 }
 
 table! {

@@ -1,7 +1,7 @@
 //! Services: where their backends are, and how they are looked up and talked to.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::diagnostics::{Problem, Problems};
 use super::read::At;
 use super::source::Span;
 use super::{
-    Discover, Family, Listener, Lookup, Service, StaticEndpoint, Strategy, Upstream, names, raw,
-    routes,
+    Balancing, Discover, Family, InFlightLimit, Listener, Lookup, Service, StaticEndpoint,
+    Strategy, Upstream, health, names, raw, routes,
 };
 
 /// Builds one service.
@@ -50,12 +50,25 @@ pub fn service(
     Service {
         name: Arc::from(raw.name.as_ref().map_or("", |at| at.value.as_str())),
         discover: discover.unwrap_or(Discover::Static(Vec::new())),
-        strategy: raw
-            .strategy
-            .as_ref()
-            .or(defaults.strategy.as_ref())
-            .map_or(Strategy::default(), |at| at.value),
-        upstream: upstream(raw, defaults),
+        balancing: Balancing {
+            strategy: raw
+                .strategy
+                .as_ref()
+                .or(defaults.strategy.as_ref())
+                .map_or(Strategy::default(), |at| at.value),
+            slow_start: raw
+                .slow_start
+                .as_ref()
+                .or(defaults.slow_start.as_ref())
+                .map_or(Duration::ZERO, |at| at.value.0),
+        },
+        check: health::check(raw.health.as_ref().or(defaults.health.as_ref()), problems),
+        ejection: health::ejection(
+            raw.ejection.as_ref().or(defaults.ejection.as_ref()),
+            problems,
+        ),
+        in_flight: in_flight(raw, defaults, problems),
+        upstream: upstream(raw, defaults, problems),
         upgrade: upgrade(raw.upgrade.as_ref().or(defaults.upgrade.as_ref()), problems),
         max_body: raw
             .max_body
@@ -248,7 +261,46 @@ pub fn lookup(own: &raw::Dns, shared: &raw::Dns, problems: &mut Problems) -> Loo
     }
 }
 
-fn upstream(own: &raw::Service, defaults: &raw::Defaults) -> Upstream {
+/// Requests that may wait for a backend unless said otherwise: with the default patience of 5 s, a
+/// service that answers 200 a second gets through them.
+const QUEUE: usize = 1024;
+
+fn in_flight(
+    own: &raw::Service,
+    defaults: &raw::Defaults,
+    problems: &mut Problems,
+) -> Option<InFlightLimit> {
+    let limit = own
+        .max_in_flight
+        .as_ref()
+        .or(defaults.max_in_flight.as_ref());
+    let per_backend = limit.and_then(|at| NonZeroU32::new(at.value.0 as u32));
+    if per_backend.is_none() {
+        for key in ["max_queue", "queue_timeout"] {
+            if let Some(span) = own.key(key) {
+                problems.push(
+                    Problem::error(
+                        span,
+                        format!("`{key}` has no effect without `max_in_flight`"),
+                    )
+                    .help("requests wait only where each backend takes so many and no more"),
+                );
+            }
+        }
+    }
+    let queue = own.max_queue.as_ref().or(defaults.max_queue.as_ref());
+    let timeout = own
+        .queue_timeout
+        .as_ref()
+        .or(defaults.queue_timeout.as_ref());
+    Some(InFlightLimit {
+        per_backend: per_backend?,
+        queue: queue.map_or(QUEUE, |at| at.value.0 as usize),
+        timeout: timeout.map_or(Duration::from_secs(5), |at| at.value.0),
+    })
+}
+
+fn upstream(own: &raw::Service, defaults: &raw::Defaults, problems: &mut Problems) -> Upstream {
     /// The service's own, or that of `[defaults]`, or the default.
     macro_rules! pick {
         ($field:ident, $convert:expr, $default:expr) => {
@@ -272,6 +324,11 @@ fn upstream(own: &raw::Service, defaults: &raw::Defaults) -> Upstream {
         retries: pick!(retries, |at| at.value.0 as u8, 1),
         retry_budget_percent: pick!(retry_budget_percent, |at| at.value.0 as u8, 20),
         retry_budget_per_second: pick!(retry_budget_per_second, |at| at.value.0 as u32, 10),
+        try_timeout: pick!(try_timeout, |at| Some(at.value.0), None),
+        retry_on: health::retry_on(
+            own.retry_on.as_ref().or(defaults.retry_on.as_ref()),
+            problems,
+        ),
     }
 }
 

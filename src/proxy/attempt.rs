@@ -29,6 +29,7 @@ use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
 use crate::io::duplex::{Duplex, WriteError};
 use crate::io::pace::Pace;
+use crate::upstream::backend::BackendId;
 
 /// Bounds of a backend's response head: twice what a client may send, and within one buffer.
 const RESPONSE_HEAD: HeadLimits = HeadLimits {
@@ -61,6 +62,32 @@ pub struct Job<'a> {
     pub max_body: u64,
     /// Deadlines.
     pub limits: &'a Upstream,
+    /// The first byte of a response has so long; the clock starts when the request has been sent.
+    pub patience: Duration,
+    /// What `patience` running out is called.
+    pub out_of_patience: OutOfPatience,
+    /// Responses that are not passed on, if the request may go to another backend.
+    pub again: Option<Again<'a>>,
+}
+
+/// What it is called when the first byte of a response does not come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutOfPatience {
+    /// The time for all attempts is over.
+    ResponseTimeout,
+    /// The time for this attempt is over.
+    TryTimeout,
+}
+
+/// Responses that are tried again rather than passed on.
+#[derive(Debug, Clone, Copy)]
+pub struct Again<'a> {
+    /// Their status codes.
+    pub statuses: &'a [u16],
+    /// Index of the service.
+    pub service: usize,
+    /// Backends that have had the request.
+    pub tried: &'a [BackendId],
 }
 
 /// The client's side of an attempt.
@@ -159,7 +186,7 @@ pub async fn attempt(
         reading,
         writing,
     } = client;
-    timer.set(job.limits.response_timeout);
+    timer.set(job.patience);
     let outcome = {
         let mut send = pin!(send(
             worker,
@@ -201,7 +228,9 @@ pub async fn attempt(
             if let Poll::Ready(outcome) = receive.as_mut().poll(cx) {
                 return Poll::Ready(match (outcome, cut_off.take()) {
                     // It had no last words: what ended it is that it stopped listening.
-                    (Err(late), Some(cut_off)) if matches!(late.cause, Cause::ResponseTimeout) => {
+                    (Err(late), Some(cut_off))
+                        if matches!(late.cause, Cause::ResponseTimeout | Cause::TryTimeout) =>
+                    {
                         Err(cut_off)
                     }
                     (outcome, _) => outcome,
@@ -278,7 +307,7 @@ async fn send(
             first = false;
         }
         if body.is_done() {
-            timer.set(job.limits.response_timeout);
+            timer.set(job.patience);
             return Ok(());
         }
         let n = poll_fn(|cx| match client.poll_fill(cx, inbox) {
@@ -305,7 +334,7 @@ async fn send(
         }
         reading.progress(n);
         timer.set(match state.status.get() {
-            0 => job.limits.response_timeout,
+            0 => job.patience,
             _ => job.limits.stream_idle,
         });
     }
@@ -324,7 +353,7 @@ async fn receive(
     let mut inbox = Inbox::new(Rc::clone(&worker.buffers));
     let mut interim = 0;
     loop {
-        read_head(upstream, &mut inbox, timer, response, state).await?;
+        read_head(upstream, &mut inbox, (timer, job), response, state).await?;
         match response.status {
             100..200 => {
                 // RFC 9110 §15.2: it ends with its head. One that announces a body leaves open
@@ -370,6 +399,14 @@ async fn receive(
         }
     }
 
+    if let Some(again) = job.again
+        && again.statuses.contains(&response.status)
+        && state.request_done.get()
+        && !state.consumed.get()
+        && worker.may_try_another(again.service, again.tried)
+    {
+        return Err(state.fail(Cause::Status(response.status)));
+    }
     let framing = response_framing(job.head.method, response)
         .map_err(|e| state.fail(Cause::BadResponse(e)))?;
     let (framing_out, recode) = match (framing, job.head.version) {
@@ -445,7 +482,7 @@ async fn receive(
 async fn read_head(
     upstream: &Duplex,
     inbox: &mut Inbox,
-    timer: &Timer,
+    (timer, job): (&Timer, Job<'_>),
     response: &mut ResponseHead,
     state: &State,
 ) -> Result<(), Failure> {
@@ -459,7 +496,12 @@ async fn read_head(
             }
         }
         match timer.guard(upstream.fill(inbox)).await {
-            Err(_) => return Err(state.fail(Cause::ResponseTimeout)),
+            Err(_) => {
+                return Err(state.fail(match job.out_of_patience {
+                    OutOfPatience::ResponseTimeout => Cause::ResponseTimeout,
+                    OutOfPatience::TryTimeout => Cause::TryTimeout,
+                }));
+            }
             Ok(Err(_) | Ok(0)) => return Err(state.fail(Cause::UpstreamClosed)),
             Ok(Ok(_)) => {
                 state.reached(Progress::Answered);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::account::Account;
-use super::attempt::{self, Client, Done, Job, State};
+use super::attempt::{self, Again, Client, Done, Job, OutOfPatience, State};
+use super::choice::{Choice, Chooser, Over};
 use super::drain::Withdrawal;
-use super::failure::{Cause, Failure, Progress};
+use super::failure::{Cause, Failure, Progress, Side};
 use super::retry::{Facts, Verdict, verdict};
-use super::worker::Worker;
-use crate::balance::picker::NoBackend;
+use super::worker::{Evidence, Worker};
 use crate::http::body::BodyFraming;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::{Known, list_members};
@@ -22,7 +22,7 @@ use crate::io::duplex::Duplex;
 use crate::io::pace::Pace;
 use crate::io::transport::Transport;
 use crate::telemetry::metrics;
-use crate::upstream::backend::{Backend, BackendId, InFlight};
+use crate::upstream::backend::{Backend, BackendId, InFlight, Trial};
 use crate::upstream::connect::connect;
 
 /// A request that may not be repeated takes a kept connection only if it was used within this
@@ -60,8 +60,8 @@ pub struct Tunnel {
 /// was said on it for the identity of whoever speaks (NTLM; Negotiate, RFC 4559).
 #[derive(Debug)]
 pub struct Pinned {
-    backend: Arc<Backend>,
-    io: Duplex,
+    pub(super) backend: Arc<Backend>,
+    pub(super) io: Duplex,
     service: usize,
 }
 
@@ -132,29 +132,33 @@ pub async fn exchange(
     } = lent;
     let mut retries_left = job.limits.retries;
     let mut last: Option<Failed> = None;
-    // The backend whose kept connection failed: it may be asked again over a new one.
-    let mut stale: Option<Arc<Backend>> = None;
+    // With a body that is under way a second attempt is never made.
+    let repeatable = job.head.method.is_idempotent()
+        && matches!(job.framing, BodyFraming::None | BodyFraming::Length(0));
+    let trial = match repeatable && retries_left > 0 {
+        true => Trial::Welcome,
+        false => Trial::Reluctant,
+    };
+    let mut chooser = Chooser::new(service, trial);
     tried.clear();
     worker.earn_retry(service);
     loop {
+        let Some(left) = time_left(&job, account) else {
+            // There is one deadline for all attempts together.
+            return Err(last.unwrap_or_else(out_of_time));
+        };
         let own = pinned.take().filter(|p| p.is_for(service));
-        let picked = match &own {
-            Some(own) => Ok(Arc::clone(&own.backend)),
-            None => worker.pick(service, tried).map(|pick| pick.backend),
+        let chosen = chooser.choose(worker, own, tried, timer, left).await;
+        let Choice { guard, trial, over } = match chosen {
+            Ok(choice) => choice,
+            Err(none) => {
+                return Err(last.unwrap_or_else(|| {
+                    let cause = Cause::NoBackend(none);
+                    Failed::unconsumed(Failure::new(cause, Progress::NothingSent))
+                }));
+            }
         };
-        let (backend, only_new) = match picked {
-            Ok(backend) => (backend, false),
-            Err(none) => match (none, stale.take()) {
-                (NoBackend::Exhausted, Some(backend)) => (backend, true),
-                _ => {
-                    return Err(last.unwrap_or_else(|| {
-                        let cause = Cause::NoBackend(none);
-                        Failed::unconsumed(Failure::new(cause, Progress::NothingSent))
-                    }));
-                }
-            },
-        };
-        let guard = backend.begin();
+        let backend = Arc::clone(guard.backend());
         if account.attempts > 0 {
             worker.metrics.retry(service);
         }
@@ -168,14 +172,12 @@ pub async fn exchange(
         account.backend = Some(Arc::clone(&backend));
         tried.push(backend.id);
 
-        let repeatable = job.head.method.is_idempotent()
-            && matches!(job.framing, BodyFraming::None | BodyFraming::Length(0));
-        let max_age = if repeatable { Duration::MAX } else { FRESH };
-        let was_own = own.is_some();
-        let kept = match own {
-            Some(own) => Some(own.io),
-            None if only_new => None,
-            None => {
+        let was_own = matches!(over, Over::Own(_));
+        let kept = match over {
+            Over::Own(io) => Some(io),
+            Over::New => None,
+            Over::Any => {
+                let max_age = if repeatable { Duration::MAX } else { FRESH };
                 let mut pool = worker.pool().borrow_mut();
                 let kept = pool.take(backend.id, max_age, worker.deadlines.now());
                 // What cannot be repeated is worth a system call.
@@ -187,7 +189,7 @@ pub async fn exchange(
             Some(kept) => kept,
             None => {
                 let address = backend.endpoint.socket();
-                match connect(address, timer, job.limits.connect_timeout).await {
+                match connect(address, timer, job.limits.connect_timeout.min(left)).await {
                     Ok(tcp) => {
                         backend.connected();
                         account.connect = Some(begun.elapsed());
@@ -195,13 +197,11 @@ pub async fn exchange(
                         Duplex::new(Transport::Plain(tcp)).counted(counted)
                     }
                     Err(e) => {
-                        worker.connect_failed(service, &backend, &e);
+                        let evidence = worker.connect_failed(service, &backend, &e);
+                        worker.judge(service, &backend, trial, evidence);
                         let failure = Failure::new(Cause::Connect(e), Progress::NothingSent);
                         worker.upstream_failed(service, &backend, &failure);
                         last = Some(Failed::unconsumed(failure));
-                        if account.begun.elapsed() > job.limits.response_timeout {
-                            return Err(last.expect("it was set just now"));
-                        }
                         continue;
                     }
                 }
@@ -218,6 +218,7 @@ pub async fn exchange(
         let streams = worker.shared.config.drain.streams;
         let withdrawal = Withdrawal::watch(&backend, streams, watch);
         let deadlines = (timer, &mut *pushing, &withdrawal);
+        let job = this_attempt(job, service, tried, left, retries_left);
         let outcome =
             attempt::attempt(worker, job, client, &upstream, deadlines, response, &state).await;
         watch.clear();
@@ -227,6 +228,8 @@ pub async fn exchange(
         let first_byte = state.first_byte.get();
         account.first_byte = first_byte.map(|at| at - account.begun);
         worker.attempted(&backend, first_byte.map(|at| at - begun));
+        let evidence = evidence(worker, service, &outcome, &state, reused);
+        worker.judge(service, &backend, trial, evidence);
         match outcome {
             Ok(Done::Answered {
                 client_keeps,
@@ -259,24 +262,25 @@ pub async fn exchange(
             }
             Err(failure) => {
                 worker.upstream_failed(service, &backend, &failure);
+                let stale = was_stale(&failure, reused);
                 let facts = Facts {
                     method: job.head.method,
                     replayable: !state.consumed.get(),
                     retries_left,
-                    reused: reused && job.limits.retries > 0,
+                    reused: stale && job.limits.retries > 0,
                 };
                 let again = match verdict(&failure, facts) {
                     Verdict::GiveUp => false,
                     Verdict::Again => true,
                     Verdict::AgainIfAffordable => {
-                        if !reused {
+                        if !stale {
                             retries_left -= 1;
                         }
                         worker.spend_retry(service)
                     }
                 };
                 if reused {
-                    stale = Some(backend);
+                    chooser.stale = Some(backend);
                 }
                 let failed = Failed {
                     failure,
@@ -289,6 +293,80 @@ pub async fn exchange(
                 last = Some(failed);
             }
         }
+    }
+}
+
+/// What is left of the time for the first byte of a response, all attempts together; `None`:
+/// nothing. The first attempt has all of it, for a request whose body takes long to come has it
+/// anew with each part.
+fn time_left(job: &Job<'_>, account: &Account) -> Option<Duration> {
+    match account.attempts {
+        0 => Some(job.limits.response_timeout),
+        _ => job
+            .limits
+            .response_timeout
+            .checked_sub(account.begun.elapsed())
+            .filter(|left| !left.is_zero()),
+    }
+}
+
+fn out_of_time() -> Failed {
+    Failed::unconsumed(Failure::new(Cause::ResponseTimeout, Progress::NothingSent))
+}
+
+/// The job with the patience of one attempt.
+fn this_attempt<'a>(
+    job: Job<'a>,
+    service: usize,
+    tried: &'a [BackendId],
+    left: Duration,
+    retries_left: u8,
+) -> Job<'a> {
+    let retry_on = &job.limits.retry_on;
+    let name = job.head.method.name();
+    let safe = || retry_on.methods.iter().any(|method| **method == *name);
+    let again = (retries_left > 0 && !retry_on.statuses.is_empty() && safe()).then_some(Again {
+        statuses: &retry_on.statuses,
+        service,
+        tried,
+    });
+    let (patience, out_of_patience) = match job.limits.try_timeout {
+        Some(one) if one < left => (one, OutOfPatience::TryTimeout),
+        _ => (left, OutOfPatience::ResponseTimeout),
+    };
+    Job {
+        patience,
+        out_of_patience,
+        again,
+        ..job
+    }
+}
+
+/// Was it the kept connection rather than its backend (RFC 9112 §9.3.1)? It may have been closed
+/// before the request came.
+fn was_stale(failure: &Failure, reused: bool) -> bool {
+    reused && failure.progress <= Progress::Sent && matches!(failure.cause, Cause::UpstreamClosed)
+}
+
+/// What an attempt tells of its backend.
+fn evidence(
+    worker: &Worker,
+    service: usize,
+    outcome: &Result<Done, Failure>,
+    state: &State,
+    reused: bool,
+) -> Evidence {
+    let rules = &worker.service(service).ejection;
+    match outcome {
+        Ok(Done::Answered { .. }) if rules.counts(state.status.get()) => Evidence::Failure,
+        Ok(_) => Evidence::Success,
+        Err(failure) => match failure.cause {
+            Cause::Status(status) if !rules.counts(status) => Evidence::Success,
+            _ if failure.meaning().side != Side::Upstream || was_stale(failure, reused) => {
+                Evidence::None
+            }
+            _ => Evidence::Failure,
+        },
     }
 }
 

@@ -86,6 +86,12 @@ pub enum Cause {
     /// No response in time.
     #[error("no response in time")]
     ResponseTimeout,
+    /// No response to this attempt within `try_timeout`.
+    #[error("no response within try_timeout")]
+    TryTimeout,
+    /// A response that `retry_on` lists.
+    #[error("the backend answered {0}")]
+    Status(u16),
     /// Nothing moved for too long while the response was under way.
     #[error("nothing moved for too long")]
     StreamIdle,
@@ -136,6 +142,7 @@ impl Failure {
             Cause::ClientStalled => (Downstream, 408, "client_stalled", true),
             Cause::NoRoute => (Internal, 404, "no_route", false),
             Cause::NoBackend(NoBackend::Unresolved) => (Upstream, 503, "unresolved", false),
+            Cause::NoBackend(NoBackend::Full) => (Upstream, 503, "overloaded", false),
             Cause::NoBackend(_) => (Upstream, 503, "no_backend", false),
             Cause::Connect(e) if e.kind() == io::ErrorKind::TimedOut => {
                 (Upstream, 503, "connect_timeout", false)
@@ -146,6 +153,8 @@ impl Failure {
             Cause::BadResponse(_) => (Upstream, 502, "bad_response", false),
             Cause::ResponseBody(_) => (Upstream, 502, "bad_response_body", false),
             Cause::ResponseTimeout => (Upstream, 504, "response_timeout", false),
+            Cause::TryTimeout => (Upstream, 504, "try_timeout", false),
+            Cause::Status(status) => (Upstream, *status, "retried_status", false),
             Cause::StreamIdle => (Upstream, 504, "stream_idle", false),
             Cause::Drained => (Internal, 503, "drained", true),
         };

@@ -2,13 +2,14 @@
 //!
 //! `serve.rs` leads a client's connection from request to request: `connection.rs` reads their
 //! heads off it, `request.rs` carries one out and answers what never reaches a backend;
-//! `exchange.rs` chooses backends and tries them one after the other; `attempt.rs` is one try: the
-//! copies in both directions; `forward.rs` rewrites heads and `recode.rs` (pure) bodies;
+//! `exchange.rs` tries backends one after the other, which `choice.rs` chooses; `attempt.rs` is one
+//! try: the copies in both directions; `forward.rs` rewrites heads and `recode.rs` (pure) bodies;
 //! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
 //! `seating.rs` says which worker a connection goes to.
 
 pub mod account;
 mod attempt;
+mod choice;
 pub mod connection;
 pub mod drain;
 mod exchange;

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use super::account::Account;
-use super::attempt::{Client, Job};
+use super::attempt::{Client, Job, OutOfPatience};
 use super::connection::Serving;
 use super::drain::{Phase, Withdrawal};
 use super::exchange::{Failed, Lent, Outcome, Tunnel, exchange};
@@ -184,6 +184,9 @@ impl Serving<'_> {
             expects_continue,
             max_body: service.max_body.unwrap_or(u64::MAX),
             limits,
+            patience: limits.response_timeout,
+            out_of_patience: OutOfPatience::ResponseTimeout,
+            again: None,
         };
         let lent = Lent {
             client: Client {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::failure::{Failure, Progress, Side};
+use super::failure::{Cause, Failure, Progress, Side};
 use crate::clock::Millis;
 use crate::http::head::Method;
 
@@ -37,16 +37,18 @@ pub fn verdict(failure: &Failure, facts: Facts) -> Verdict {
     if failure.meaning().side != Side::Upstream || !facts.replayable {
         return Verdict::GiveUp;
     }
-    match failure.progress {
-        Progress::NothingSent => Verdict::Again,
-        Progress::Sent
-            if facts.method.is_idempotent()
-                && (facts.retries_left > 0 || facts.reused)
-                && matches!(failure.cause, super::failure::Cause::UpstreamClosed) =>
+    match (&failure.cause, failure.progress) {
+        // There is one deadline for all attempts together, and it has passed.
+        (Cause::ResponseTimeout, _) => Verdict::GiveUp,
+        // Whoever made this a failure has looked whether the request may go again.
+        (Cause::Status(_), _) => Verdict::AgainIfAffordable,
+        (_, Progress::NothingSent) => Verdict::Again,
+        (_, Progress::Sent)
+            if facts.method.is_idempotent() && (facts.retries_left > 0 || facts.reused) =>
         {
             Verdict::AgainIfAffordable
         }
-        Progress::Sent | Progress::Answered | Progress::Forwarded => Verdict::GiveUp,
+        (_, Progress::Sent | Progress::Answered | Progress::Forwarded) => Verdict::GiveUp,
     }
 }
 
@@ -97,6 +99,15 @@ impl Budget {
         }
     }
 
+    /// Would [`Budget::spend`] be granted?
+    pub fn affords(&mut self, now: Millis) -> bool {
+        let affords = self.spend(now);
+        if affords {
+            self.tokens += 100;
+        }
+        affords
+    }
+
     fn limit(&self) -> u64 {
         (self.per_second * 100 + self.percent * 100).max(100) * SAVED
     }
@@ -106,7 +117,6 @@ impl Budget {
 mod tests {
     use super::*;
     use crate::balance::picker::NoBackend;
-    use crate::proxy::failure::Cause;
 
     #[test]
     fn rules() {
@@ -186,7 +196,25 @@ mod tests {
                 Verdict::GiveUp,
             ),
             (
-                "a time-out is not proof of anything",
+                "c: whatever ended the attempt",
+                Cause::TryTimeout,
+                Progress::Sent,
+                Method::Get,
+                true,
+                1,
+                Verdict::AgainIfAffordable,
+            ),
+            (
+                "a response that is tried again",
+                Cause::Status(503),
+                Progress::Answered,
+                Method::Post,
+                true,
+                1,
+                Verdict::AgainIfAffordable,
+            ),
+            (
+                "a time-out is that of all attempts together",
                 Cause::ResponseTimeout,
                 Progress::Sent,
                 Method::Get,

@@ -17,6 +17,7 @@ use super::retry::Budget;
 use super::seating::{Seat, Seating};
 use crate::balance::picker::{NoBackend, Pick, Picker};
 use crate::balance::snapshot::Snapshot;
+use crate::balance::wish::Wish;
 use crate::clock::Millis;
 use crate::config::{Config, Service};
 use crate::events::Event;
@@ -28,6 +29,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{self, BackendLabels, Shard, Side};
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::connect::is_exhaustion;
+use crate::upstream::gate::Gate;
 use crate::upstream::pool::Pool;
 
 /// What a worker is given when it starts.
@@ -39,6 +41,8 @@ pub struct Shared {
     pub router: Arc<Router>,
     /// The backends of each service, in the order of the configuration.
     pub snapshots: Vec<Arc<Published<Snapshot>>>,
+    /// Where requests to each service wait; `None`: nothing bounds what its backends have.
+    pub gates: Vec<Option<Arc<Gate>>>,
     /// How far a drain has come.
     pub drain: Arc<Drain>,
     /// Where noticed things go.
@@ -94,7 +98,7 @@ impl Worker {
             ServiceState {
                 picker: RefCell::new(Picker::new(
                     snapshot.reader(),
-                    service.strategy,
+                    &service.balancing,
                     random.u64(..),
                 )),
                 budget: RefCell::new(Budget::new(
@@ -126,9 +130,20 @@ impl Worker {
     }
 
     /// The backend for the next request to a service.
-    pub fn pick(&self, service: usize, excluded: &[BackendId]) -> Result<Pick, NoBackend> {
-        let mut picker = self.services[service].picker.borrow_mut();
-        picker.pick(self.deadlines.now(), excluded)
+    pub fn pick(&self, service: usize, wish: Wish<'_>) -> Result<Pick, NoBackend> {
+        self.services[service].picker.borrow_mut().pick(wish)
+    }
+
+    /// Where requests to a service wait, if what its backends have in flight is bounded.
+    pub fn gate(&self, service: usize) -> Option<&Arc<Gate>> {
+        self.shared.gates[service].as_ref()
+    }
+
+    /// Is there a backend besides those tried, and can a retry be paid for?
+    pub fn may_try_another(&self, service: usize, tried: &[BackendId]) -> bool {
+        let (now, service) = (self.deadlines.now(), &self.services[service]);
+        service.picker.borrow_mut().has_other(now, tried)
+            && service.budget.borrow_mut().affords(now)
     }
 
     /// A request was begun: the retry budget of its service grows.
@@ -148,14 +163,15 @@ impl Worker {
     }
 
     /// A connect to a backend failed: passed over from now on, and the control thread is told.
-    /// That we have no descriptors or ports left is not the backend's fault.
-    pub fn connect_failed(&self, service: usize, backend: &Backend, error: &io::Error) {
+    /// That we have no descriptors or ports left is not the backend's fault. Returns what it
+    /// tells of the backend: many that fail at one moment are one failure.
+    pub fn connect_failed(&self, service: usize, backend: &Backend, error: &io::Error) -> Evidence {
         if is_exhaustion(error) {
             tracing::error!(%error, "no resources for a connection to a backend");
-            return;
+            return Evidence::None;
         }
         // The table's time may be a tick old: what is passed over is so for a second at least.
-        backend.connect_failed(Millis::now());
+        let counted = backend.connect_failed(Millis::now());
         self.metrics
             .connect_failed(backend.id.0, || labels(backend));
         let event = Event::ConnectFailed {
@@ -163,6 +179,41 @@ impl Worker {
             backend: backend.endpoint.socket(),
         };
         // A full queue means that the control thread has plenty of such news already.
+        let _ = self.shared.events.try_send(event);
+        match counted {
+            true => Evidence::Failure,
+            false => Evidence::None,
+        }
+    }
+
+    /// What has become of an attempt, as far as it tells of the backend. `trial`: the backend was
+    /// ejected, and this attempt was to find out whether it is back.
+    pub fn judge(&self, service: usize, backend: &Backend, trial: bool, verdict: Evidence) {
+        let failures = match verdict {
+            Evidence::Success => {
+                backend.succeeded();
+                0
+            }
+            Evidence::Failure => backend.failed(),
+            Evidence::None if trial => return backend.trial_abandoned(self.deadlines.now()),
+            Evidence::None => return,
+        };
+        let threshold = self.service(service).ejection.failures;
+        let id = backend.id.0;
+        let event = match trial {
+            true => Event::Trial {
+                service,
+                backend: id,
+                passed: verdict == Evidence::Success,
+            },
+            // Again and again: the control thread may have had a reason to leave it in.
+            false if failures > 0 && threshold > 0 && failures % threshold == 0 => Event::Failing {
+                service,
+                backend: id,
+            },
+            false => return,
+        };
+        // A full queue: a trial is made again after its time, a failing backend fails again.
         let _ = self.shared.events.try_send(event);
     }
 
@@ -228,6 +279,17 @@ impl Worker {
         }
         emptied
     }
+}
+
+/// What an attempt tells of its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// It serves.
+    Success,
+    /// It does not.
+    Failure,
+    /// Nothing: the client's fault, ours, or a kept connection that had to end some time.
+    None,
 }
 
 /// What a backend is called in the metrics.

@@ -141,7 +141,8 @@ pub fn report(snapshots: &[Arc<Published<Snapshot>>]) {
                     priority = tier.priority,
                     weight = member.weight,
                     in_flight = backend.in_flight(),
-                    passed_over = backend.passed_over_until(now).is_some(),
+                    state = backend.state(now).0.name(),
+                    reason = backend.state(now).1.name(),
                     "state",
                 );
             }
@@ -193,6 +194,7 @@ async fn pass_on(
             Event::ConnectFailed { service, backend } => {
                 subscriptions[service].connect_failed(backend);
             }
+            Event::Failing { .. } | Event::Trial { .. } => {}
             Event::BurstOver => burst_over.notify_one(),
         }
     }

@@ -1,13 +1,16 @@
 //! A backend: an endpoint plus the state that every worker shares.
 //!
-//! Owns the numbers that all workers read and write, and the small state machine of failed
-//! connects (`Connects`, pure: the present is pushed in). It never picks (the schedules do that)
-//! and never connects (the pool does). Made by `balance::service`, used by everybody above.
+//! Owns the numbers that all workers read and write; what they mean is decided by small pure
+//! machines (`connects.rs`, `standing.rs`). It never picks (the schedules do that) and never
+//! connects (the pool does). Made by `balance::service`, used by everybody above.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::connects::Connects;
+use super::gate::Gate;
+use super::standing::{Ejection, Reason, State};
 use crate::clock::Millis;
 use crate::discovery::Endpoint;
 
@@ -25,6 +28,9 @@ impl BackendId {
 }
 
 /// An endpoint of a service and what this process knows about it.
+///
+/// All atomics are Relaxed: each is a number of its own that orders nothing, and a worker that
+/// sees one late sends one request more there, or one less.
 #[derive(Debug)]
 pub struct Backend {
     /// Never used twice.
@@ -35,13 +41,30 @@ pub struct Backend {
     pub endpoint: Endpoint,
     /// Its address and port as text, for a log line of each request.
     pub address: Box<str>,
-    /// Exchanges under way. Relaxed: a number for people and strategies, it orders nothing.
+    /// Bounds what it has in flight; `None`: nothing does.
+    gate: Option<Arc<Gate>>,
+    /// Exchanges under way.
     in_flight: AtomicU32,
-    /// A packed [`Connects`], one word so that count and time never disagree. Written by whichever
-    /// worker fails or succeeds. Relaxed: a worker that sees it late tries once more.
+    /// A packed [`Connects`]. Written by whichever worker fails or succeeds.
     connects: AtomicU64,
-    /// No longer listed by discovery. Written by the service, read by the pools. Relaxed: a pool
-    /// that sees it late keeps an idle connection until its own deadline.
+    /// A packed [`Ejection`]. Written by the control thread; a worker turns one whose time is over
+    /// into a trial.
+    ejection: AtomicU64,
+    /// A [`Reason`] for which its checks keep it out; none: they do not. Written by the control
+    /// thread.
+    down: AtomicU8,
+    /// A [`Reason`] for the ejection. Written by the control thread before the ejection is.
+    ejected_for: AtomicU8,
+    /// Attempts that failed in a row. Written by the workers.
+    failures: AtomicU32,
+    /// Attempts that succeeded, and that failed, ever: the low and the high half. Written by the
+    /// workers; they wrap.
+    outcomes: AtomicU64,
+    /// Since when its share grows from little to the whole (`slow_start`); 0: it is whole. Written
+    /// by the control thread.
+    rising_since: AtomicU64,
+    /// No longer listed by discovery. Written by the service, read by the pools: a pool that sees
+    /// it late keeps an idle connection until its own deadline.
     withdrawn: AtomicBool,
 }
 
@@ -49,36 +72,173 @@ pub struct Backend {
 #[derive(Debug)]
 pub struct InFlight(Arc<Backend>);
 
+/// A backend that was won for a request.
+#[derive(Debug)]
+pub struct Claim {
+    /// Counts the request.
+    pub guard: InFlight,
+    /// What becomes of the request decides whether the backend is taken back.
+    pub trial: bool,
+}
+
+/// Why a backend cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// It is out, at least until then as far as anybody knows.
+    Until(Millis),
+    /// It has as many exchanges under way as it may.
+    Full,
+}
+
+/// May a request be the one that tries whether an ejected backend is back?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// Yes: if it fails it can go to another one.
+    Welcome,
+    /// Only if no better one has come for [`TRIAL_HELD_BACK`].
+    Reluctant,
+}
+
+/// What its workers have seen of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outcomes {
+    /// Attempts that succeeded.
+    pub successes: u32,
+    /// Attempts that failed.
+    pub failures: u32,
+}
+
 impl Backend {
     /// A backend that has failed nothing yet.
     pub fn new(id: BackendId, service: Arc<str>, endpoint: Endpoint) -> Arc<Backend> {
+        Backend::limited(id, service, endpoint, None)
+    }
+
+    /// The same, with a bound on what it has in flight.
+    pub fn limited(
+        id: BackendId,
+        service: Arc<str>,
+        endpoint: Endpoint,
+        gate: Option<Arc<Gate>>,
+    ) -> Arc<Backend> {
         Arc::new(Backend {
             id,
             service,
             address: endpoint.socket().to_string().into(),
             endpoint,
+            gate,
             in_flight: AtomicU32::new(0),
             connects: AtomicU64::new(Connects::default().pack()),
+            ejection: AtomicU64::new(Ejection::None.pack()),
+            down: AtomicU8::new(Reason::None as u8),
+            ejected_for: AtomicU8::new(Reason::None as u8),
+            failures: AtomicU32::new(0),
+            outcomes: AtomicU64::new(0),
+            rising_since: AtomicU64::new(0),
             withdrawn: AtomicBool::new(false),
         })
     }
 
-    /// Until when it is passed over because connects to it failed; `None`: it may be picked.
+    // ---- may it be picked?
+
+    /// Until when it is out, as far as anybody knows; `None`: it may be picked, be it as a trial.
+    pub fn out_until(&self, now: Millis) -> Option<Millis> {
+        if self.down() != Reason::None {
+            return Some(Millis(u64::MAX));
+        }
+        let connects = Connects::unpack(self.connects.load(Ordering::Relaxed));
+        let passed_over = (connects.until > now).then_some(connects.until);
+        passed_over.max(self.ejection().out_until(now))
+    }
+
+    /// Wins it for a request, if it may be picked and has room.
+    pub fn claim(self: &Arc<Self>, now: Millis, trial: Trial) -> Result<Claim, Unavailable> {
+        if let Some(until) = self.out_until(now) {
+            return Err(Unavailable::Until(until));
+        }
+        let word = self.ejection.load(Ordering::Relaxed);
+        let due = match Ejection::unpack(word) {
+            Ejection::None => {
+                let guard = self.enter().ok_or(Unavailable::Full)?;
+                return Ok(Claim {
+                    guard,
+                    trial: false,
+                });
+            }
+            Ejection::Until(until) | Ejection::Trial(until) => until,
+        };
+        let held_back = due.after(TRIAL_HELD_BACK);
+        if trial == Trial::Reluctant && now < held_back {
+            return Err(Unavailable::Until(held_back));
+        }
+        let guard = self.enter().ok_or(Unavailable::Full)?;
+        let (relaxed, begun) = (Ordering::Relaxed, Ejection::trial(now));
+        match self
+            .ejection
+            .compare_exchange(word, begun.pack(), relaxed, relaxed)
+        {
+            Ok(_) => Ok(Claim { guard, trial: true }),
+            // Another worker has won it, or the control thread has decided something else.
+            Err(_) => Err(Unavailable::Until(now.after(TRIAL_HELD_BACK))),
+        }
+    }
+
+    /// Wins it although it is out, if it has room: for when nobody else is left.
+    pub fn claim_anyway(self: &Arc<Self>) -> Result<Claim, Unavailable> {
+        let guard = self.enter().ok_or(Unavailable::Full)?;
+        Ok(Claim {
+            guard,
+            trial: false,
+        })
+    }
+
+    /// What people are told: its state and the reason.
+    pub fn state(&self, now: Millis) -> (State, Reason) {
+        let down = self.down();
+        if down != Reason::None {
+            return (State::Down, down);
+        }
+        let ejected_for = Reason::of(self.ejected_for.load(Ordering::Relaxed));
+        match self.ejection() {
+            Ejection::Until(_) => return (State::Ejected, ejected_for),
+            Ejection::Trial(_) => return (State::Trial, ejected_for),
+            Ejection::None => {}
+        }
+        match Connects::unpack(self.connects.load(Ordering::Relaxed)).until > now {
+            true => (State::PassedOver, Reason::Connect),
+            false => (State::Up, Reason::None),
+        }
+    }
+
+    fn enter(self: &Arc<Self>) -> Option<InFlight> {
+        let Some(gate) = &self.gate else {
+            return Some(self.begin());
+        };
+        let limit = gate.limit.get();
+        let (relaxed, more) = (Ordering::Relaxed, |n: u32| (n < limit).then_some(n + 1));
+        let entered = self.in_flight.fetch_update(relaxed, relaxed, more);
+        entered.is_ok().then(|| InFlight(Arc::clone(self)))
+    }
+
+    // ---- connects
+
+    /// Until when it is passed over because connects to it failed; `None`: it is not.
     pub fn passed_over_until(&self, now: Millis) -> Option<Millis> {
         let connects = Connects::unpack(self.connects.load(Ordering::Relaxed));
         (connects.until > now).then_some(connects.until)
     }
 
     /// A connect failed: passed over for 1 s, doubling to 10 s. While it is passed over already,
-    /// a further failure changes nothing: many requests that fail together are one failure.
-    pub fn connect_failed(&self, now: Millis) {
+    /// a further failure changes nothing: many requests that fail together are one failure. True:
+    /// it counted.
+    pub fn connect_failed(&self, now: Millis) -> bool {
         // A lost race means that another worker recorded the failure of this very moment, and the
         // second round finds it passed over.
-        let _ = self
-            .connects
+        self.connects
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
                 Connects::unpack(word).failed(now).map(Connects::pack)
-            });
+            })
+            .is_ok()
     }
 
     /// A connect succeeded: forgets the failures.
@@ -89,6 +249,96 @@ impl Backend {
             self.connects.store(fresh, Ordering::Relaxed);
         }
     }
+
+    // ---- what becomes of attempts
+
+    /// An attempt succeeded.
+    pub fn succeeded(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        self.outcomes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt failed; returns how many did in a row.
+    pub fn failed(&self) -> u32 {
+        self.outcomes.fetch_add(1 << 32, Ordering::Relaxed);
+        self.failures
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1)
+    }
+
+    /// Attempts so far. The numbers wrap: differences count.
+    pub fn outcomes(&self) -> Outcomes {
+        let word = self.outcomes.load(Ordering::Relaxed);
+        Outcomes {
+            successes: word as u32,
+            failures: (word >> 32) as u32,
+        }
+    }
+
+    // ---- verdicts of the control thread
+
+    /// The ejection as far as it has come.
+    pub fn ejection(&self) -> Ejection {
+        Ejection::unpack(self.ejection.load(Ordering::Relaxed))
+    }
+
+    /// Ejects it until then.
+    pub fn eject(&self, until: Millis, reason: Reason) {
+        self.ejected_for.store(reason as u8, Ordering::Relaxed);
+        self.failures.store(0, Ordering::Relaxed);
+        let word = Ejection::Until(until).pack();
+        self.ejection.store(word, Ordering::Relaxed);
+    }
+
+    /// Takes it back.
+    pub fn readmit(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.ejection
+            .store(Ejection::None.pack(), Ordering::Relaxed);
+    }
+
+    /// The request of a trial came to nothing, through nobody's fault but its client's: the next
+    /// one may try at once.
+    pub fn trial_abandoned(&self, now: Millis) {
+        let over = |word| match Ejection::unpack(word) {
+            Ejection::Trial(_) => Some(Ejection::Until(now).pack()),
+            _ => None,
+        };
+        let relaxed = Ordering::Relaxed;
+        // It fails if the control thread has decided meanwhile.
+        let _ = self.ejection.fetch_update(relaxed, relaxed, over);
+    }
+
+    /// Why its checks keep it out.
+    pub fn down(&self) -> Reason {
+        Reason::of(self.down.load(Ordering::Relaxed))
+    }
+
+    /// Its checks keep it out from now on, or no longer.
+    pub fn set_down(&self, reason: Reason) {
+        self.down.store(reason as u8, Ordering::Relaxed);
+    }
+
+    // ---- slow start
+
+    /// Its share grows from now on until it is whole; `None`: it is whole.
+    pub fn rise(&self, since: Option<Millis>) {
+        let word = since.map_or(0, |since| since.0);
+        self.rising_since.store(word, Ordering::Relaxed);
+    }
+
+    /// The part of its share that it has at `now` if it takes `whole_after` to have all of it;
+    /// `None`: all of it.
+    pub fn part(&self, now: Millis, whole_after: Duration) -> Option<f64> {
+        let since = Millis(self.rising_since.load(Ordering::Relaxed));
+        let risen = now.since(since);
+        (since.0 != 0 && risen < whole_after)
+            .then(|| (risen.as_secs_f64() / whole_after.as_secs_f64()).max(LEAST_PART))
+    }
+
+    // ---- discovery
 
     /// Has discovery withdrawn it? Then it gets no new request and its idle connections close;
     /// what is under way is finished. It can come back.
@@ -101,7 +351,9 @@ impl Backend {
         self.withdrawn.store(withdrawn, Ordering::Relaxed);
     }
 
-    /// Counts an exchange in flight until the guard is dropped.
+    // ---- in flight
+
+    /// Counts an exchange in flight until the guard is dropped, whatever the bound.
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(self))
@@ -123,51 +375,17 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What failed connects have led to so far. Pure; fits in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Connects {
-    /// Index into [`WAITS`] of the next wait.
-    failures: u8,
-    /// Passed over until then.
-    until: Millis,
-}
-
-impl Connects {
-    /// After a failure at `now`; `None`: it is passed over already.
-    fn failed(self, now: Millis) -> Option<Connects> {
-        (self.until <= now).then(|| Connects {
-            failures: (self.failures + 1).min(WAITS.len() as u8 - 1),
-            until: now.after(WAITS[usize::from(self.failures)]),
-        })
-    }
-
-    fn pack(self) -> u64 {
-        (self.until.0 << FAILURE_BITS) | u64::from(self.failures)
-    }
-
-    fn unpack(word: u64) -> Connects {
-        Connects {
-            failures: ((word & ((1 << FAILURE_BITS) - 1)) as u8).min(WAITS.len() as u8 - 1),
-            until: Millis(word >> FAILURE_BITS),
+        if let Some(gate) = &self.0.gate {
+            gate.released();
         }
     }
 }
 
-/// How long a backend is passed over after its first, second, … failed connect: 1 s, doubling
-/// to 10 s.
-const WAITS: [Duration; 5] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-    Duration::from_secs(10),
-];
+/// So long a trial is left to requests that can be repeated elsewhere.
+pub const TRIAL_HELD_BACK: Duration = Duration::from_secs(1);
 
-/// Bits for an index into [`WAITS`]; the other 60 hold milliseconds for 36 million years.
-const FAILURE_BITS: u32 = 4;
+/// A rising backend's share begins with this part of it: enough that something reaches it at all.
+const LEAST_PART: f64 = 0.1;
 
 #[cfg(test)]
 mod tests {
@@ -214,7 +432,11 @@ mod tests {
         let backend = backend();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..1_000).for_each(|_| backend.connect_failed(Millis(7))));
+                scope.spawn(|| {
+                    for _ in 0..1_000 {
+                        backend.connect_failed(Millis(7));
+                    }
+                });
             }
         });
         assert_eq!(backend.passed_over_until(Millis(7)), Some(Millis(1_007)));
@@ -228,19 +450,6 @@ mod tests {
         backend.connected();
         assert_eq!(backend.passed_over_until(Millis(1_002)), None);
         assert_eq!(fail(&backend, Millis(1_002)), 1_000);
-    }
-
-    #[test]
-    fn the_word_holds_every_state() {
-        for failures in 0..WAITS.len() as u8 {
-            for until in [0, 1, u64::from(u32::MAX), (1 << 60) - 1] {
-                let state = Connects {
-                    failures,
-                    until: Millis(until),
-                };
-                assert_eq!(Connects::unpack(state.pack()), state);
-            }
-        }
     }
 
     #[test]
@@ -258,5 +467,101 @@ mod tests {
     #[test]
     fn identities_are_never_used_twice() {
         assert_ne!(BackendId::unused(), BackendId::unused());
+    }
+
+    #[test]
+    fn one_worker_wins_the_trial() {
+        let backend = backend();
+        backend.eject(Millis(100), Reason::Failures);
+        let claim = |now| backend.claim(Millis(now), Trial::Welcome);
+        assert_eq!(claim(99).err(), Some(Unavailable::Until(Millis(100))));
+        let won = claim(100).expect("its time is over");
+        assert!(won.trial);
+        assert!(claim(100).is_err(), "one at a time");
+        assert_eq!(backend.state(Millis(100)), (State::Trial, Reason::Failures));
+        backend.trial_abandoned(Millis(101));
+        assert!(claim(101).expect("nobody tries any more").trial);
+        assert!(claim(10_100).is_err());
+        assert!(claim(10_101).expect("nothing was heard of it").trial);
+        backend.readmit();
+        assert!(!claim(10_102).expect("it is back").trial);
+    }
+
+    #[test]
+    fn a_trial_is_left_to_what_can_be_repeated_for_a_while() {
+        let backend = backend();
+        backend.eject(Millis(100), Reason::Failures);
+        let claim = |now, trial| backend.claim(Millis(now), trial);
+        assert!(claim(1_099, Trial::Reluctant).is_err());
+        assert!(
+            claim(1_100, Trial::Reluctant)
+                .expect("nothing better came")
+                .trial
+        );
+    }
+
+    #[test]
+    fn checks_keep_it_out_whatever_else_holds() {
+        let backend = backend();
+        backend.set_down(Reason::CheckTimeout);
+        assert!(backend.claim(Millis(1 << 40), Trial::Welcome).is_err());
+        assert_eq!(backend.state(Millis(1)).0, State::Down);
+        assert!(backend.claim_anyway().is_ok(), "nobody else is left");
+        backend.set_down(Reason::None);
+        assert!(backend.claim(Millis(1), Trial::Welcome).is_ok());
+    }
+
+    #[test]
+    fn the_bound_holds_with_many_threads() {
+        let gate = Gate::new(
+            3.try_into().expect("it is not 0"),
+            9,
+            Duration::from_secs(5),
+        );
+        let endpoint = backend().endpoint.clone();
+        let backend = Backend::limited(BackendId::unused(), "web".into(), endpoint, Some(gate));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..1_000 {
+                        let claim = backend.claim(Millis(1), Trial::Welcome);
+                        assert!(backend.in_flight() <= 3);
+                        drop(claim);
+                    }
+                });
+            }
+        });
+        let all: Vec<_> = (0..4).map(|_| backend.claim_anyway()).collect();
+        assert_eq!(all.iter().filter(|claim| claim.is_ok()).count(), 3);
+        assert_eq!(all[3].as_ref().err(), Some(&Unavailable::Full));
+    }
+
+    #[test]
+    fn outcomes_are_counted_and_a_success_ends_a_row() {
+        let backend = backend();
+        assert_eq!([backend.failed(), backend.failed()], [1, 2]);
+        backend.succeeded();
+        assert_eq!(backend.failed(), 1);
+        let (successes, failures) = (1, 3);
+        assert_eq!(
+            backend.outcomes(),
+            Outcomes {
+                successes,
+                failures
+            }
+        );
+    }
+
+    #[test]
+    fn a_rising_share_grows_to_the_whole() {
+        let backend = backend();
+        let part = |now| backend.part(Millis(now), Duration::from_secs(10));
+        assert_eq!(part(5), None);
+        backend.rise(Some(Millis(1_000)));
+        assert_eq!(part(1_000), Some(0.1));
+        assert_eq!(part(6_000), Some(0.5));
+        assert_eq!(part(11_000), None);
+        backend.rise(None);
+        assert_eq!(part(6_000), None);
     }
 }

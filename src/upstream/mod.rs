@@ -2,4 +2,7 @@
 
 pub mod backend;
 pub mod connect;
+mod connects;
+pub mod gate;
 pub mod pool;
+pub mod standing;

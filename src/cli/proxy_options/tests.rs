@@ -81,7 +81,10 @@ fn a_certificate_makes_it_https() {
 #[test]
 fn settings_go_over_the_flags() {
     let config = load("--from :8080 --to 10.0.0.7:80 --set service.proxy.strategy=cycle").unwrap();
-    assert_eq!(config.services[0].strategy, crate::config::Strategy::Cycle);
+    assert_eq!(
+        config.services[0].balancing.strategy,
+        crate::config::Strategy::Cycle
+    );
 }
 
 #[test]

@@ -25,6 +25,7 @@ impl Workers {
         let shared = Shared {
             router: Arc::new(Router::new(&config)),
             snapshots: Vec::new(),
+            gates: Vec::new(),
             drain: Drain::new(),
             events,
             open: Arc::default(),

@@ -1,0 +1,50 @@
+//! What a request asks of a schedule, and why it may get nobody.
+
+use crate::clock::Millis;
+use crate::upstream::backend::{BackendId, Trial};
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// The present.
+    pub now: Millis,
+    /// Backends that it has tried.
+    pub excluded: &'a [BackendId],
+    /// May it find out whether an ejected backend is back?
+    pub trial: Trial,
+    /// What becomes of it where the backends whose turn it is have as much as they may.
+    pub when_full: WhenFull,
+    /// What it is told apart from others by, hashed; for strategy `hash`. `None`: nothing.
+    pub key: Option<u64>,
+}
+
+/// What a request does when all backends of a tier that could serve it are full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits for one of them.
+    Waits,
+    /// It has waited, or does not want to: the next tier.
+    GoesOn,
+}
+
+/// Why a tier has nobody for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missed {
+    /// All are out, or excluded.
+    Nobody,
+    /// There is somebody, with as much as it may have.
+    Full,
+}
+
+impl Wish<'_> {
+    /// A request that has tried nobody, can be repeated, and has no key.
+    pub fn at(now: Millis) -> Wish<'static> {
+        Wish {
+            now,
+            excluded: &[],
+            trial: Trial::Welcome,
+            when_full: WhenFull::Waits,
+            key: None,
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! Health of a service's backends: its checks, its ejection, and which responses are tried again.
+//! The tables as they are written, and what they become.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::diagnostics::{Problem, Problems};
+use super::read::{At, Key, Read, Refusal, Scalar, choice, table};
+use super::scalar::{Positive, Within};
+use super::tree::{Node, Value};
+
+/// How a service's backends are checked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Check {
+    /// What is asked.
+    pub ask: Ask,
+    /// Time between two checks of a backend, give or take a tenth (2 s).
+    pub interval: Duration,
+    /// For a whole check (1 s).
+    pub timeout: Duration,
+    /// Failed checks in a row until a backend is down (3).
+    pub fall: u32,
+    /// Passed checks in a row until it is up again (2).
+    pub rise: u32,
+    /// Another port than that of the backend.
+    pub port: Option<u16>,
+    /// A new backend is out until it has passed once.
+    pub initially_down: bool,
+}
+
+/// What a check asks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Ask {
+    /// Whether a connection can be made.
+    Tcp,
+    /// A request.
+    Http(HttpCheck),
+}
+
+/// A request, and which response passes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HttpCheck {
+    /// Its method (GET).
+    pub method: Box<str>,
+    /// Its path, with a query if there is one.
+    pub path: Box<str>,
+    /// Its Host; absent: the target and the port of the backend.
+    pub host: Option<Box<str>>,
+    /// Status codes that pass (200 to 399).
+    pub statuses: Vec<RangeInclusive<u16>>,
+    /// What the body must contain, if anything.
+    pub body: Option<Box<str>>,
+}
+
+/// When a backend is ejected because of what became of requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EjectionRules {
+    /// Failed attempts in a row (5); 0: they do not eject.
+    pub failures: u32,
+    /// Fewer attempts of a hundred succeed than with the others of its tier (20); 0: that does not
+    /// eject.
+    pub success_rate: u8,
+    /// Status codes that count as a failed attempt (none).
+    pub statuses: Vec<RangeInclusive<u16>>,
+    /// The first time (10 s); it doubles.
+    pub time: Duration,
+    /// The longest (300 s).
+    pub max_time: Duration,
+    /// Of a hundred backends of a tier at most so many are out at once, unless a lower tier can
+    /// serve (50).
+    pub max_percent: u8,
+}
+
+/// Responses that are tried again with another backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RetryOn {
+    /// Status codes (none).
+    pub statuses: Vec<u16>,
+    /// Methods for which that is safe (GET, HEAD).
+    pub methods: Vec<Box<str>>,
+}
+
+impl EjectionRules {
+    /// Does this status count as a failed attempt?
+    pub fn counts(&self, status: u16) -> bool {
+        self.statuses.iter().any(|range| range.contains(&status))
+    }
+}
+
+impl Default for EjectionRules {
+    fn default() -> EjectionRules {
+        EjectionRules {
+            failures: 5,
+            success_rate: 20,
+            statuses: Vec::new(),
+            time: Duration::from_secs(10),
+            max_time: Duration::from_secs(300),
+            max_percent: 50,
+        }
+    }
+}
+
+table! {
+    /// `health`, written out.
+    pub(super) struct HealthTable = "health" {
+        "tcp" => tcp: At<bool>,
+        "http" => http: At<String>,
+        "method" => method: At<String>,
+        "host" => host: At<String>,
+        "status" => statuses: Vec<At<Statuses>>,
+        "body" => body: At<String>,
+        "interval" => interval: At<Positive>,
+        "timeout" => timeout: At<Positive>,
+        "fall" => fall: At<Within<1, 100>>,
+        "rise" => rise: At<Within<1, 100>>,
+        "port" => port: At<Within<1, 65535>>,
+        "initial" => initial: At<Initial>,
+    }
+    later ["grpc", "tls"]
+    elsewhere {
+        "path" => "it is the value of `http`: health = { http = \"/healthz\" }",
+        "check" => "say what is asked: { tcp = true } or { http = \"/healthz\" }",
+    }
+}
+
+table! {
+    /// `ejection`, written out.
+    pub(super) struct EjectionTable = "ejection" {
+        "failures" => failures: At<Within<0, 1000>>,
+        "success_rate" => success_rate: At<Within<0, 100>>,
+        "status" => statuses: Vec<At<Statuses>>,
+        "time" => time: At<Positive>,
+        "max_time" => max_time: At<Positive>,
+        "max_percent" => max_percent: At<Within<0, 100>>,
+    }
+    later []
+}
+
+table! {
+    /// `retry_on`
+    pub(super) struct RetryOnTable = "retry_on" {
+        "status" => statuses: Vec<At<Within<400, 599>>>,
+        "methods" => methods: Vec<At<String>>,
+    }
+    later ["grpc"]
+}
+
+/// `health`: a path, the word `tcp`, or a table.
+#[derive(Debug, Clone)]
+pub(super) struct Health(HealthTable);
+
+impl Read for Health {
+    const EXPECTS: &'static str = "a path such as \"/healthz\", \"tcp\", or a table";
+
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        if matches!(node.value, Value::Table(_)) {
+            return HealthTable::read(node, problems).map(Health);
+        }
+        let text = At::<String>::read(node, problems)?;
+        let mut table = HealthTable {
+            span: text.span,
+            ..HealthTable::default()
+        };
+        match text.value.as_str() {
+            "tcp" => {
+                table.tcp = Some(At {
+                    value: true,
+                    span: text.span,
+                });
+            }
+            path if path.starts_with('/') => table.http = Some(text),
+            "grpc" => {
+                problems.error(text.span, "`grpc` is not in this version yet");
+                return None;
+            }
+            other => {
+                problems.push(
+                    Problem::error(text.span, format!("`{other}` is not {}", Self::EXPECTS)).help(
+                        "health = \"/healthz\" asks for that path, health = \"tcp\" connects",
+                    ),
+                );
+                return None;
+            }
+        }
+        Some(Health(table))
+    }
+
+    fn keys() -> &'static [Key] {
+        HealthTable::keys()
+    }
+}
+
+/// `ejection`: the word `off`, or a table.
+#[derive(Debug, Clone)]
+pub(super) enum Ejection {
+    Off,
+    Rules(EjectionTable),
+}
+
+impl Read for Ejection {
+    const EXPECTS: &'static str = "\"off\" or a table";
+
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        if matches!(node.value, Value::Table(_)) {
+            return EjectionTable::read(node, problems).map(Ejection::Rules);
+        }
+        At::<Off>::read(node, problems).map(|_| Ejection::Off)
+    }
+
+    fn keys() -> &'static [Key] {
+        EjectionTable::keys()
+    }
+}
+
+/// The word `off`.
+#[derive(Debug, Clone, Copy)]
+struct Off;
+
+choice! {
+    Off = "\"off\"" { "off" => Off, }
+    later []
+}
+
+/// `initial` of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Initial {
+    Up,
+    Down,
+}
+
+choice! {
+    Initial = "\"up\" or \"down\"" {
+        "up" => Initial::Up,
+        "down" => Initial::Down,
+    }
+    later []
+}
+
+/// A status code, a range of them, or a class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Statuses(RangeInclusive<u16>);
+
+impl Scalar for Statuses {
+    const EXPECTS: &'static str = "a status code such as 200, \"200-399\" or \"2xx\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let text = text.trim();
+        let range = if let Some(class) = text.strip_suffix("xx") {
+            let class: u16 = class.parse().map_err(|_| Refusal::kind())?;
+            class.saturating_mul(100)..=class.saturating_mul(100).saturating_add(99)
+        } else if let Some((first, last)) = text.split_once('-') {
+            let code = |text: &str| text.trim().parse().map_err(|_| Refusal::kind());
+            code(first)?..=code(last)?
+        } else {
+            let code: u16 = text.parse().map_err(|_| Refusal::kind())?;
+            code..=code
+        };
+        if *range.start() < 100 || *range.end() > 599 || range.is_empty() {
+            return Err(Refusal::because(format!(
+                "`{text}` names no status code between 100 and 599"
+            )));
+        }
+        Ok(Statuses(range))
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        Self::from_text(&n.to_string())
+    }
+}
+
+/// Builds the check of a service, if it has one.
+pub(super) fn check(raw: Option<&Health>, problems: &mut Problems) -> Option<Arc<Check>> {
+    let Health(raw) = raw?;
+    let ask = ask(raw, problems)?;
+    let seconds = Duration::from_secs;
+    let interval = raw.interval.as_ref().map_or(seconds(2), |at| at.value.0);
+    for at in [&raw.interval, &raw.timeout].into_iter().flatten() {
+        if at.value.0 < SHORTEST_CHECK {
+            problems.error(
+                at.span,
+                "a check takes at least 10ms, and so does the pause",
+            );
+        }
+    }
+    let number = |at: &Option<At<Within<1, 100>>>, default| {
+        at.as_ref().map_or(default, |at| at.value.0 as u32)
+    };
+    Some(Arc::new(Check {
+        ask,
+        interval,
+        timeout: raw.timeout.as_ref().map_or(seconds(1), |at| at.value.0),
+        fall: number(&raw.fall, 3),
+        rise: number(&raw.rise, 2),
+        port: raw.port.as_ref().map(|at| at.value.0 as u16),
+        initially_down: raw
+            .initial
+            .as_ref()
+            .is_some_and(|at| at.value == Initial::Down),
+    }))
+}
+
+fn ask(raw: &HealthTable, problems: &mut Problems) -> Option<Ask> {
+    let tcp = raw.tcp.as_ref();
+    if let Some(off) = tcp.filter(|at| !at.value) {
+        problems.push(
+            Problem::error(off.span, "`tcp = false` says nothing")
+                .help("a service without `health` is not checked"),
+        );
+        return None;
+    }
+    match (tcp, &raw.http) {
+        (Some(tcp), Some(http)) => {
+            problems.push(
+                Problem::error(http.span, "`http` and `tcp` exclude each other").and(tcp.span, ""),
+            );
+            None
+        }
+        (None, None) => {
+            if raw.key("tcp").is_none() && raw.key("http").is_none() {
+                problems.push(
+                    Problem::error(raw.span, "nothing says how backends are checked")
+                        .help("give `http` with a path, or tcp = true"),
+                );
+            }
+            None
+        }
+        (Some(_), None) => {
+            for key in ["method", "host", "status", "body"] {
+                if let Some(span) = raw.key(key) {
+                    problems.error(span, format!("`{key}` goes with `http` only"));
+                }
+            }
+            Some(Ask::Tcp)
+        }
+        (None, Some(path)) => Some(Ask::Http(http(raw, path, problems))),
+    }
+}
+
+fn http(raw: &HealthTable, path: &At<String>, problems: &mut Problems) -> HttpCheck {
+    let visible = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
+    if !path.value.starts_with('/') || !visible(&path.value) {
+        problems.push(
+            Problem::error(path.span, format!("`{}` is not a path", path.value))
+                .help("it begins with a slash and has no spaces: \"/healthz\""),
+        );
+    }
+    if let Some(at) = raw.host.as_ref().filter(|at| !visible(&at.value)) {
+        problems.error(at.span, format!("`{}` is not a host", at.value));
+    }
+    let method = raw.method.as_ref();
+    if let Some(at) = method.filter(|at| !at.value.bytes().all(super::routes::is_token_byte)) {
+        problems.error(at.span, format!("`{}` is not a method", at.value));
+    }
+    let text = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.as_str().into());
+    HttpCheck {
+        method: text(&raw.method).unwrap_or_else(|| "GET".into()),
+        path: path.value.as_str().into(),
+        host: text(&raw.host),
+        statuses: match &raw.statuses {
+            Some(list) => list.iter().map(|at| at.value.0.clone()).collect(),
+            None => vec![200..=399],
+        },
+        body: text(&raw.body),
+    }
+}
+
+/// Builds the rules of ejection of a service.
+pub(super) fn ejection(raw: Option<&Ejection>, problems: &mut Problems) -> EjectionRules {
+    let default = EjectionRules::default();
+    let raw = match raw {
+        None => return default,
+        Some(Ejection::Off) => {
+            return EjectionRules {
+                failures: 0,
+                success_rate: 0,
+                ..default
+            };
+        }
+        Some(Ejection::Rules(raw)) => raw,
+    };
+    let time = raw.time.as_ref().map_or(default.time, |at| at.value.0);
+    let max_time = raw.max_time.as_ref();
+    if let Some(at) = max_time.filter(|at| at.value.0 < time) {
+        problems.error(
+            at.span,
+            format!("`max_time` is shorter than `time` ({time:?})"),
+        );
+    }
+    EjectionRules {
+        failures: raw
+            .failures
+            .as_ref()
+            .map_or(default.failures, |at| at.value.0 as u32),
+        success_rate: raw
+            .success_rate
+            .as_ref()
+            .map_or(default.success_rate, |at| at.value.0 as u8),
+        statuses: raw
+            .statuses
+            .iter()
+            .flatten()
+            .map(|at| at.value.0.clone())
+            .collect(),
+        time,
+        max_time: max_time.map_or(default.max_time.max(time), |at| at.value.0),
+        max_percent: raw
+            .max_percent
+            .as_ref()
+            .map_or(default.max_percent, |at| at.value.0 as u8),
+    }
+}
+
+/// Builds what is tried again.
+pub(super) fn retry_on(raw: Option<&RetryOnTable>, problems: &mut Problems) -> RetryOn {
+    let Some(raw) = raw else {
+        return RetryOn::default();
+    };
+    if raw.statuses.is_none() {
+        super::build::missing(
+            &raw.present,
+            "status",
+            raw.span,
+            "for example { status = [502, 503, 504] }",
+            problems,
+        );
+    }
+    for at in raw.methods.iter().flatten() {
+        if !KNOWN_METHODS.contains(&at.value.as_str()) {
+            problems.push(
+                Problem::error(at.span, format!("`{}` is not a method", at.value))
+                    .did_you_mean(&at.value, KNOWN_METHODS.iter().copied()),
+            );
+        }
+    }
+    RetryOn {
+        statuses: raw
+            .statuses
+            .iter()
+            .flatten()
+            .map(|at| at.value.0 as u16)
+            .collect(),
+        methods: match &raw.methods {
+            Some(list) => list.iter().map(|at| at.value.as_str().into()).collect(),
+            None => vec!["GET".into(), "HEAD".into()],
+        },
+    }
+}
+
+/// No check, and no pause between two, is shorter: a wrong unit shall not flood a backend.
+const SHORTEST_CHECK: Duration = Duration::from_millis(10);
+
+/// Methods that can be named as safe to repeat.
+const KNOWN_METHODS: [&str; 8] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH",
+];

@@ -1,0 +1,148 @@
+//! Whom an attempt goes to: the client's own connection, a pick of the schedule, a place in the
+//! line where all are full, or once more the backend whose kept connection was stale.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::exchange::Pinned;
+use super::worker::Worker;
+use crate::balance::picker::{NoBackend, Pick};
+use crate::balance::wish::{WhenFull, Wish};
+use crate::io::deadline::Timer;
+use crate::io::duplex::Duplex;
+use crate::upstream::backend::{Backend, BackendId, InFlight, Trial};
+
+/// Whom an attempt goes to.
+#[derive(Debug)]
+pub(super) struct Choice {
+    /// The backend; counted as in flight from now on.
+    pub guard: InFlight,
+    /// What becomes of the attempt decides whether the backend is taken back.
+    pub trial: bool,
+    /// Over which connection.
+    pub over: Over,
+}
+
+/// Over which connection an attempt goes.
+#[derive(Debug)]
+pub(super) enum Over {
+    /// The one that serves this client only.
+    Own(Duplex),
+    /// A kept one, or a new one.
+    Any,
+    /// A new one: the kept one was stale.
+    New,
+}
+
+/// What choosing needs to know of a request, and remembers of it.
+#[derive(Debug)]
+pub(super) struct Chooser {
+    /// Index of the service.
+    pub service: usize,
+    /// May it find out whether an ejected backend is back?
+    pub trial: Trial,
+    /// It has waited in line, and does not a second time.
+    when_full: WhenFull,
+    /// The backend whose kept connection failed: it may be asked again over a new one.
+    pub stale: Option<Arc<Backend>>,
+}
+
+impl Chooser {
+    /// For a request to that service that nothing was done for yet.
+    pub fn new(service: usize, trial: Trial) -> Chooser {
+        Chooser {
+            service,
+            trial,
+            when_full: WhenFull::Waits,
+            stale: None,
+        }
+    }
+
+    /// Chooses. `tried` are left out; `left`: time that there is for waiting, at most.
+    pub async fn choose(
+        &mut self,
+        worker: &Rc<Worker>,
+        own: Option<Pinned>,
+        tried: &[BackendId],
+        timer: &Timer,
+        left: Duration,
+    ) -> Result<Choice, NoBackend> {
+        if let Some(own) = own {
+            return Ok(Choice {
+                guard: own.backend.begin(),
+                trial: false,
+                over: Over::Own(own.io),
+            });
+        }
+        match self.pick(worker, tried, timer, left).await {
+            Ok(Pick { guard, trial, .. }) => Ok(Choice {
+                guard,
+                trial,
+                over: Over::Any,
+            }),
+            Err(NoBackend::Exhausted) => match self.stale.take() {
+                Some(backend) => Ok(Choice {
+                    guard: backend.begin(),
+                    trial: false,
+                    over: Over::New,
+                }),
+                None => Err(NoBackend::Exhausted),
+            },
+            Err(none) => Err(none),
+        }
+    }
+
+    /// Picks, if need be after waiting in line: no longer than the service's `queue_timeout` and
+    /// `left`. Whoever was there first is served first.
+    async fn pick(
+        &mut self,
+        worker: &Rc<Worker>,
+        tried: &[BackendId],
+        timer: &Timer,
+        left: Duration,
+    ) -> Result<Pick, NoBackend> {
+        let gate = match (worker.gate(self.service), self.when_full) {
+            (Some(gate), WhenFull::Waits) => gate,
+            _ => return self.pick_now(worker, tried),
+        };
+        if gate.waiting() == 0 {
+            match self.pick_now(worker, tried) {
+                Err(NoBackend::Full) => {}
+                picked => return picked,
+            }
+        }
+        if let Some(place) = gate.enter() {
+            let (begun, patience) = (Instant::now(), gate.patience.min(left));
+            while let Some(left) = patience.checked_sub(begun.elapsed()) {
+                // Either way it is looked again: a backend may have come, or come back, without
+                // anybody having finished.
+                let _ = timer.limit(LOOK_AGAIN.min(left), place.turn()).await;
+                match self.pick_now(worker, tried) {
+                    Err(NoBackend::Full) => {}
+                    picked => return picked,
+                }
+            }
+        }
+        self.when_full = WhenFull::GoesOn;
+        self.pick_now(worker, tried)
+    }
+
+    fn pick_now(&self, worker: &Worker, tried: &[BackendId]) -> Result<Pick, NoBackend> {
+        worker.pick(
+            self.service,
+            Wish {
+                now: worker.deadlines.now(),
+                excluded: tried,
+                trial: self.trial,
+                when_full: self.when_full,
+                key: None,
+            },
+        )
+    }
+}
+
+/// Whoever waits in line looks again this often, besides when it is its turn.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
