@@ -28,7 +28,7 @@
 //! | 8 | [`cli`]: one file per command |
 //! | 7 | [`server`]: composition root |
 //! | 6 | [`admin`], [`listener`] |
-//! | 5 | [`proxy`]: one request from route to account |
+//! | 5 | [`proxy`]: one request from route to account; [`health`]: checks and ejection |
 //! | 4 | [`balance`]: service, snapshot, picker; [`sample`]: a sample backend |
 //! | 3 | [`upstream`]: backends, pool, connect; [`dns_server`]: a zone, updates and both their sides |
 //! | 2 | [`discovery`], [`router`], [`tls`] |
@@ -43,6 +43,7 @@ pub mod config;
 pub mod discovery;
 pub mod dns_server;
 pub mod events;
+pub mod health;
 pub mod http;
 pub mod id_map;
 pub mod io;

@@ -140,13 +140,25 @@ impl State {
         let mut samples = Vec::new();
         for snapshot in &self.snapshots {
             for tier in &snapshot.load().tiers {
-                samples.extend(tier.members.iter().map(|member| BackendSample {
-                    id: member.backend.id.0,
-                    labels: labels(&member.backend),
-                    up: member.backend.out_until(now).is_none(),
-                    weight: member.weight,
-                    priority: tier.priority,
-                    in_flight: member.backend.in_flight(),
+                samples.extend(tier.members.iter().map(|member| {
+                    BackendSample {
+                        id: member.backend.id.0,
+                        labels: labels(&member.backend),
+                        up: member.backend.out_until(now).is_none(),
+                        state: {
+                            let (state, reason) = member.backend.state(now);
+                            (state.name(), reason.name())
+                        },
+                        check_failures: member.backend.check_failures(),
+                        ejections: member
+                            .backend
+                            .ejections()
+                            .map(|(reason, count)| (reason.name(), count))
+                            .into(),
+                        weight: member.weight,
+                        priority: tier.priority,
+                        in_flight: member.backend.in_flight(),
+                    }
                 }));
             }
         }

@@ -81,6 +81,13 @@ pub struct RetryOn {
     pub methods: Vec<Box<str>>,
 }
 
+impl Check {
+    /// Does what is asked depend on the backend's name, besides its address?
+    pub fn needs_host(&self) -> bool {
+        matches!(&self.ask, Ask::Http(http) if http.host.is_none())
+    }
+}
+
 impl EjectionRules {
     /// Does this status count as a failed attempt?
     pub fn counts(&self, status: u16) -> bool {

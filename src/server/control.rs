@@ -1,6 +1,7 @@
-//! The control thread's tasks: discovery into services, what workers noticed back to discovery,
-//! memory back to the system after a burst, the probe listener.
+//! The control thread's tasks: discovery into services, what workers and checks noticed to whoever
+//! judges it and back to discovery, memory back to the system after a burst, the probe listener.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -28,6 +29,8 @@ use crate::balance::snapshot::Snapshot;
 use crate::config::Config;
 use crate::discovery::watch::{Subscription, Watches};
 use crate::events::Event;
+use crate::health::prober::{Prober, Report};
+use crate::health::{Health, WentOut};
 
 /// Time between two looks for series of backends that are gone.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
@@ -48,6 +51,12 @@ const GIVE_BACK_RARITY: u32 = 1_000;
 /// Most of a pause: one time that took long, because something else had the processor, does not keep
 /// memory for hours.
 const GIVE_BACK_LONGEST: Duration = Duration::from_secs(60);
+
+/// Time between two looks at success rates and at the bounds of ejection.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+
+/// What checks have found may wait in such a number; then they wait themselves.
+const REPORTS: usize = 256;
 
 /// What the control thread works with.
 #[derive(Debug)]
@@ -103,18 +112,63 @@ impl Control {
             ));
         }
         spawn_local(forget_series(state));
-        let services = self.config.services.iter().zip(self.services);
+        let (reports, found) = mpsc::channel(REPORTS);
+        let checked = self.config.services.iter().any(|s| s.check.is_some());
+        let prober = checked.then(|| Prober::start(reports)).transpose()?;
+        let wards = self.config.services.iter().zip(&self.services);
+        let wards = wards.map(|(config, service)| (config, Arc::clone(service.snapshot())));
+        let health = Rc::new(RefCell::new(Health::new(wards, prober, Millis::now())));
+        let services = self.config.services.iter().zip(self.services).enumerate();
         let subscriptions: Vec<_> = services
-            .map(|(config, service)| {
+            .map(|(index, (config, service))| {
                 let subscription = Rc::new(watches.subscribe(&config.discover));
-                spawn_local(follow(service, Rc::clone(&subscription)));
+                let (followed, health) = (Rc::clone(&subscription), Rc::clone(&health));
+                spawn_local(follow(service, followed, index, health));
                 subscription
             })
             .collect();
         let burst_over = Rc::new(Notify::new());
         spawn_local(give_back(Rc::clone(&burst_over)));
-        spawn_local(pass_on(noticed, subscriptions, burst_over));
+        let warden = Rc::new(Warden {
+            health,
+            subscriptions,
+        });
+        spawn_local(Rc::clone(&warden).tick());
+        spawn_local(Rc::clone(&warden).take_reports(found));
+        spawn_local(pass_on(noticed, warden, burst_over));
         Ok(())
+    }
+}
+
+/// Health, and discovery that is told of it. A borrow of `health` never crosses an await.
+struct Warden {
+    health: Rc<RefCell<Health>>,
+    /// By service.
+    subscriptions: Vec<Rc<Subscription>>,
+}
+
+impl Warden {
+    /// Lets time pass for health, for as long as the runtime lives.
+    async fn tick(self: Rc<Self>) {
+        loop {
+            sleep(HEALTH_EVERY).await;
+            let out = self.health.borrow_mut().tick(Millis::now());
+            self.went_out(out);
+        }
+    }
+
+    /// Takes up what checks find, until nothing is checked any more.
+    async fn take_reports(self: Rc<Self>, mut found: mpsc::Receiver<Report>) {
+        while let Some(report) = found.recv().await {
+            let out = self.health.borrow_mut().report(report, Millis::now());
+            self.went_out(out);
+        }
+    }
+
+    fn went_out(&self, out: impl IntoIterator<Item = WentOut>) {
+        for WentOut { service, address } in out {
+            self.subscriptions[service].connect_failed(address);
+        }
     }
 }
 
@@ -151,11 +205,21 @@ pub fn report(snapshots: &[Arc<Published<Snapshot>>]) {
 }
 
 /// Applies every offer of a service's discovery, for as long as the runtime lives.
-async fn follow(mut service: Service, subscription: Rc<Subscription>) {
+async fn follow(
+    mut service: Service,
+    subscription: Rc<Subscription>,
+    index: usize,
+    health: Rc<RefCell<Health>>,
+) {
     let mut offers = subscription.offers.clone();
+    // Static backends were listed before anybody could be told.
+    health.borrow().changed(index);
     loop {
         let offer = offers.borrow_and_update().offer.clone();
-        service.apply(&offer);
+        let changes = service.apply(&offer);
+        if !changes.added.is_empty() || !changes.removed.is_empty() {
+            health.borrow().changed(index);
+        }
         if offers.changed().await.is_err() {
             return;
         }
@@ -184,17 +248,29 @@ fn pause_after(took: Duration) -> Duration {
 }
 
 /// Tells those whom it concerns what the workers noticed.
-async fn pass_on(
-    mut noticed: mpsc::Receiver<Event>,
-    subscriptions: Vec<Rc<Subscription>>,
-    burst_over: Rc<Notify>,
-) {
+async fn pass_on(mut noticed: mpsc::Receiver<Event>, warden: Rc<Warden>, burst_over: Rc<Notify>) {
     while let Some(event) = noticed.recv().await {
         match event {
             Event::ConnectFailed { service, backend } => {
-                subscriptions[service].connect_failed(backend);
+                warden.subscriptions[service].connect_failed(backend);
             }
-            Event::Failing { .. } | Event::Trial { .. } => {}
+            Event::Failing { service, backend } => {
+                let now = Millis::now();
+                let out = warden.health.borrow_mut().failing(service, backend, now);
+                warden.went_out(out);
+            }
+            Event::Trial {
+                service,
+                backend,
+                passed,
+            } => {
+                let now = Millis::now();
+                let out = warden
+                    .health
+                    .borrow_mut()
+                    .trial(service, backend, passed, now);
+                warden.went_out(out);
+            }
             Event::BurstOver => burst_over.notify_one(),
         }
     }

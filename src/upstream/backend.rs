@@ -63,6 +63,11 @@ pub struct Backend {
     /// Since when its share grows from little to the whole (`slow_start`); 0: it is whole. Written
     /// by the control thread.
     rising_since: AtomicU64,
+    /// Checks that failed, ever. Written by the thread that checks.
+    check_failures: AtomicU64,
+    /// Times that it was ejected, for failures in a row and for its success rate. Written by the
+    /// control thread.
+    ejections: [AtomicU64; 2],
     /// No longer listed by discovery. Written by the service, read by the pools: a pool that sees
     /// it late keeps an idle connection until its own deadline.
     withdrawn: AtomicBool,
@@ -135,6 +140,8 @@ impl Backend {
             failures: AtomicU32::new(0),
             outcomes: AtomicU64::new(0),
             rising_since: AtomicU64::new(0),
+            check_failures: AtomicU64::new(0),
+            ejections: [const { AtomicU64::new(0) }; 2],
             withdrawn: AtomicBool::new(false),
         })
     }
@@ -287,6 +294,8 @@ impl Backend {
     /// Ejects it until then.
     pub fn eject(&self, until: Millis, reason: Reason) {
         self.ejected_for.store(reason as u8, Ordering::Relaxed);
+        let rate = usize::from(reason == Reason::SuccessRate);
+        self.ejections[rate].fetch_add(1, Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
         let word = Ejection::Until(until).pack();
         self.ejection.store(word, Ordering::Relaxed);
@@ -319,6 +328,25 @@ impl Backend {
     /// Its checks keep it out from now on, or no longer.
     pub fn set_down(&self, reason: Reason) {
         self.down.store(reason as u8, Ordering::Relaxed);
+    }
+
+    /// One of its checks failed.
+    pub fn check_failed(&self) {
+        self.check_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Checks that failed so far.
+    pub fn check_failures(&self) -> u64 {
+        self.check_failures.load(Ordering::Relaxed)
+    }
+
+    /// Ejections so far, by reason.
+    pub fn ejections(&self) -> [(Reason, u64); 2] {
+        let count = |index: usize| self.ejections[index].load(Ordering::Relaxed);
+        [
+            (Reason::Failures, count(0)),
+            (Reason::SuccessRate, count(1)),
+        ]
     }
 
     // ---- slow start

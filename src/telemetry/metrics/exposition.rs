@@ -132,18 +132,20 @@ impl Page {
         for sample in &self.live.backends {
             live.entry(&sample.labels)
                 .and_modify(|first| {
+                    if !first.up {
+                        first.state = sample.state;
+                    }
                     first.up |= sample.up;
+                    first.check_failures += sample.check_failures;
                     first.in_flight += sample.in_flight;
                 })
                 .or_insert_with(|| sample.clone());
         }
         type Gauge = fn(&BackendSample) -> f64;
         let gauges: [(&str, &str, Gauge); 4] = [
-            (
-                "backend_up",
-                "1: it can be picked, 0: it is passed over",
-                |b| truth(b.up),
-            ),
+            ("backend_up", "1: it can be picked, 0: it is out", |b| {
+                truth(b.up)
+            }),
             ("backend_weight", "Its SRV weight", |b| f64::from(b.weight)),
             ("backend_priority", "Its SRV priority", |b| {
                 f64::from(b.priority)
@@ -156,6 +158,38 @@ impl Page {
             let mut family = out.family(name, help, Gauge)?;
             for (labels, sample) in &live {
                 family.add(&labels_of(labels), Value::Gauge(gauge(sample)))?;
+            }
+        }
+        let mut family = out.family(
+            "backend_state",
+            "1 for the state that it is in, with the reason",
+            Gauge,
+        )?;
+        for (labels, sample) in &live {
+            let [service, backend] = labels_of(labels);
+            let (state, reason) = sample.state;
+            let labels = [
+                service,
+                backend,
+                ("state", state.to_owned()),
+                ("reason", reason.to_owned()),
+            ];
+            family.add(&labels, Value::Gauge(1.0))?;
+        }
+        let mut family = out.family("backend_check_failures", "Checks that failed", Counter)?;
+        for (labels, sample) in &live {
+            family.add(&labels_of(labels), Value::Count(sample.check_failures))?;
+        }
+        let mut family = out.family(
+            "backend_ejections",
+            "Times that it was ejected, by reason",
+            Counter,
+        )?;
+        for (labels, sample) in &live {
+            for &(reason, count) in &sample.ejections {
+                let [service, backend] = labels_of(labels);
+                let labels = [service, backend, ("reason", reason.to_owned())];
+                family.add(&labels, Value::Count(count))?;
             }
         }
         Ok(())

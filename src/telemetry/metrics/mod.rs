@@ -84,8 +84,14 @@ pub struct BackendSample {
     pub id: u64,
     /// Its labels.
     pub labels: BackendLabels,
-    /// Not passed over.
+    /// It can be picked.
     pub up: bool,
+    /// Its state in a word, and the reason in another; the reason is empty if there is none.
+    pub state: (&'static str, &'static str),
+    /// Checks that failed.
+    pub check_failures: u64,
+    /// Ejections, by reason.
+    pub ejections: Vec<(&'static str, u64)>,
     /// SRV weight.
     pub weight: u16,
     /// SRV priority.
