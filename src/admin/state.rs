@@ -19,6 +19,7 @@ use crate::telemetry::metrics::{
     BackendSample, BoundSample, CertificateSample, DnsLookups, DnsName, DnsSample, Live, Metrics,
 };
 use crate::tls::certificates::CertificateSet;
+use crate::upstream::gate::Gate;
 
 /// What the probe listener reads. Lives on the control thread.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct State {
     pub config: Arc<Config>,
     /// The backends of each service, in the order of the configuration.
     pub snapshots: Vec<Arc<Published<Snapshot>>>,
+    /// Where requests to each service wait; `None`: they do not.
+    pub gates: Vec<Option<Arc<Gate>>>,
     /// The certificates of each listener, in the order of the configuration; `None`: no TLS.
     pub certificates: Vec<Option<Arc<Published<CertificateSet>>>>,
     /// How far a drain has come.
@@ -106,20 +109,7 @@ impl State {
         let live = Live {
             backends: self.backends(now),
             certificates: self.certificates(),
-            bounds: vec![
-                BoundSample {
-                    what: "client_connections",
-                    now: self.open.load(Ordering::Relaxed) as u64,
-                    bound: Some(self.config.downstream.max_connections.get() as u64),
-                    high_water: None,
-                },
-                BoundSample {
-                    what: "dns_lookups",
-                    now: dns.in_flight as u64,
-                    bound: None,
-                    high_water: Some(dns.in_flight_high as u64),
-                },
-            ],
+            bounds: self.bounds(&dns),
             dns: dns_sample(dns),
             access_lines_dropped: self.access_lines_dropped.load(Ordering::Relaxed),
             draining: self.draining(),
@@ -130,6 +120,33 @@ impl State {
     /// Forgets the series of backends that are long gone. To be called every few seconds.
     pub fn sweep(&self, now: Millis) {
         self.metrics.sweep(now, &self.backends(now));
+    }
+
+    fn bounds(&self, dns: &DnsStats) -> Vec<BoundSample> {
+        let mut bounds = vec![
+            BoundSample {
+                what: "client_connections",
+                now: self.open.load(Ordering::Relaxed) as u64,
+                bound: Some(self.config.downstream.max_connections.get() as u64),
+                ..BoundSample::default()
+            },
+            BoundSample {
+                what: "dns_lookups",
+                now: dns.in_flight as u64,
+                high_water: Some(dns.in_flight_high as u64),
+                ..BoundSample::default()
+            },
+        ];
+        let services = self.config.services.iter().zip(&self.gates);
+        let lines = services.filter_map(|(service, gate)| Some((service, gate.as_ref()?)));
+        bounds.extend(lines.map(|(service, gate)| BoundSample {
+            what: "queue",
+            service: Some(Arc::clone(&service.name)),
+            now: gate.waiting() as u64,
+            bound: Some(gate.room as u64),
+            high_water: Some(gate.high_water() as u64),
+        }));
+        bounds
     }
 
     fn draining(&self) -> bool {

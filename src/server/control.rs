@@ -96,6 +96,7 @@ impl Control {
                 .iter()
                 .map(|s| Arc::clone(s.snapshot()))
                 .collect(),
+            gates: self.services.iter().map(|s| s.gate().cloned()).collect(),
             config: Arc::clone(&self.config),
             certificates: self.certificates,
             drain: self.drain,

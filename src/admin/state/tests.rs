@@ -39,6 +39,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
     let state = State {
         started,
         snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
+        gates: Vec::new(),
         certificates: vec![None],
         drain: Drain::new(),
         heartbeats: (0..2)

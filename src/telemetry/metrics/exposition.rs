@@ -407,7 +407,13 @@ impl Page {
             let mut family = out.family(name, help, Gauge)?;
             for bound in &self.live.bounds {
                 if let Some(level) = level(bound) {
-                    family.add(&[("of", bound.what)], Value::Gauge(level as f64))?;
+                    let value = Value::Gauge(level as f64);
+                    match &bound.service {
+                        Some(service) => {
+                            family.add(&[("of", bound.what), ("service", service)], value)?;
+                        }
+                        None => family.add(&[("of", bound.what)], value)?,
+                    }
                 }
             }
         }

@@ -162,10 +162,12 @@ pub struct CertificateSample {
 }
 
 /// A bounded thing at the moment of a scrape.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct BoundSample {
     /// Which thing.
     pub what: &'static str,
+    /// The service that it belongs to, if each has one.
+    pub service: Option<Arc<str>>,
     /// What it holds.
     pub now: u64,
     /// The most that it may hold, where that is a fixed number.

@@ -356,6 +356,7 @@ fn dns_certificates_bounds_and_process() {
             certificates: vec![certificate.clone(), certificate],
             bounds: vec![BoundSample {
                 what: "client_connections",
+                service: None,
                 now: 3,
                 high_water: Some(5),
                 bound: Some(10),

@@ -1,0 +1,161 @@
+//! What each backend may have in flight, and the line in front of them.
+
+use std::net::SocketAddr;
+
+use crate::series;
+use crate::support::Gate;
+use crate::support::backend::{Backend, Step};
+use crate::support::client::Client;
+use crate::support::server::Server;
+use crate::support::wait_until;
+
+fn server(backends: &[(SocketAddr, u16)], more: &str) -> Server {
+    let list: Vec<_> = backends
+        .iter()
+        .map(|(address, priority)| format!("{{ address = \"{address}\", priority = {priority} }}"))
+        .collect();
+    Server::in_process(&format!(
+        r#"
+        workers = 3
+        [[listener]]
+        address = "127.0.0.1:0"
+        protocol = "http"
+        [[service]]
+        name = "web"
+        discover = {{ static = [{}] }}
+        {more}
+        [[route]]
+        service = "web"
+        "#,
+        list.join(", "),
+    ))
+}
+
+/// A client whose request is under way.
+fn begin(server: &Server, number: usize) -> Client {
+    let mut client = Client::plain(server.address());
+    client.send(format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client
+}
+
+/// Requests that wait in line.
+fn waiting(server: &Server) -> usize {
+    let all = series(server, "evenkeel_bounded{of=\"queue\",service=\"web\"");
+    all.first().map_or(0, |(_, value)| *value as usize)
+}
+
+fn status(client: &mut Client) -> u16 {
+    client.response().expect("it is answered").status()
+}
+
+#[test]
+fn the_bound_holds_in_the_whole_process_and_the_line_is_first_come_first_served() {
+    let backend = Backend::start("b");
+    let gates: Vec<_> = (0..8).map(|_| Gate::new()).collect();
+    for gate in &gates {
+        backend.next(vec![Step::Request, Step::Wait(gate.clone()), Step::Echo]);
+    }
+    let server = server(&[(backend.address, 0)], "max_in_flight = 2");
+    let mut clients: Vec<_> = (0..2).map(|number| begin(&server, number)).collect();
+    backend.await_requests(2);
+    for number in 2..8 {
+        clients.push(begin(&server, number));
+        wait_until("it waits in line", || waiting(&server) == number - 1);
+    }
+    assert_eq!(backend.requests(), 2);
+    for number in 0..8 {
+        gates[number].open();
+        assert_eq!(status(&mut clients[number]), 200);
+        wait_until("the next one is let in", || {
+            backend.requests() >= (number + 3).min(8)
+        });
+        assert!(backend.requests() <= number + 3, "no more than two at once");
+    }
+    let order: Vec<_> = backend.take();
+    let mut order: Vec<_> = order
+        .iter()
+        .map(|received| {
+            received
+                .whole
+                .as_ref()
+                .expect("it came whole")
+                .target()
+                .to_owned()
+        })
+        .collect();
+    // The first two had no need to wait.
+    order[..2].sort();
+    let expected: Vec<_> = (0..8).map(|number| format!("/{number}")).collect();
+    assert_eq!(order, expected);
+}
+
+#[test]
+fn who_waits_too_long_is_told_so() {
+    let backend = Backend::start("b");
+    let gate = Gate::new();
+    backend.usually(vec![Step::Request, Step::Wait(gate.clone()), Step::Echo]);
+    let limits = "max_in_flight = 1\nqueue_timeout = \"300ms\"";
+    let server = server(&[(backend.address, 0)], limits);
+    let mut first = begin(&server, 0);
+    backend.await_requests(1);
+    let answer = begin(&server, 1).response().expect("it is answered");
+    assert_eq!(answer.status(), 503);
+    assert!(answer.field("retry-after").is_some());
+    gate.open();
+    assert_eq!(status(&mut first), 200);
+    assert_eq!(backend.requests(), 1);
+}
+
+#[test]
+fn the_line_is_bounded() {
+    let backend = Backend::start("b");
+    let gate = Gate::new();
+    backend.usually(vec![Step::Request, Step::Wait(gate.clone()), Step::Echo]);
+    let limits = "max_in_flight = 1\nmax_queue = 2\nqueue_timeout = \"20s\"";
+    let server = server(&[(backend.address, 0)], limits);
+    let mut clients = vec![begin(&server, 0)];
+    backend.await_requests(1);
+    for number in 1..3 {
+        clients.push(begin(&server, number));
+        wait_until("it waits in line", || waiting(&server) == number);
+    }
+    assert_eq!(status(&mut begin(&server, 3)), 503, "there is no room");
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(status(client), 200);
+    }
+}
+
+#[test]
+fn after_the_line_comes_the_next_tier() {
+    let (primary, standby) = (Backend::start("primary"), Backend::start("standby"));
+    let gate = Gate::new();
+    primary.usually(vec![Step::Request, Step::Wait(gate.clone()), Step::Echo]);
+    let backends = [(primary.address, 0), (standby.address, 10)];
+    let server = server(&backends, "max_in_flight = 1\nqueue_timeout = \"100ms\"");
+    let mut first = begin(&server, 0);
+    primary.await_requests(1);
+    assert_eq!(status(&mut begin(&server, 1)), 200);
+    assert_eq!(standby.requests(), 1);
+    gate.open();
+    assert_eq!(status(&mut first), 200);
+}
+
+#[test]
+fn a_client_that_leaves_the_line_takes_nobodys_turn() {
+    let backend = Backend::start("b");
+    let gate = Gate::new();
+    backend.next(vec![Step::Request, Step::Wait(gate.clone()), Step::Echo]);
+    let server = server(&[(backend.address, 0)], "max_in_flight = 1");
+    let mut first = begin(&server, 0);
+    backend.await_requests(1);
+    let leaving = begin(&server, 1);
+    wait_until("it waits in line", || waiting(&server) == 1);
+    let mut last = begin(&server, 2);
+    wait_until("it waits in line", || waiting(&server) == 2);
+    drop(leaving);
+    gate.open();
+    assert_eq!(status(&mut first), 200);
+    assert_eq!(status(&mut last), 200);
+    wait_until("nobody waits", || waiting(&server) == 0);
+}
