@@ -113,6 +113,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// What was stored before this process began is offered until a server answers.
+    Restored {
+        /// How many endpoints were stored.
+        endpoints: usize,
+        /// Since a server gave it, at the start.
+        age: Duration,
+    },
     /// No server answers; the last good set stays.
     Stale {
         /// What went wrong.
@@ -214,6 +221,7 @@ impl Event {
             | Event::Reweighted { .. }
             | Event::Many { .. }
             | Event::RotationEnded(_)
+            | Event::Restored { .. }
             | Event::Recovered { .. } => tracing::info!(%name, "dns: {self}"),
             Event::HeldBack { .. }
             | Event::Rotates(_)
@@ -263,6 +271,13 @@ impl fmt::Display for Event {
                 write!(f, "target {target} keeps its last addresses: {reason}")
             }
             Event::Stale { error } => write!(f, "no answer, what is known stays: {error}"),
+            Event::Restored { endpoints, age } => {
+                let age = humantime::format_duration(*age);
+                write!(
+                    f,
+                    "{endpoints} endpoints from disk, as of {age} ago, until a server answers"
+                )
+            }
             Event::Recovered { after } => write!(f, "answered again after {after:.1?}"),
             Event::Absent { why } => write!(f, "nobody is there: {why}"),
         }

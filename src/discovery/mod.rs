@@ -5,12 +5,14 @@
 //! whose answers are cut, `system.rs` knows resolv.conf), `answers.rs` is what comes of it, `targets.rs` remembers the addresses of SRV targets, `admission.rs` refuses addresses, `srv.rs`
 //! turns an answer into endpoints, `policy.rs` decides what they change, `rotation.rs` sees when
 //! answers are parts of a larger set (`members.rs`), `journal.rs` remembers what happened and why, `stats.rs`
-//! counts.
+//! counts. `keeper.rs` keeps the last good answers for a restart: `stored.rs` is their text,
+//! `state_dir.rs` their files.
 
 pub mod admission;
 pub mod answers;
 mod cut;
 pub mod journal;
+pub mod keeper;
 pub mod members;
 mod name_server;
 mod outcome;
@@ -19,7 +21,9 @@ pub mod policy;
 pub mod resolver;
 pub mod rotation;
 pub mod srv;
+mod state_dir;
 pub mod stats;
+pub mod stored;
 mod streak;
 pub mod system;
 mod targets;

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -46,6 +47,8 @@ pub struct Policy {
     /// Not told yet.
     turned: Option<Turn>,
     stale_since: Option<Instant>,
+    /// It was told that no server answers.
+    failing: bool,
     last_success: Option<Instant>,
 }
 
@@ -87,6 +90,7 @@ impl Policy {
             rotation: Rotation::new(settings.max_endpoints),
             turned: None,
             stale_since: None,
+            failing: false,
             last_success: None,
         }
     }
@@ -175,11 +179,36 @@ impl Policy {
             .collect()
     }
 
+    /// Takes up what was known before this process began, as of `since`: it is in effect and stale
+    /// until a server answers, and then guarded as if a server had given it. To be called again with
+    /// less of it when the rules of admission change before that.
+    pub fn restored(&mut self, set: Vec<Discovered>, since: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        // That nothing of it can be used does not tell that nobody is there.
+        if set.is_empty() && !self.answered {
+            return outcome;
+        }
+        let why = match set.is_empty() {
+            true => Why::Unusable,
+            false => Why::Unlisted,
+        };
+        self.stale_since = Some(since);
+        let facts = Facts {
+            now: since,
+            believed_for: Duration::ZERO,
+            repeated: true,
+            failing: &HashSet::new(),
+        };
+        self.adopt(set, None, why, facts, &mut outcome);
+        outcome
+    }
+
     /// No server gave an answer: what is known stays, and is stale from now on.
     pub fn failed(&mut self, error: &str, now: Instant) -> Outcome {
         let mut outcome = Outcome::default();
-        if self.stale_since.is_none() {
-            self.stale_since = Some(now);
+        self.stale_since.get_or_insert(now);
+        if !self.failing {
+            self.failing = true;
             outcome.events.push(Event::Stale {
                 error: error.to_owned(),
             });
@@ -192,6 +221,7 @@ impl Policy {
         let mut outcome = Outcome::default();
         if !facts.repeated {
             self.last_success = Some(facts.now);
+            self.failing = false;
             if let Some(since) = self.stale_since.take() {
                 outcome.events.push(Event::Recovered {
                     after: facts.now.duration_since(since),

@@ -799,3 +799,86 @@ fn hardly_anybody_leaves_while_rotation_is_not_seen_yet() {
         assert!(left <= most, "{left} with {shown} of {all}");
     }
 }
+
+/// A set from before the process began is guarded as one that a server gave.
+#[test]
+fn a_restored_set_is_in_effect_and_stale_until_a_server_answers() {
+    let settings = Settings {
+        absent_after: 3,
+        shrink_guard: 2,
+        max_endpoints: 4096,
+    };
+    let failing = HashSet::new();
+    let since = Instant::now();
+    let facts = |seconds: u64| Facts {
+        now: since + Duration::from_secs(seconds),
+        believed_for: TTL,
+        repeated: false,
+        failing: &failing,
+    };
+    let set = |all: &[u8]| all.iter().map(|n| one(*n, 0, 10)).collect::<Vec<_>>();
+    let listed = |all: &[u8]| Answer::Endpoints {
+        set: set(all),
+        waiting: false,
+    };
+    let restored = || {
+        let mut policy = Policy::new(settings);
+        let outcome = policy.restored(set(&[1, 2, 3]), since);
+        assert_eq!((outcome.joined, outcome.left), (3, 0));
+        policy
+    };
+    let known = |policy: &Policy| match policy.offer() {
+        Offer::Endpoints(all) => all.len(),
+        Offer::Absent => 0,
+        Offer::Pending => panic!("it is restored"),
+    };
+    let stale = |event: &Event| matches!(event, Event::Stale { .. });
+
+    let mut policy = restored();
+    assert_eq!(policy.stale_since(), Some(since));
+    assert_eq!(policy.last_success(), None);
+    let outcome = policy.failed("silence", facts(1).now);
+    assert!(outcome.events.iter().any(stale), "why is told");
+    assert_eq!(policy.failed("silence", facts(2).now), Outcome::default());
+    assert_eq!((policy.stale_since(), known(&policy)), (Some(since), 3));
+    let outcome = policy.answered(listed(&[2, 3, 4]), facts(9));
+    let after = Duration::from_secs(9);
+    assert_eq!(outcome.events[0], Event::Recovered { after });
+    assert_eq!((outcome.joined, outcome.left), (1, 1));
+    assert_eq!((policy.stale_since(), known(&policy)), (None, 3));
+
+    let mut policy = restored();
+    for (seconds, left) in [(1, 3), (7, 3), (13, 0)] {
+        policy.answered(Answer::Nothing, facts(seconds));
+        assert_eq!(known(&policy), left, "NXDOMAIN after {seconds} s");
+    }
+
+    let mut policy = restored();
+    for (seconds, left) in [(1, 4), (7, 1)] {
+        policy.answered(listed(&[4]), facts(seconds));
+        assert_eq!(known(&policy), left, "a shrinking answer after {seconds} s");
+    }
+
+    let mut policy = restored();
+    policy.answered(Answer::Declined, facts(1));
+    assert_eq!(known(&policy), 0, "the target `.`");
+}
+
+#[test]
+fn what_is_restored_can_be_judged_again() {
+    let settings = Settings {
+        absent_after: 3,
+        shrink_guard: 2,
+        max_endpoints: 4096,
+    };
+    let since = Instant::now();
+    let mut policy = Policy::new(settings);
+    assert_eq!(policy.restored(Vec::new(), since), Outcome::default());
+    assert_eq!(policy.offer(), Offer::Pending, "nobody may be used");
+    let outcome = policy.restored(vec![one(1, 0, 1), one(2, 0, 1)], since);
+    assert_eq!(outcome.joined, 2);
+    let outcome = policy.restored(vec![one(2, 0, 1)], since);
+    assert_eq!((outcome.joined, outcome.left), (0, 1));
+    policy.restored(Vec::new(), since);
+    assert_eq!(policy.offer(), Offer::Absent);
+}

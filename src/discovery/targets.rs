@@ -4,7 +4,7 @@
 //! loses them after `absent_after` such answers, as a name does. Pure; driven by `task.rs`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,14 +55,7 @@ impl Targets {
         lookup: &Lookup,
         now: Instant,
     ) {
-        let known = self.known.entry(Arc::clone(target)).or_insert(Known {
-            v4: Kept::default(),
-            v6: Kept::default(),
-            expires: now,
-            ttl: None,
-            trouble: None,
-            listed: true,
-        });
+        let known = self.known(target, now);
         let failed = |family: &OneFamily| matches!(family, OneFamily::Failed(_));
         known.v4.update(&answer.v4, failed(&answer.v6), lookup, now);
         known.v6.update(&answer.v6, failed(&answer.v4), lookup, now);
@@ -82,6 +75,26 @@ impl Targets {
             (None, Some(ttl)) => now + ttl,
             _ => now,
         };
+    }
+
+    /// Takes up an address of `target` from before this process began: it counts until an answer
+    /// says otherwise, and the target is asked for as soon as it is listed.
+    pub(super) fn seed(&mut self, target: &Arc<str>, located: Located, now: Instant) {
+        let known = self.known(target, now);
+        let family = match located.address {
+            IpAddr::V4(_) => &mut known.v4.located,
+            IpAddr::V6(_) => &mut known.v6.located,
+        };
+        if !family.iter().any(|known| known.address == located.address) {
+            family.push(located);
+        }
+    }
+
+    /// What is known of this address of `target`.
+    pub(super) fn said(&self, target: &str, address: IpAddr) -> Option<Located> {
+        let known = self.known.get(target)?;
+        let mut located = known.v4.located.iter().chain(&known.v6.located);
+        located.find(|located| located.address == address).copied()
     }
 
     /// The addresses to use, for those of `targets` that have any.
@@ -128,6 +141,17 @@ impl Targets {
         expired.sort_unstable();
         let first = expired.into_iter().take(many);
         first.map(|(_, target)| Arc::clone(target)).collect()
+    }
+
+    fn known(&mut self, target: &Arc<str>, now: Instant) -> &mut Known {
+        self.known.entry(Arc::clone(target)).or_insert(Known {
+            v4: Kept::default(),
+            v6: Kept::default(),
+            expires: now,
+            ttl: None,
+            trouble: None,
+            listed: true,
+        })
     }
 
     /// Goes by a new answer: forgets the targets that are neither among `listed` nor `of_use`.

@@ -3,7 +3,7 @@
 //! Started by `watch.rs`, ended when the last subscription is dropped. It asks in tasks of its
 //! own set, so that a silent server or target never keeps it from anything else; dropping the
 //! loop drops them. `task/settle.rs` puts answers together and publishes what `policy.rs` makes of
-//! them.
+//! them; `task/keep.rs` has them stored for a restart, and offers what was stored before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -46,7 +46,10 @@ const UNLISTED_AT_ONCE: usize = 8;
 /// Failed connects that are remembered.
 const MAX_FAILING: usize = 4096;
 
+mod keep;
 mod settle;
+
+pub(super) use keep::asks_loopback;
 
 pub(super) struct Task {
     discover: Discover,
@@ -77,6 +80,8 @@ pub(super) struct Task {
     settle_at: Option<Instant>,
     /// Rounds in a row in which something went wrong.
     failures: u32,
+    /// What is on disk of this name.
+    kept: keep::Kept,
 }
 
 /// The last answer that was one.
@@ -140,6 +145,7 @@ impl Task {
             next: now,
             settle_at: None,
             failures: 0,
+            kept: keep::Kept::default(),
         }
     }
 
@@ -165,8 +171,9 @@ impl Task {
                 }
                 Ok(()) = self.admission.changed() => {
                     self.admission.mark_unchanged();
-                    if self.latest.is_some() {
-                        self.settle();
+                    match self.latest {
+                        Some(_) => self.settle(),
+                        None => self.admit_restored(),
                     }
                 }
             }
@@ -328,6 +335,7 @@ impl Task {
     fn succeeded(&mut self, said: Said, ttl: Option<Duration>, server: SocketAddr, now: Instant) {
         self.shared.stats.answered(&self.name);
         self.error = None;
+        self.outdated();
         self.latest = Some(Latest {
             said,
             at: now,

@@ -13,12 +13,13 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::admission::Admission;
+use super::admission::{Admission, is_local};
 use super::journal::{Hold, Journal};
+use super::keeper::Keeper;
 use super::resolver::Limits;
 use super::rotation::Rotating;
 use super::stats::{DnsStats, Stats};
-use super::task::Task;
+use super::task::{Task, asks_loopback};
 use super::{Discovered, Endpoint, Offer};
 use crate::config::{Discover, StaticEndpoint};
 
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) stats: Arc<Stats>,
     pub(super) limits: Arc<Limits>,
+    /// Keeps answers for a restart.
+    pub(super) keeper: Option<Arc<Keeper>>,
     /// Tasks by what they watch. Held to look one up or to put one in, never across an await.
     tasks: Mutex<HashMap<Discover, Entry>>,
 }
@@ -101,12 +104,22 @@ impl Watches {
     /// No names yet. `own_addresses` are refused as endpoints always, and what is in `allowed`
     /// is let in although it is refused by default (see [`Admission`]).
     pub fn new(own_addresses: Vec<SocketAddr>, allowed: Vec<IpNet>) -> Watches {
+        Watches::keeping(own_addresses, allowed, None)
+    }
+
+    /// The same with answers kept for a restart, and those from before it.
+    pub fn keeping(
+        own_addresses: Vec<SocketAddr>,
+        allowed: Vec<IpNet>,
+        keeper: Option<Arc<Keeper>>,
+    ) -> Watches {
         let admission = Arc::new(Admission::new(own_addresses, allowed));
         Watches {
             shared: Arc::new(Shared {
                 journal: Journal::default(),
                 stats: Arc::default(),
                 limits: Arc::default(),
+                keeper,
                 tasks: Mutex::default(),
             }),
             admission: Arc::new(watch::Sender::new(admission)),
@@ -124,9 +137,26 @@ impl Watches {
         });
     }
 
+    /// What can be offered before anybody is asked: what never changes, or what was stored before
+    /// this process began.
+    pub fn known(&self, discover: &Discover) -> Option<Offer> {
+        if let Some(offer) = constant(discover) {
+            return Some(offer);
+        }
+        let stored = self.shared.keeper.as_ref()?.found(discover)?;
+        let (Discover::Srv { lookup, .. } | Discover::Address { lookup, .. }) = discover else {
+            return None;
+        };
+        let admission = Arc::clone(&self.admission.borrow());
+        let admit = |endpoint, on_loopback| admission.judge(endpoint, on_loopback, &is_local);
+        let (set, _) = stored.admitted(&admit, asks_loopback(lookup), lookup.max_endpoints);
+        (!set.is_empty()).then(|| Offer::Endpoints(set.into()))
+    }
+
     /// Follows what `discover` names. A name that is watched in the same way already has its
-    /// publication at hand; a new one starts as [`Offer::Pending`] (static endpoints, and an
-    /// address written in place of a name, are there at once and never change).
+    /// publication at hand; a new one starts with what was stored of it before this process began, or
+    /// as [`Offer::Pending`] (static endpoints, and an address written in place of a name, are there
+    /// at once and never change).
     ///
     /// Must be called within a tokio runtime; the task runs there. On a reload, subscribe to the
     /// new services before the old subscriptions are dropped, and names that stay keep their task.
@@ -151,7 +181,7 @@ impl Watches {
         }
         let (wishes, wished) = mpsc::channel(MAX_WISHES);
         let (publisher, offers) = watch::channel(Publication::default());
-        let task = Task::new(
+        let mut task = Task::new(
             discover.clone(),
             (Arc::clone(name), lookup.clone()),
             publisher,
@@ -165,6 +195,7 @@ impl Watches {
         };
         tasks.insert(discover.clone(), entry);
         drop(tasks);
+        task.restore();
         tokio::spawn(task.run());
         Subscription {
             offers,

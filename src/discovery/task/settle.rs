@@ -209,7 +209,12 @@ impl Task {
             self.shared.journal.record(&self.name, event);
         }
         self.troubles = troubles;
-        let rejected: BTreeSet<_> = assembled.rejected.into_iter().collect();
+        self.rejects(assembled.rejected);
+    }
+
+    /// Journals what is newly refused.
+    pub(super) fn rejects(&mut self, rejected: Vec<Rejected>) {
+        let rejected: BTreeSet<_> = rejected.into_iter().collect();
         let new: Vec<_> = rejected.difference(&self.rejected).cloned().collect();
         let stats = &self.shared.stats;
         stats.update(&self.name, |n| n.rejected += new.len() as u64);
@@ -233,7 +238,7 @@ impl Task {
         }
     }
 
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&mut self) {
         let new = Publication {
             offer: self.policy.offer(),
             stale_since: self.policy.stale_since(),
@@ -254,6 +259,7 @@ impl Task {
                 _ => 0,
             };
         });
+        self.keep(&new.offer);
         self.publisher.send_if_modified(|old| {
             // A later time alone is no news.
             let news = old.offer != new.offer
@@ -274,7 +280,8 @@ impl Task {
         let rejected = rejected.map(|r| format!("record `{}` rejected: {}", r.record, r.reason));
         let held = self.policy.hold().map(|hold| hold.to_string());
         let rotating = self.policy.rotating().map(|rotating| rotating.to_string());
-        let all = self.error.iter().cloned().chain(held).chain(rotating);
+        let all = self.error.iter().cloned().chain(self.restored_detail());
+        let all = all.chain(held).chain(rotating);
         let mut all: Vec<_> = all.chain(troubles).chain(rejected).collect();
         if all.len() > MAX_SPELT_OUT {
             let more = all.len() - MAX_SPELT_OUT;
