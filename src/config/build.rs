@@ -14,7 +14,7 @@ use super::scalar::{Positive, Within};
 use super::source::{Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat, Protocol,
-    Redirect, Service, TlsFrontEnd, TlsVersion, routes, services,
+    Redirect, Service, TlsFrontEnd, TlsVersion, routes, services, state_dir,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -70,6 +70,9 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         routes,
         trusted_proxies: values(file.trusted_proxies),
         allowed_endpoints: values(dns.allow),
+        state_dir: file
+            .state_dir
+            .map(|at| state_dir::path(&at, files, sources, problems)),
         downstream: downstream(
             &defaults,
             file.limits.unwrap_or_default(),

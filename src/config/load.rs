@@ -36,7 +36,8 @@ pub(super) enum Files {
     /// Whoever needs them opens them.
     #[default]
     Trusted,
-    /// A certificate or key that cannot be opened is an error.
+    /// A certificate or key that cannot be opened is an error, and so is a folder that cannot be
+    /// written.
     Opened,
 }
 
@@ -163,7 +164,7 @@ impl Loader {
     }
 
     /// Also opens the certificates and keys that it names: one that cannot be read is an error
-    /// at the place that names it.
+    /// at the place that names it, and so is a folder for answers that cannot be written.
     pub fn open_files(mut self) -> Loader {
         self.files = Files::Opened;
         self

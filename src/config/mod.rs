@@ -2,7 +2,7 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `services.rs`, `routes.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and
+//! `build.rs`, `services.rs`, `routes.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and
 //! where; reading goes on after an error, so that one run shows all of them.
 
 pub mod diagnostics;
@@ -19,6 +19,7 @@ mod read;
 mod routes;
 mod scalar;
 mod services;
+mod state_dir;
 mod zone;
 
 use std::net::SocketAddr;
@@ -53,6 +54,9 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Addresses that DNS may give although they are refused by default (`[dns] allow`).
     pub allowed_endpoints: Vec<IpNet>,
+    /// Folder in which the last good answer of each name is kept for a restart; `None`: nowhere.
+    /// It need not exist.
+    pub state_dir: Option<PathBuf>,
     /// Limits of the client's side.
     pub downstream: Downstream,
     /// Probe listener (`/livez`, `/readyz`, `/metrics`); `None` switches it off.

@@ -20,6 +20,7 @@ table! {
     pub struct File = "configuration" {
         "workers" => workers: At<Within<1, 1024>>,
         "trusted_proxies" => trusted_proxies: Vec<At<IpNet>>,
+        "state_dir" => state_dir: At<String>,
         "listener" => listeners: Vec<Listener>,
         "service" => services: Vec<Service>,
         "route" => routes: Vec<Route>,
