@@ -26,7 +26,8 @@ use crate::balance::service::{Service, Terms};
 use crate::balance::snapshot::Snapshot;
 use crate::clock::Millis;
 use crate::config::{Config, Protocol};
-use crate::discovery::watch;
+use crate::discovery::keeper::Keeper;
+use crate::discovery::watch::Watches;
 use crate::io::deadline::TICK;
 use crate::listener::entrance::Entrance;
 use crate::listener::{self, Listening};
@@ -49,6 +50,9 @@ const IDLE_GRACE: Duration = Duration::from_secs(2);
 
 /// At the end, whoever reads the access log gets so long to take what is left of it.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// And the latest answers get so long to be written for the next start.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// A server that runs in threads of its own.
 #[derive(Debug)]
@@ -212,13 +216,22 @@ pub fn start_logging(
         .collect::<Result<Vec<_>, _>>()?;
     let probe_address = probe.as_ref().map(|s| s.local_addr()).transpose()?;
 
+    let own_addresses = addresses.iter().copied().chain(probe_address).collect();
+    let names = config.services.iter().map(|s| &s.discover);
+    let keeper = config.state_dir.as_deref();
+    let keeper = keeper.map(|folder| Keeper::open(folder, names).map(Arc::new));
+    let keeper = keeper
+        .transpose()
+        .context("cannot start a thread for `state_dir`")?;
+    let allowed = config.allowed_endpoints.clone();
+    let watches = Watches::keeping(own_addresses, allowed, keeper.clone());
     let services: Vec<_> = config
         .services
         .iter()
         .map(|s| {
             let mut service = Service::on(Arc::clone(&s.name), terms(s));
             // The first client may be here before the control thread is.
-            if let Some(offer) = watch::constant(&s.discover) {
+            if let Some(offer) = watches.known(&s.discover) {
                 service.apply(&offer);
             }
             service
@@ -284,12 +297,11 @@ pub fn start_logging(
         receiver,
         snapshots: shared.snapshots.clone(),
     };
-    let own = addresses.iter().copied().chain(probe_address).collect();
     let drain = Arc::clone(&shared.drain);
     let times = config.drain;
     let control = Control {
         config: Arc::clone(&config),
-        own_addresses: own,
+        watches,
         services,
         drain: Arc::clone(&drain),
         certificates: front_ends
@@ -312,6 +324,9 @@ pub fn start_logging(
             if thread.join().is_err() {
                 tracing::error!("a worker panicked");
             }
+        }
+        if keeper.is_some_and(|keeper| !keeper.finish(LAST_ANSWERS)) {
+            tracing::warn!("state: the latest answers could not be written");
         }
         if !access.finish(LAST_LINES) {
             tracing::warn!("the end of the access log was not taken by its reader");

@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -63,8 +62,8 @@ const REPORTS: usize = 256;
 pub struct Control {
     /// The configuration.
     pub config: Arc<Config>,
-    /// Addresses that must not be endpoints: our own.
-    pub own_addresses: Vec<SocketAddr>,
+    /// The names that are watched.
+    pub watches: Watches,
     /// The services, in the order of the configuration.
     pub services: Vec<Service>,
     /// How far a drain has come.
@@ -88,7 +87,7 @@ impl Control {
         noticed: mpsc::Receiver<Event>,
         probe: Option<std::net::TcpListener>,
     ) -> io::Result<()> {
-        let watches = Watches::new(self.own_addresses, self.config.allowed_endpoints.clone());
+        let watches = self.watches;
         let state = Rc::new(State {
             started: Millis::now(),
             snapshots: self
