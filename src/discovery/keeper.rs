@@ -8,13 +8,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::state_dir::StateDir;
+use super::state_dir::{ReadError, StateDir};
 use super::stored::{Asked, Stored, Unusable};
 use crate::config::Discover;
 
@@ -86,9 +86,9 @@ impl Keeper {
         watched: impl Iterator<Item = &'a Discover>,
     ) -> io::Result<Keeper> {
         let dir = StateDir::new(folder);
+        let mut complaints = Complaints::new(folder);
         if let Err(error) = dir.make() {
-            let folder = folder.display();
-            tracing::warn!(%folder, %error, "state: the folder cannot be made");
+            complaints.tell(&error);
         }
         let mut found = HashMap::new();
         let mut in_use = HashSet::new();
@@ -98,7 +98,7 @@ impl Keeper {
             };
             let file = asked.file();
             if !found.contains_key(discover)
-                && let Some(stored) = load(&dir, &file, &asked)
+                && let Some(stored) = load(&dir, &file, &asked, &mut complaints)
             {
                 found.insert(discover.clone(), Arc::new(stored));
             }
@@ -113,7 +113,7 @@ impl Keeper {
             if let Err(error) = dir.sweep(&in_use, SystemTime::now()) {
                 tracing::debug!(%error, "state: old files cannot be removed");
             }
-            of_thread.work(&dir);
+            of_thread.work(&dir, complaints);
         })?;
         Ok(Keeper {
             found: Mutex::new(found),
@@ -170,13 +170,13 @@ impl Drop for Keeper {
 #[derive(Debug, thiserror::Error)]
 enum NotUsed {
     #[error(transparent)]
-    Read(#[from] io::Error),
+    Read(#[from] ReadError),
     #[error(transparent)]
     Content(#[from] Unusable),
 }
 
 /// What is stored in a file, if it can be used.
-fn load(dir: &StateDir, file: &str, asked: &Asked) -> Option<Stored> {
+fn load(dir: &StateDir, file: &str, asked: &Asked, complaints: &mut Complaints) -> Option<Stored> {
     let stored = || -> Result<Option<Stored>, NotUsed> {
         let Some(bytes) = dir.read(file)? else {
             return Ok(None);
@@ -185,12 +185,20 @@ fn load(dir: &StateDir, file: &str, asked: &Asked) -> Option<Stored> {
         stored.age(SystemTime::now())?;
         Ok(Some(stored))
     };
-    stored().unwrap_or_else(|why| {
-        let path = dir.path().join(file);
-        let (path, name) = (path.display(), asked.name());
-        tracing::warn!(%path, %name, "state: a stored answer is not used: {why}");
-        None
-    })
+    match stored() {
+        Ok(stored) => stored,
+        // The next file will fail in the same way.
+        Err(NotUsed::Read(ReadError::System(error))) => {
+            complaints.tell(&error);
+            None
+        }
+        Err(why) => {
+            let path = dir.path().join(file);
+            let (path, name) = (path.display(), asked.name());
+            tracing::warn!(%path, %name, "state: a stored answer is not used: {why}");
+            None
+        }
+    }
 }
 
 impl Shared {
@@ -205,8 +213,7 @@ impl Shared {
     }
 
     /// The thread: does what there is to do until it is closed and nothing is left.
-    fn work(&self, dir: &StateDir) {
-        let mut complaints = Complaints::default();
+    fn work(&self, dir: &StateDir, mut complaints: Complaints) {
         let mut queue = self.lock();
         loop {
             let now = Instant::now();
@@ -214,7 +221,7 @@ impl Shared {
                 Next::Do(file, job) => {
                     drop(queue);
                     let outcome = carry_out(dir, &file, &job);
-                    complaints.take(&file, dir.path(), &outcome);
+                    complaints.take(&file, &outcome);
                     let mut queue = self.lock();
                     queue.done(file, job, outcome.is_ok(), Instant::now());
                     queue
@@ -285,28 +292,43 @@ impl Queue {
 
 /// What was said about failures, so that each cause is told once. It can be told again when every
 /// file could be written in between. Pure but for the log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Complaints {
+    folder: PathBuf,
+    /// Files that could not be written.
     failing: HashSet<String>,
     told: HashSet<ErrorKind>,
 }
 
 impl Complaints {
-    fn take(&mut self, file: &str, folder: &Path, outcome: &io::Result<()>) {
-        let folder = folder.display();
+    fn new(folder: &Path) -> Complaints {
+        Complaints {
+            folder: folder.to_path_buf(),
+            failing: HashSet::new(),
+            told: HashSet::new(),
+        }
+    }
+
+    fn take(&mut self, file: &str, outcome: &io::Result<()>) {
         match outcome {
             Ok(()) => {
                 if self.failing.remove(file) && self.failing.is_empty() {
                     self.told.clear();
+                    let folder = self.folder.display();
                     tracing::info!(%folder, "state: answers are kept again");
                 }
             }
             Err(error) => {
                 self.failing.insert(file.to_owned());
-                if self.told.insert(error.kind()) {
-                    tracing::warn!(%folder, %error, "state: answers cannot be kept for a restart");
-                }
+                self.tell(error);
             }
+        }
+    }
+
+    fn tell(&mut self, error: &io::Error) {
+        if self.told.insert(error.kind()) {
+            let folder = self.folder.display();
+            tracing::warn!(%folder, %error, "state: answers cannot be kept for a restart");
         }
     }
 }

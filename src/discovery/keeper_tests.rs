@@ -110,12 +110,11 @@ fn at_the_end_nothing_waits_and_nothing_is_tried_again() {
 
 #[test]
 fn each_cause_is_told_once() {
-    let mut complaints = Complaints::default();
-    let folder = Path::new("/state");
+    let mut complaints = Complaints::new(Path::new("/state"));
     let full = || Err(io::Error::from(ErrorKind::StorageFull));
     let read_only = || Err(io::Error::from(ErrorKind::ReadOnlyFilesystem));
     let mut told_after = |file: &str, outcome: io::Result<()>| {
-        complaints.take(file, folder, &outcome);
+        complaints.take(file, &outcome);
         complaints.told.len()
     };
     assert_eq!(told_after("a", full()), 1);

@@ -24,6 +24,20 @@ const ABANDONED: Duration = Duration::from_secs(60 * 60);
 /// Ending of a file that is being written.
 const BESIDE: &str = ".new";
 
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// A folder, a link, a pipe: to open that one would take until somebody writes to it.
+    #[error("it is not a file")]
+    NotAFile,
+    /// See [`LARGEST`].
+    #[error("it is too large")]
+    TooLarge,
+    /// What the system said, of this file as of others.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
 /// The folder.
 #[derive(Debug)]
 pub(super) struct StateDir {
@@ -44,23 +58,27 @@ impl StateDir {
     /// Makes the folder, for nobody else to look into, unless it is there.
     pub(super) fn make(&self) -> io::Result<()> {
         let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&self.path)
+        let made = builder.recursive(true).mode(0o700).create(&self.path);
+        // "It exists" would not help.
+        made.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => ErrorKind::NotADirectory.into(),
+            _ => error,
+        })
     }
 
     /// What a file holds; `None`: there is none.
-    pub(super) fn read(&self, file: &str) -> io::Result<Option<Vec<u8>>> {
+    pub(super) fn read(&self, file: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let path = self.path.join(file);
         match path.symlink_metadata() {
-            // To open a pipe would take as long as nobody writes to it.
-            Ok(found) if !found.is_file() => Err(io::Error::other("it is not a file")),
-            Ok(found) if found.len() > LARGEST => Err(io::Error::other("it is too large")),
+            Ok(found) if !found.is_file() => Err(ReadError::NotAFile),
+            Ok(found) if found.len() > LARGEST => Err(ReadError::TooLarge),
             Ok(_) => {
                 let mut bytes = Vec::new();
                 File::open(&path)?.take(LARGEST).read_to_end(&mut bytes)?;
                 Ok(Some(bytes))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -199,6 +217,27 @@ mod tests {
         fs::remove_dir(dir.path()).unwrap();
         dir.write(&file(1), b"three").unwrap();
         assert_eq!(dir.read(&file(1)).unwrap(), Some(b"three".to_vec()));
+    }
+
+    /// Two processes may share the folder.
+    #[test]
+    fn whoever_reads_while_others_write_sees_a_whole_file() {
+        let (_temporary, dir) = folder();
+        let whole = |n: u8| vec![n; 40_000 + usize::from(n)];
+        dir.write(&file(1), &whole(0)).unwrap();
+        std::thread::scope(|scope| {
+            let dir = &dir;
+            let write = |n| move || (0..20).try_for_each(|_| dir.write(&file(1), &whole(n)));
+            let writers = [1, 2, 3].map(|n| scope.spawn(write(n)));
+            while !writers.iter().all(|writer| writer.is_finished()) {
+                let bytes = dir.read(&file(1)).unwrap().expect("it is there");
+                assert!(bytes == whole(bytes[0]));
+            }
+            for writer in writers {
+                writer.join().expect("no panic").unwrap();
+            }
+        });
+        assert_eq!(names(&dir), [file(1)]);
     }
 
     #[test]

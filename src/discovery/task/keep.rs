@@ -21,7 +21,7 @@ use crate::discovery::{Endpoint, Offer};
 
 /// An answer that changes nothing is stored again after so long, so that after a restart it is known
 /// how old it is; to within a fraction of `stored::OLDEST`, and for next to no writing.
-const CONFIRM: Duration = Duration::from_secs(15 * 60);
+const CONFIRM: Duration = Duration::from_secs(5 * 60);
 
 /// What is stored of this name, as far as its task knows.
 #[derive(Debug, Default)]
