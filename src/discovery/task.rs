@@ -366,20 +366,35 @@ impl Task {
 
     fn wished(&mut self, wish: Wish) {
         let now = Instant::now();
-        if let Wish::ConnectFailed(address) = wish {
-            if !self.policy.offers(address) {
+        match wish {
+            Wish::Refresh => {}
+            Wish::StillOut(backends) => {
+                for &address in backends.iter() {
+                    self.fails(address, now);
+                }
                 return;
             }
-            if self.failing.len() < MAX_FAILING {
-                self.failing.insert(address, now);
-            }
-            let outcome = self.policy.connect_failed(address);
-            if outcome != Outcome::default() {
-                self.record(outcome);
-                self.publish();
+            Wish::ConnectFailed(address) => {
+                if !self.fails(address, now) {
+                    return;
+                }
+                let outcome = self.policy.connect_failed(address);
+                if outcome != Outcome::default() {
+                    self.record(outcome);
+                    self.publish();
+                }
             }
         }
         self.next = self.next.min(now.max(self.asked_at + EARLY_GAP));
+    }
+
+    /// Counts a backend as not working from now on, for a while; false: nobody is offered there.
+    fn fails(&mut self, address: SocketAddr, now: Instant) -> bool {
+        let offered = self.policy.offers(address);
+        if offered && (self.failing.len() < MAX_FAILING || self.failing.contains_key(&address)) {
+            self.failing.insert(address, now);
+        }
+        offered
     }
 
     /// When to ask again after the latest answer.

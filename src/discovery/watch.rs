@@ -53,9 +53,10 @@ struct Entry {
 }
 
 /// What a subscriber wants from the task.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Wish {
     ConnectFailed(SocketAddr),
+    StillOut(Arc<[SocketAddr]>),
     Refresh,
 }
 
@@ -254,6 +255,12 @@ impl Subscription {
         self.wish(Wish::ConnectFailed(backend));
     }
 
+    /// Says who is out because checks or requests fail. They count as not working for
+    /// [`STILL_OUT_EVERY`] and a little more: to be said again until they are back.
+    pub fn still_out(&self, backends: Arc<[SocketAddr]>) {
+        self.wish(Wish::StillOut(backends));
+    }
+
     /// Asks again at the next moment at which that is allowed (at most once a second).
     pub fn refresh(&self) {
         self.wish(Wish::Refresh);
@@ -277,6 +284,10 @@ impl Subscription {
         }
     }
 }
+
+/// Who is out is told this often: half of the time for which it counts, so that one word may be
+/// lost.
+pub const STILL_OUT_EVERY: Duration = Duration::from_secs(5);
 
 /// What is known without asking anybody, and never changes: static endpoints, and an address
 /// written in place of a name. `None`: somebody has to be asked.

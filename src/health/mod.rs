@@ -29,7 +29,7 @@ use crate::clock::Millis;
 use crate::config::{Check, Service};
 use crate::published::Published;
 use crate::upstream::backend::Backend;
-use crate::upstream::standing::Reason;
+use crate::upstream::standing::{Reason, State};
 
 /// The health of all services.
 #[derive(Debug)]
@@ -121,6 +121,16 @@ impl Health {
         }
         self.chronicle.tick(now);
         out
+    }
+
+    /// The backends of a service that are out, be it for their checks or for what became of
+    /// requests.
+    pub fn out(&self, service: usize, now: Millis) -> Arc<[SocketAddr]> {
+        let snapshot = self.wards[service].snapshot.load();
+        let out = snapshot
+            .backends()
+            .filter(|b| matches!(b.state(now).0, State::Down | State::Ejected | State::Trial));
+        out.map(|backend| backend.endpoint.socket()).collect()
     }
 
     /// Checks have found something out.

@@ -26,7 +26,7 @@ use crate::tls::certificates::CertificateSet;
 use crate::balance::service::Service;
 use crate::balance::snapshot::Snapshot;
 use crate::config::Config;
-use crate::discovery::watch::{Subscription, Watches};
+use crate::discovery::watch::{STILL_OUT_EVERY, Subscription, Watches};
 use crate::events::Event;
 use crate::health::prober::{Prober, Report};
 use crate::health::{Health, WentOut};
@@ -150,10 +150,22 @@ struct Warden {
 impl Warden {
     /// Lets time pass for health, for as long as the runtime lives.
     async fn tick(self: Rc<Self>) {
+        let mut told = Instant::now();
         loop {
             sleep(HEALTH_EVERY).await;
-            let out = self.health.borrow_mut().tick(Millis::now());
+            let now = Millis::now();
+            let out = self.health.borrow_mut().tick(now);
             self.went_out(out);
+            if told.elapsed() < STILL_OUT_EVERY {
+                continue;
+            }
+            told = Instant::now();
+            for (service, subscription) in self.subscriptions.iter().enumerate() {
+                let out = self.health.borrow().out(service, now);
+                if !out.is_empty() {
+                    subscription.still_out(out);
+                }
+            }
         }
     }
 
