@@ -36,6 +36,17 @@ pub enum Ask {
     Tcp,
     /// A request.
     Http(HttpCheck),
+    /// The gRPC health protocol.
+    Grpc(GrpcCheck),
+}
+
+/// A call of the gRPC health protocol, over HTTP/2 without TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GrpcCheck {
+    /// Whose health is asked for; empty: the server's as a whole.
+    pub service: Box<str>,
+    /// Its `:authority`; absent: the target and the port of the backend.
+    pub host: Option<Box<str>>,
 }
 
 /// A request, and which response passes.
@@ -84,7 +95,10 @@ pub struct RetryOn {
 impl Check {
     /// Does what is asked depend on the backend's name, besides its address?
     pub fn needs_host(&self) -> bool {
-        matches!(&self.ask, Ask::Http(http) if http.host.is_none())
+        match &self.ask {
+            Ask::Tcp => false,
+            Ask::Http(HttpCheck { host, .. }) | Ask::Grpc(GrpcCheck { host, .. }) => host.is_none(),
+        }
     }
 }
 
@@ -113,6 +127,7 @@ table! {
     pub(super) struct HealthTable = "health" {
         "tcp" => tcp: At<bool>,
         "http" => http: At<String>,
+        "grpc" => grpc: At<GrpcService>,
         "method" => method: At<String>,
         "host" => host: At<String>,
         "status" => statuses: Vec<At<Statuses>>,
@@ -124,7 +139,7 @@ table! {
         "port" => port: At<Within<1, 65535>>,
         "initial" => initial: At<Initial>,
     }
-    later ["grpc", "tls"]
+    later ["tls"]
     elsewhere {
         "path" => "it is the value of `http`: health = { http = \"/healthz\" }",
         "check" => "say what is asked: { tcp = true } or { http = \"/healthz\" }",
@@ -158,7 +173,7 @@ table! {
 pub(super) struct Health(HealthTable);
 
 impl Read for Health {
-    const EXPECTS: &'static str = "a path such as \"/healthz\", \"tcp\", or a table";
+    const EXPECTS: &'static str = "a path such as \"/healthz\", \"tcp\", \"grpc\", or a table";
 
     fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         if matches!(node.value, Value::Table(_)) {
@@ -178,8 +193,10 @@ impl Read for Health {
             }
             path if path.starts_with('/') => table.http = Some(text),
             "grpc" => {
-                problems.error(text.span, "`grpc` is not in this version yet");
-                return None;
+                table.grpc = Some(At {
+                    value: GrpcService(String::new()),
+                    span: text.span,
+                });
             }
             other => {
                 problems.push(
@@ -242,6 +259,36 @@ choice! {
         "down" => Initial::Down,
     }
     later []
+}
+
+/// `grpc` of a check: the name of a service, or `true` for the server as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GrpcService(String);
+
+impl Scalar for GrpcService {
+    const EXPECTS: &'static str = "true, or the name of a gRPC service";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        match text.bytes().all(|b| b.is_ascii_graphic()) {
+            true => Ok(GrpcService(text.to_owned())),
+            false => Err(Refusal::kind()),
+        }
+    }
+
+    fn from_bool(whole: bool) -> Result<Self, Refusal> {
+        match whole {
+            true => Ok(GrpcService(String::new())),
+            false => Err(Refusal::because("`grpc = false` says nothing")
+                .help("a service without `health` is not checked")),
+        }
+    }
+
+    fn from_word(word: &str) -> Result<Self, Refusal> {
+        match word {
+            "true" => Self::from_bool(true),
+            word => Self::from_text(word),
+        }
+    }
 }
 
 /// A status code, a range of them, or a class.
@@ -316,32 +363,53 @@ fn ask(raw: &HealthTable, problems: &mut Problems) -> Option<Ask> {
         );
         return None;
     }
-    match (tcp, &raw.http) {
-        (Some(tcp), Some(http)) => {
-            problems.push(
-                Problem::error(http.span, "`http` and `tcp` exclude each other").and(tcp.span, ""),
-            );
-            None
-        }
-        (None, None) => {
-            if raw.key("tcp").is_none() && raw.key("http").is_none() {
-                problems.push(
-                    Problem::error(raw.span, "nothing says how backends are checked")
-                        .help("give `http` with a path, or tcp = true"),
-                );
-            }
-            None
-        }
-        (Some(_), None) => {
-            for key in ["method", "host", "status", "body"] {
-                if let Some(span) = raw.key(key) {
-                    problems.error(span, format!("`{key}` goes with `http` only"));
-                }
-            }
-            Some(Ask::Tcp)
-        }
-        (None, Some(path)) => Some(Ask::Http(http(raw, path, problems))),
+    let ways: Vec<_> = ["tcp", "http", "grpc"]
+        .into_iter()
+        .filter_map(|way| Some((way, raw.key(way)?)))
+        .collect();
+    if let [(first, first_span), (second, second_span), ..] = ways.as_slice() {
+        problems.push(
+            Problem::error(
+                *second_span,
+                format!("`{second}` and `{first}` exclude each other"),
+            )
+            .and(*first_span, ""),
+        );
+        return None;
     }
+    let only_for = |way: &str, keys: &[&str], problems: &mut Problems| {
+        for key in keys {
+            if let Some(span) = raw.key(key) {
+                problems.error(span, format!("`{key}` goes with {way} only"));
+            }
+        }
+    };
+    if let Some(path) = &raw.http {
+        return Some(Ask::Http(http(raw, path, problems)));
+    }
+    only_for("`http`", &["method", "status", "body"], problems);
+    if let Some(grpc) = &raw.grpc {
+        return Some(Ask::Grpc(GrpcCheck {
+            service: grpc.value.0.as_str().into(),
+            host: host(raw, problems),
+        }));
+    }
+    only_for("`http` and `grpc`", &["host"], problems);
+    if tcp.is_none() && ways.is_empty() {
+        problems.push(
+            Problem::error(raw.span, "nothing says how backends are checked")
+                .help("give `http` with a path, grpc = true or tcp = true"),
+        );
+    }
+    tcp.map(|_| Ask::Tcp)
+}
+
+fn host(raw: &HealthTable, problems: &mut Problems) -> Option<Box<str>> {
+    let at = raw.host.as_ref()?;
+    if !at.value.bytes().all(|b| b.is_ascii_graphic()) {
+        problems.error(at.span, format!("`{}` is not a host", at.value));
+    }
+    Some(at.value.as_str().into())
 }
 
 fn http(raw: &HealthTable, path: &At<String>, problems: &mut Problems) -> HttpCheck {
@@ -352,9 +420,6 @@ fn http(raw: &HealthTable, path: &At<String>, problems: &mut Problems) -> HttpCh
                 .help("it begins with a slash and has no spaces: \"/healthz\""),
         );
     }
-    if let Some(at) = raw.host.as_ref().filter(|at| !visible(&at.value)) {
-        problems.error(at.span, format!("`{}` is not a host", at.value));
-    }
     let method = raw.method.as_ref();
     if let Some(at) = method.filter(|at| !at.value.bytes().all(super::routes::is_token_byte)) {
         problems.error(at.span, format!("`{}` is not a method", at.value));
@@ -363,7 +428,7 @@ fn http(raw: &HealthTable, path: &At<String>, problems: &mut Problems) -> HttpCh
     HttpCheck {
         method: text(&raw.method).unwrap_or_else(|| "GET".into()),
         path: path.value.as_str().into(),
-        host: text(&raw.host),
+        host: host(raw, problems),
         statuses: match &raw.statuses {
             Some(list) => list.iter().map(|at| at.value.0.clone()).collect(),
             None => vec![200..=399],

@@ -34,7 +34,7 @@ pub use crate::telemetry::access::AccessFormat;
 pub use crate::telemetry::logging::LogFormat;
 
 pub use diagnostics::Diagnostic;
-pub use health::{Ask, Check, EjectionRules, HttpCheck, RetryOn};
+pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
 pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
 pub use tree::Format;
 pub use zone::{KeyGrant, Synth, ZoneConfig};

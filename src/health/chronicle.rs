@@ -111,7 +111,7 @@ impl Line {
             "up" => tracing::info!(
                 service = %backend.service,
                 backend = %backend.address,
-                target = %backend.endpoint.target,
+                name = %backend.endpoint.target,
                 reason = self.reason,
                 changes,
                 "backend is up",
@@ -119,7 +119,7 @@ impl Line {
             state => tracing::warn!(
                 service = %backend.service,
                 backend = %backend.address,
-                target = %backend.endpoint.target,
+                name = %backend.endpoint.target,
                 reason = self.reason,
                 detail,
                 changes,

@@ -1,7 +1,7 @@
 //! Which backends are out, and when they come back. Lives on the control thread.
 //!
-//! `prober.rs` checks backends on a thread of its own, with `probe.rs` for one check and
-//! `rise_fall.rs` (pure) for the counts; `ejection.rs` judges by what became of requests;
+//! `prober.rs` checks backends on a thread of its own, with `probe.rs` and `grpc.rs` for one check
+//! and `rise_fall.rs` (pure) for the counts; `ejection.rs` judges by what became of requests;
 //! `chronicle.rs` says what happened, a handful of lines however often a backend flaps. Here all of
 //! it comes together: who writes a backend's verdicts is this and nobody else.
 //!
@@ -16,6 +16,7 @@ pub mod prober;
 pub mod rise_fall;
 
 mod chronicle;
+mod grpc;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::grpc;
 use crate::config::{Ask, Check, HttpCheck};
 use crate::http::body::response_framing;
 use crate::http::h1::body::BodyDecoder;
@@ -33,6 +34,10 @@ pub async fn probe(address: SocketAddr, host: &str, check: &Check) -> Result<(),
     match &check.ask {
         Ask::Tcp => Ok(()),
         Ask::Http(http) => ask_http(stream, host, http).await,
+        Ask::Grpc(call) => {
+            let host = call.host.as_deref().unwrap_or(host);
+            grpc::check(stream, host, &call.service).await
+        }
     }
 }
 
@@ -136,14 +141,14 @@ async fn contains(
     }
 }
 
-fn connect(detail: String) -> Failed {
+pub(super) fn connect(detail: String) -> Failed {
     Failed {
         reason: Reason::CheckConnect,
         detail,
     }
 }
 
-fn answer(detail: String) -> Failed {
+pub(super) fn answer(detail: String) -> Failed {
     Failed {
         reason: Reason::CheckAnswer,
         detail,

@@ -203,7 +203,7 @@ pub fn report(snapshots: &[Arc<Published<Snapshot>>]) {
                 tracing::info!(
                     service = %backend.service,
                     backend = %backend.endpoint.socket(),
-                    target = %backend.endpoint.target,
+                    name = %backend.endpoint.target,
                     priority = tier.priority,
                     weight = member.weight,
                     in_flight = backend.in_flight(),
