@@ -97,9 +97,12 @@ impl Problem {
 }
 
 impl Problems {
-    /// Adds one.
+    /// Adds one, unless it is there already: what is wrong in `[defaults]` is found by each service.
     pub fn push(&mut self, problem: Problem) {
-        self.0.push(problem);
+        let known = |k: &Problem| k.title == problem.title && k.places == problem.places;
+        if !self.0.iter().any(known) {
+            self.0.push(problem);
+        }
     }
 
     /// Adds an error with nothing more to say.
