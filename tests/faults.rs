@@ -9,6 +9,8 @@
 mod actor;
 #[path = "faults/checks.rs"]
 mod checks;
+#[path = "faults/killed.rs"]
+mod killed;
 #[path = "faults/limits.rs"]
 mod limits;
 #[path = "faults/matrix.rs"]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::support::backend::Backend;
 use crate::support::client::Client;
 use crate::support::server::Server;
-use crate::support::wait_until;
+use crate::support::{python_with, wait_until};
 use crate::{state, sum};
 
 /// A backend that answers checks with 200 or 503 as it is told, and everything else with 200.
@@ -188,4 +188,44 @@ fn a_backend_that_flaps_writes_a_handful_of_lines() {
     assert_eq!(lines[0]["reason"], "check_answer");
     assert_eq!(lines[0]["detail"], "answered 503");
     assert_eq!(lines[0]["backend"], flapping.address().to_string());
+}
+
+#[test]
+fn a_grpc_server_says_how_it_is() {
+    use std::io::{BufRead, BufReader, Write};
+    let Some(python) = python_with(&["grpc", "grpc_health"]) else {
+        return;
+    };
+    let mut peer = std::process::Command::new(python)
+        .arg("tests/scripts/health_server.py")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it is installed");
+    let mut says = peer.stdin.take().expect("it is piped");
+    let mut port = String::new();
+    BufReader::new(peer.stdout.take().expect("it is piped"))
+        .read_line(&mut port)
+        .expect("it says its port");
+    let address: SocketAddr = format!("127.0.0.1:{}", port.trim())
+        .parse()
+        .expect("a port");
+    let server = Server::in_process(&format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[[service]]\n\
+         name = \"web\"\ndiscover = {{ static = [\"{address}\"] }}\n\
+         health = {{ grpc = \"shop.Cart\", interval = \"30ms\", initial = \"down\" }}\n\
+         [[route]]\nservice = \"web\"\n"
+    ));
+    let reason = || {
+        let (state, reason) = state(&server, address);
+        (state == "down").then_some(reason)
+    };
+    wait_until("it is down", || reason().as_deref() == Some("check_answer"));
+    says.write_all(b"up\n").expect("it listens");
+    wait_until("it is up", || reason().is_none());
+    says.write_all(b"down\n").expect("it listens");
+    wait_until("it is down", || reason().as_deref() == Some("check_answer"));
+    // It ends with its input.
+    drop(says);
+    peer.wait().expect("it is our child");
 }

@@ -38,6 +38,35 @@ pub fn require(tool: &str) -> bool {
     there
 }
 
+/// A Python with these modules: that of `EVENKEEL_PYTHON`, which must have them, or the usual one.
+/// Without them says aloud that the test is skipped.
+#[must_use]
+pub fn python_with(modules: &[&str]) -> Option<std::path::PathBuf> {
+    let promised = std::env::var_os("EVENKEEL_PYTHON");
+    if promised.is_none() && !require("python3") {
+        return None;
+    }
+    let python = promised.clone().unwrap_or_else(|| "python3".into());
+    let import = format!("import {}", modules.join(", "));
+    let mut command = std::process::Command::new(&python);
+    let tried = command.args(["-c", &import]).output();
+    if tried.is_ok_and(|output| output.status.success()) {
+        return Some(python.into());
+    }
+    assert!(
+        promised.is_none(),
+        "{python:?} has no {}",
+        modules.join(", ")
+    );
+    use std::io::Write as _;
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIPPED: Python has no {}",
+        modules.join(", ")
+    );
+    None
+}
+
 /// Looks again and again until `condition` holds; panics with `what` when it takes too long.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
