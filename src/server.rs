@@ -39,6 +39,7 @@ use crate::router::Router;
 use crate::telemetry::access::{AccessLog, AccessWriter};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::front_end;
+use crate::upstream::adaptive::Adaptive;
 use crate::upstream::gate::Gate;
 
 /// Events that wait for the control thread; more are dropped.
@@ -422,9 +423,10 @@ async fn carry_out(
 /// What a service's backends begin with.
 fn terms(service: &crate::config::Service) -> Terms {
     Terms {
-        gate: service
-            .in_flight
-            .map(|limit| Gate::new(limit.per_backend, limit.queue, limit.timeout)),
+        gate: service.in_flight.map(|limits| {
+            let adaptive = limits.adaptive.map(|a| Adaptive::new(a.least, a.most));
+            Gate::new(limits.per_backend, adaptive, limits.queue, limits.timeout)
+        }),
         unchecked_is_down: service.check.as_ref().is_some_and(|c| c.initially_down),
         rises: !service.balancing.slow_start.is_zero(),
     }

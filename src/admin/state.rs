@@ -146,6 +146,16 @@ impl State {
             bound: Some(gate.room as u64),
             high_water: Some(gate.high_water() as u64),
         }));
+        let services = self.config.services.iter().zip(&self.gates);
+        let adaptive =
+            services.filter_map(|(service, gate)| Some((service, gate.as_ref()?.adaptive()?)));
+        bounds.extend(adaptive.map(|(service, adaptive)| BoundSample {
+            what: "in_flight",
+            service: Some(Arc::clone(&service.name)),
+            now: adaptive.in_flight().into(),
+            bound: Some(adaptive.limit().into()),
+            high_water: None,
+        }));
         bounds
     }
 

@@ -219,7 +219,7 @@ impl Read for Health {
 #[derive(Debug, Clone)]
 pub(super) enum Ejection {
     Off,
-    Rules(EjectionTable),
+    Rules(Box<EjectionTable>),
 }
 
 impl Read for Ejection {
@@ -227,7 +227,9 @@ impl Read for Ejection {
 
     fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         if matches!(node.value, Value::Table(_)) {
-            return EjectionTable::read(node, problems).map(Ejection::Rules);
+            return EjectionTable::read(node, problems)
+                .map(Box::new)
+                .map(Ejection::Rules);
         }
         At::<Off>::read(node, problems).map(|_| Ejection::Off)
     }

@@ -11,6 +11,7 @@ pub mod tree;
 
 mod build;
 mod health;
+mod in_flight;
 mod load;
 mod names;
 mod overlay;
@@ -23,7 +24,7 @@ mod state_dir;
 mod zone;
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub use crate::telemetry::logging::LogFormat;
 
 pub use diagnostics::Diagnostic;
 pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
+pub use in_flight::{AdaptiveLimit, InFlightLimits};
 pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
 pub use tree::Format;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
@@ -160,8 +162,8 @@ pub struct Service {
     pub check: Option<Arc<Check>>,
     /// When what became of requests ejects a backend.
     pub ejection: EjectionRules,
-    /// What each backend may have in flight; `None`: anything.
-    pub in_flight: Option<InFlightLimit>,
+    /// What may be in flight; `None`: anything.
+    pub in_flight: Option<InFlightLimits>,
     /// Deadlines and retries of its exchanges.
     pub upstream: Upstream,
     /// Upgrade tokens that are passed on, lower case; `websocket` unless said otherwise.
@@ -267,17 +269,6 @@ pub struct Balancing {
     /// How long the share of a backend grows that comes, or comes back; zero: it has all of it at
     /// once.
     pub slow_start: Duration,
-}
-
-/// What each backend of a service may have in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InFlightLimit {
-    /// In the whole process.
-    pub per_backend: NonZeroU32,
-    /// Requests of the service that may wait (1024).
-    pub queue: usize,
-    /// How long one waits (5 s).
-    pub timeout: Duration,
 }
 
 /// How a backend is chosen within a tier.

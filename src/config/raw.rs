@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RetryOnTable};
+use super::in_flight::Adaptive;
 use super::read::{At, Key, Pairs, Read, choice, table};
 use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, Within};
 use super::tree::{Node, Value};
@@ -147,6 +148,7 @@ table! {
         "max_body" => max_body: At<ByteSize>,
         "upgrade" => upgrade: Vec<At<String>>,
         "max_in_flight" => max_in_flight: At<Within<1, 1_000_000>>,
+        "adaptive" => adaptive: Adaptive,
         "max_queue" => max_queue: At<Within<0, 1_000_000>>,
         "queue_timeout" => queue_timeout: At<Positive>,
         "try_timeout" => try_timeout: At<Positive>,
@@ -294,6 +296,7 @@ table! {
         "max_body" => max_body: At<ByteSize>,
         "upgrade" => upgrade: Vec<At<String>>,
         "max_in_flight" => max_in_flight: At<Within<1, 1_000_000>>,
+        "adaptive" => adaptive: Adaptive,
         "max_queue" => max_queue: At<Within<0, 1_000_000>>,
         "queue_timeout" => queue_timeout: At<Positive>,
         "try_timeout" => try_timeout: At<Positive>,

@@ -1,7 +1,7 @@
 //! Services: where their backends are, and how they are looked up and talked to.
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::diagnostics::{Problem, Problems};
 use super::read::At;
 use super::source::Span;
 use super::{
-    Balancing, Discover, Family, InFlightLimit, Listener, Lookup, Service, StaticEndpoint,
-    Strategy, Upstream, health, names, raw, routes,
+    Balancing, Discover, Family, Listener, Lookup, Service, StaticEndpoint, Strategy, Upstream,
+    health, in_flight, names, raw, routes,
 };
 
 /// Builds one service.
@@ -67,7 +67,7 @@ pub fn service(
             raw.ejection.as_ref().or(defaults.ejection.as_ref()),
             problems,
         ),
-        in_flight: in_flight(raw, defaults, problems),
+        in_flight: in_flight::limits(raw, defaults, problems),
         upstream: upstream(raw, defaults, problems),
         upgrade: upgrade(raw.upgrade.as_ref().or(defaults.upgrade.as_ref()), problems),
         max_body: raw
@@ -259,45 +259,6 @@ pub fn lookup(own: &raw::Dns, shared: &raw::Dns, problems: &mut Problems) -> Loo
         max_endpoints: pick!(max_endpoints, |at| at.value.0 as usize, 4096),
         family: pick!(family, |at| at.value, Family::Auto),
     }
-}
-
-/// Requests that may wait for a backend unless said otherwise: with the default patience of 5 s, a
-/// service that answers 200 a second gets through them.
-const QUEUE: usize = 1024;
-
-fn in_flight(
-    own: &raw::Service,
-    defaults: &raw::Defaults,
-    problems: &mut Problems,
-) -> Option<InFlightLimit> {
-    let limit = own
-        .max_in_flight
-        .as_ref()
-        .or(defaults.max_in_flight.as_ref());
-    let per_backend = limit.and_then(|at| NonZeroU32::new(at.value.0 as u32));
-    if per_backend.is_none() {
-        for key in ["max_queue", "queue_timeout"] {
-            if let Some(span) = own.key(key) {
-                problems.push(
-                    Problem::error(
-                        span,
-                        format!("`{key}` has no effect without `max_in_flight`"),
-                    )
-                    .help("requests wait only where each backend takes so many and no more"),
-                );
-            }
-        }
-    }
-    let queue = own.max_queue.as_ref().or(defaults.max_queue.as_ref());
-    let timeout = own
-        .queue_timeout
-        .as_ref()
-        .or(defaults.queue_timeout.as_ref());
-    Some(InFlightLimit {
-        per_backend: per_backend?,
-        queue: queue.map_or(QUEUE, |at| at.value.0 as usize),
-        timeout: timeout.map_or(Duration::from_secs(5), |at| at.value.0),
-    })
 }
 
 fn upstream(own: &raw::Service, defaults: &raw::Defaults, problems: &mut Problems) -> Upstream {

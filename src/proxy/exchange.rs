@@ -227,7 +227,7 @@ pub async fn exchange(
         account.status = state.status.get();
         let first_byte = state.first_byte.get();
         account.first_byte = first_byte.map(|at| at - account.begun);
-        worker.attempted(&backend, first_byte.map(|at| at - begun));
+        worker.attempted(service, &backend, first_byte.map(|at| at - begun));
         let evidence = evidence(worker, service, &outcome, &state, reused);
         worker.judge(service, &backend, trial, evidence);
         match outcome {

@@ -218,7 +218,11 @@ impl Worker {
     }
 
     /// An attempt with a backend is over; the first byte of its response came after so long.
-    pub fn attempted(&self, backend: &Backend, first_byte: Option<Duration>) {
+    pub fn attempted(&self, service: usize, backend: &Backend, first_byte: Option<Duration>) {
+        let adaptive = self.gate(service).and_then(|gate| gate.adaptive());
+        if let (Some(adaptive), Some(latency)) = (adaptive, first_byte) {
+            adaptive.sample(latency, self.deadlines.now());
+        }
         self.metrics
             .attempt(backend.id.0, first_byte, || labels(backend));
     }

@@ -4,6 +4,7 @@
 //! machines (`connects.rs`, `standing.rs`). It never picks (the schedules do that) and never
 //! connects (the pool does). Made by `balance::service`, used by everybody above.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -221,10 +222,17 @@ impl Backend {
         let Some(gate) = &self.gate else {
             return Some(self.begin());
         };
-        let limit = gate.limit.get();
+        if !gate.admit() {
+            return None;
+        }
+        let limit = gate.per_backend.map_or(u32::MAX, NonZeroU32::get);
         let (relaxed, more) = (Ordering::Relaxed, |n: u32| (n < limit).then_some(n + 1));
         let entered = self.in_flight.fetch_update(relaxed, relaxed, more);
-        entered.is_ok().then(|| InFlight(Arc::clone(self)))
+        if entered.is_err() {
+            gate.take_back();
+            return None;
+        }
+        Some(InFlight(Arc::clone(self)))
     }
 
     // ---- connects
@@ -383,6 +391,9 @@ impl Backend {
 
     /// Counts an exchange in flight until the guard is dropped, whatever the bound.
     pub fn begin(self: &Arc<Self>) -> InFlight {
+        if let Some(gate) = &self.gate {
+            gate.admit_anyway();
+        }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
@@ -541,11 +552,7 @@ mod tests {
 
     #[test]
     fn the_bound_holds_with_many_threads() {
-        let gate = Gate::new(
-            3.try_into().expect("it is not 0"),
-            9,
-            Duration::from_secs(5),
-        );
+        let gate = Gate::new(NonZeroU32::new(3), None, 9, Duration::from_secs(5));
         let endpoint = backend().endpoint.clone();
         let backend = Backend::limited(BackendId::unused(), "web".into(), endpoint, Some(gate));
         std::thread::scope(|scope| {

@@ -1,9 +1,9 @@
-//! Where requests wait while every backend that could take them has as many as it may
-//! (`max_in_flight`): first come, first served, bounded in length and in time.
+//! How much a service may have in flight, and where requests wait when it has that much: first
+//! come, first served, bounded in length and in time.
 //!
 //! One per service and process, shared by its backends: whoever finishes an exchange lets the
-//! first in line look again. It counts nothing in flight itself (the backends do), so that it
-//! cannot disagree with them.
+//! first in line look again. What each backend has in flight (`max_in_flight`) is counted by the
+//! backends themselves, what the service has as a whole (`adaptive`) by `adaptive.rs`.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -12,11 +12,15 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::adaptive::Adaptive;
+
 /// The gate of one service.
 #[derive(Debug)]
 pub struct Gate {
-    /// Exchanges that each backend may have at once.
-    pub limit: NonZeroU32,
+    /// Exchanges that each backend may have at once; `None`: any number.
+    pub(super) per_backend: Option<NonZeroU32>,
+    /// Bounds what the service has as a whole.
+    adaptive: Option<Adaptive>,
     /// How long a request may wait.
     pub patience: Duration,
     /// Requests that may wait.
@@ -35,9 +39,15 @@ pub struct Waiting(Arc<Gate>);
 
 impl Gate {
     /// Nobody waits.
-    pub fn new(limit: NonZeroU32, room: usize, patience: Duration) -> Arc<Gate> {
+    pub fn new(
+        per_backend: Option<NonZeroU32>,
+        adaptive: Option<Adaptive>,
+        room: usize,
+        patience: Duration,
+    ) -> Arc<Gate> {
         Arc::new(Gate {
-            limit,
+            per_backend,
+            adaptive,
             patience,
             room,
             waiting: AtomicUsize::new(0),
@@ -68,8 +78,34 @@ impl Gate {
         Some(place)
     }
 
+    /// The bound on what the service has as a whole, if there is one.
+    pub fn adaptive(&self) -> Option<&Adaptive> {
+        self.adaptive.as_ref()
+    }
+
+    /// One more exchange of the service, if there may be.
+    pub(super) fn admit(&self) -> bool {
+        self.adaptive.as_ref().is_none_or(Adaptive::enter)
+    }
+
+    /// One more in any case.
+    pub(super) fn admit_anyway(&self) {
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.enter_anyway();
+        }
+    }
+
+    /// The exchange that was admitted is not made: its backend is full. Nobody is told, or those in
+    /// line would wake each other for ever.
+    pub(super) fn take_back(&self) {
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.leave();
+        }
+    }
+
     /// An exchange with one of its backends is over: the first in line may look.
     pub(super) fn released(&self) {
+        self.take_back();
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.turn.notify_one();
         }
@@ -96,7 +132,7 @@ mod tests {
     use futures_util::FutureExt;
 
     fn gate(room: usize) -> Arc<Gate> {
-        Gate::new(NonZeroU32::MIN, room, Duration::from_secs(5))
+        Gate::new(None, None, room, Duration::from_secs(5))
     }
 
     #[tokio::test]

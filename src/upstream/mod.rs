@@ -1,5 +1,6 @@
 //! Backends and the connections to them.
 
+pub mod adaptive;
 pub mod backend;
 pub mod connect;
 mod connects;

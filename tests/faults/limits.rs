@@ -1,13 +1,14 @@
 //! What each backend may have in flight, and the line in front of them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::series;
 use crate::support::Gate;
 use crate::support::backend::{Backend, Step};
 use crate::support::client::Client;
 use crate::support::server::Server;
-use crate::support::wait_until;
+use crate::support::{lock, pause, wait_until};
 
 fn server(backends: &[(SocketAddr, u16)], more: &str) -> Server {
     let list: Vec<_> = backends
@@ -158,4 +159,81 @@ fn a_client_that_leaves_the_line_takes_nobodys_turn() {
     assert_eq!(status(&mut first), 200);
     assert_eq!(status(&mut last), 200);
     wait_until("nobody waits", || waiting(&server) == 0);
+}
+
+/// A backend that has ten requests in hand at once, 20 ms each; whatever is more queues inside it.
+fn of_ten() -> Backend {
+    let hands = std::sync::Arc::new((std::sync::Mutex::new(10), std::sync::Condvar::new()));
+    let work = move || {
+        let (free, freed) = &*hands;
+        let mut guard = freed
+            .wait_while(lock(free), |free| *free == 0)
+            .expect("nobody panics");
+        *guard -= 1;
+        drop(guard);
+        pause(Duration::from_millis(20));
+        *lock(free) += 1;
+        freed.notify_one();
+    };
+    let backend = Backend::start("of ten");
+    backend.usually(vec![
+        Step::Request,
+        Step::Call(std::sync::Arc::new(work)),
+        Step::Echo,
+    ]);
+    backend
+}
+
+/// What is in flight follows what the backend can do: printed, and bounded on both sides.
+#[test]
+fn a_limit_that_is_found_out_by_latency() {
+    let backend = of_ten();
+    let server = server(
+        &[(backend.address, 0)],
+        "adaptive = { min = 2 }\nmax_queue = 0",
+    );
+    let limit = || {
+        let all = series(&server, "evenkeel_bounded_limit{of=\"in_flight\"");
+        all.first().expect("it is there").1
+    };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let is_over = || stop.load(std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        // Calm at first, so that the usual latency is known.
+        for number in 0..60 {
+            assert_eq!(status(&mut begin(&server, number)), 200);
+        }
+        let crowd: Vec<_> = (0..80)
+            .map(|number| {
+                let (server, is_over) = (&server, &is_over);
+                scope.spawn(move || {
+                    let mut refused = 0;
+                    while !is_over() {
+                        match status(&mut begin(server, number)) {
+                            200 => {}
+                            503 => {
+                                refused += 1;
+                                pause(Duration::from_millis(20));
+                            }
+                            other => panic!("{other}"),
+                        }
+                    }
+                    refused
+                })
+            })
+            .collect();
+        let begun = tokio::time::Instant::now();
+        wait_until("the limit has come down", || {
+            limit() < 35.0 || begun.elapsed() > Duration::from_secs(15)
+        });
+        let found = limit();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let refused: usize = crowd.into_iter().map(|c| c.join().expect("it ends")).sum();
+        println!(
+            "found {found} after {:?}, {refused} refused",
+            begun.elapsed()
+        );
+        assert!((5.0..35.0).contains(&found), "{found}");
+        assert!(refused > 0);
+    });
 }
