@@ -11,12 +11,16 @@ mod actor;
 mod checks;
 #[path = "faults/killed.rs"]
 mod killed;
+#[path = "support/ledger.rs"]
+mod ledger;
 #[path = "faults/limits.rs"]
 mod limits;
 #[path = "faults/matrix.rs"]
 mod matrix;
 #[path = "faults/retries.rs"]
 mod retries;
+#[path = "faults/slow.rs"]
+mod slow;
 mod support;
 #[path = "support/traffic.rs"]
 mod traffic;

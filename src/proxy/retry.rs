@@ -117,6 +117,9 @@ impl Budget {
 mod tests {
     use super::*;
     use crate::balance::picker::NoBackend;
+    use proptest::prelude::{Just, prop};
+    use proptest::strategy::Strategy as _;
+    use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
     #[test]
     fn rules() {
@@ -293,5 +296,57 @@ mod tests {
             300,
             "what is saved up is bounded"
         );
+    }
+
+    /// Something that happens to a budget.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Earn,
+        Spend,
+        Ask,
+        Pass(u64),
+    }
+
+    proptest! {
+        /// Whatever the mix: never more than the start, the share of the requests and so many a
+        /// second together, and never more at once than is saved up.
+        #[test]
+        fn the_budget_holds_under_any_mix(
+            percent in 0u8..=100,
+            per_second in 0u32..50,
+            steps in prop::collection::vec(
+                prop_oneof![
+                    4 => Just(Step::Earn),
+                    4 => Just(Step::Spend),
+                    1 => Just(Step::Ask),
+                    1 => (0u64..3_000).prop_map(Step::Pass),
+                ],
+                0..500,
+            ),
+        ) {
+            let mut budget = Budget::new(percent, per_second, Millis(1));
+            let (mut now, mut earned, mut spent) = (1, 0u64, 0u64);
+            for step in steps {
+                match step {
+                    Step::Earn => {
+                        budget.earn();
+                        earned += 1;
+                    }
+                    Step::Spend => spent += u64::from(budget.spend(Millis(now))),
+                    Step::Ask => {
+                        let affords = budget.affords(Millis(now));
+                        prop_assert_eq!(affords, budget.affords(Millis(now)), "asking costs nothing");
+                    }
+                    Step::Pass(ms) => now += ms,
+                }
+                let allowed = u64::from(per_second) * 100
+                    + u64::from(percent) * earned
+                    + u64::from(per_second) * (now - 1) / 10;
+                prop_assert!(spent * 100 <= allowed, "{} of {}", spent * 100, allowed);
+            }
+            now += 3_600_000;
+            let at_once = (0..100_000).take_while(|_| budget.spend(Millis(now))).count() as u64;
+            prop_assert!(at_once * 100 <= budget.limit());
+        }
     }
 }
