@@ -11,10 +11,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::refusal::Refusals;
 use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
 use crate::proxy::connection::{Connection, Peer};
@@ -27,19 +27,6 @@ use crate::telemetry::metrics::{Handshake, Side};
 /// A client whose handshake failed may take so long to take the alert.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What a plain client is told when there are as many connections as there may be.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: evenkeel\r\n\
-    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 30\r\nRetry-After: 1\r\n\
-    Connection: close\r\n\r\n503: too many connections now\n";
-
-/// Clients that may be told so at once by one worker; others are closed without a word. Each holds a
-/// descriptor for as long as it is told.
-const REFUSALS: usize = 64;
-
-/// How long a client that is refused may take to read why, and what it sends is read meanwhile: a
-/// connection that is closed with bytes unread is reset, and the response with it (RFC 9112 §9.6).
-const REFUSAL: Duration = Duration::from_secs(1);
-
 /// A worker's door.
 #[derive(Debug)]
 pub struct Entrance {
@@ -48,8 +35,7 @@ pub struct Entrance {
     runners: Rc<Runners>,
     /// TLS of each listener that speaks it.
     tls: Vec<Option<Arc<ServerConfig>>>,
-    /// One more for each refusal that is under way.
-    refusals: Rc<()>,
+    refusals: Refusals,
 }
 
 impl Entrance {
@@ -59,7 +45,7 @@ impl Entrance {
             runners: Runners::new(Rc::clone(&worker.deadlines)),
             worker,
             tls,
-            refusals: Rc::default(),
+            refusals: Refusals::default(),
         })
     }
 
@@ -136,7 +122,7 @@ impl Entrance {
         let tls = self.tls[listener].clone();
         let Some(open) = OpenConnection::open(&worker, seat, Side::Downstream(listener)) else {
             if tls.is_none() {
-                self.refuse(stream);
+                self.refusals.tell(stream, &self.worker.deadlines);
             }
             return;
         };
@@ -165,26 +151,6 @@ impl Entrance {
                 });
             }
         }
-    }
-
-    /// Tells a plain client that there are too many.
-    fn refuse(&self, mut stream: TcpStream) {
-        if Rc::strong_count(&self.refusals) > REFUSALS {
-            return;
-        }
-        let (timer, counted) = (self.worker.deadlines.timer(), Rc::clone(&self.refusals));
-        tokio::task::spawn_local(async move {
-            let told = async {
-                stream.write_all(FULL).await?;
-                stream.shutdown().await?;
-                let mut rest = [0; 1024];
-                while stream.read(&mut rest).await? > 0 {}
-                Ok::<_, std::io::Error>(())
-            };
-            // Whether it listened or not, that was it.
-            let _ = timer.limit(REFUSAL, told).await;
-            drop(counted);
-        });
     }
 }
 
@@ -232,20 +198,5 @@ async fn handshake(
             metrics.handshake(None, Handshake::TimedOut);
             None
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_canned_response_tells_its_length() {
-        let text = std::str::from_utf8(FULL).expect("it is text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("it has a head");
-        assert!(
-            head.contains(&format!("Content-Length: {}\r\n", body.len())),
-            "{head}"
-        );
     }
 }
