@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -31,6 +31,7 @@ use crate::io::deadline::TICK;
 use crate::listener::entrance::Entrance;
 use crate::listener::{self, Listening};
 use crate::proxy::drain::{Drain, Phase};
+use crate::proxy::limits::Limits;
 use crate::proxy::seating::{Arrival, Seating};
 use crate::proxy::worker::{HOUSEKEEPING, Shared, Worker};
 use crate::published::Published;
@@ -230,7 +231,7 @@ pub fn start_logging(
         snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
         drain: Drain::new(),
         events,
-        open: Arc::new(AtomicUsize::new(0)),
+        limits: Limits::new(Arc::clone(&config)),
         seating,
         config: Arc::clone(&config),
     };
@@ -295,7 +296,7 @@ pub fn start_logging(
             .map(|f| f.as_ref().map(|f| Arc::clone(&f.certificates)))
             .collect(),
         heartbeats,
-        open: shared.open,
+        limits: shared.limits,
         metrics,
         access_lines_dropped,
     };

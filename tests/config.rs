@@ -165,6 +165,7 @@ fn defaults() {
     assert_eq!(down.keep_alive, seconds(75));
     assert_eq!((down.header_bytes, down.header_fields), (32 * 1024, 100));
     assert!(down.max_connections.get() <= 65_536);
+    assert_eq!(down.max_connections_per_client, None);
     assert!(!down.reject_encoded_slash && !down.allow_underscores && !down.forwarded);
     let service = &config.services[0];
     assert_eq!(service.strategy, config::Strategy::Weighted);

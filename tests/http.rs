@@ -7,6 +7,8 @@ mod drain;
 mod https;
 #[path = "http/idle.rs"]
 mod idle;
+#[path = "http/limits.rs"]
+mod limits;
 #[path = "http/records.rs"]
 mod records;
 #[path = "http/streams.rs"]
@@ -34,10 +36,16 @@ pub struct Site {
 impl Site {
     /// Everything goes to `backend`. Listeners: https, http.
     pub fn start(backend: &Backend, more: &str) -> Site {
+        Site::start_under("", backend, more)
+    }
+
+    /// The same with keys of the top.
+    pub fn start_under(top: &str, backend: &Backend, more: &str) -> Site {
         let folder = Folder::new();
         let certificate = folder.certificate("default", &["localhost", "127.0.0.1"]);
         let server = Server::binary(&format!(
             r#"
+            {top}
             [[listener]]
             name = "secure"
             address = "127.0.0.1:0"

@@ -2,7 +2,7 @@
 //! here, names become indexes, and what contradicts itself is refused.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -337,6 +337,8 @@ fn downstream(
         max_connections: number(&limits.max_connections)
             .and_then(|n| NonZeroUsize::new(n as usize))
             .unwrap_or_else(default_max_connections),
+        max_connections_per_client: number(&limits.max_connections_per_client)
+            .and_then(|n| u32::try_from(n).ok().and_then(NonZeroU32::new)),
         reject_encoded_slash: flag(http.reject_encoded_slash),
         allow_underscores: flag(http.allow_underscores),
         forwarded: flag(http.forwarded),

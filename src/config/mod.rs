@@ -20,8 +20,8 @@ mod scalar;
 mod services;
 mod zone;
 
-use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +59,15 @@ pub struct Config {
     pub log: Log,
     /// How a TERM is carried out.
     pub drain: Drain,
+}
+
+impl Config {
+    /// Is what a peer at this address says about its clients believed?
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let mut trusted = self.trusted_proxies.iter();
+        trusted.any(|net| net.contains(&address))
+    }
 }
 
 /// One `[[listener]]`.
@@ -133,6 +142,8 @@ pub struct Downstream {
     pub keep_alive: Duration,
     /// Open client connections in this process.
     pub max_connections: NonZeroUsize,
+    /// Of them, those of one client address (IPv6: of one /64); `None`: as many as there may be.
+    pub max_connections_per_client: Option<NonZeroU32>,
     /// `%2f` and `%5c` in a path are a 400.
     pub reject_encoded_slash: bool,
     /// Field names with an underscore are passed on.

@@ -298,10 +298,11 @@ table! {
     /// `[limits]`
     pub struct Limits = "[limits]" {
         "max_connections" => max_connections: At<Within<1, 10_000_000>>,
+        "max_connections_per_client" => max_connections_per_client: At<Within<1, 10_000_000>>,
         "header_bytes" => header_bytes: At<ByteSize>,
         "header_fields" => header_fields: At<Within<1, 10_000>>,
     }
-    later ["max_connections_per_client"]
+    later []
 }
 
 table! {

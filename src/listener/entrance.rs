@@ -22,7 +22,7 @@ use crate::proxy::drain::Phase;
 use crate::proxy::seating::{Arrival, Seat};
 use crate::proxy::serve::{Runners, Serve};
 use crate::proxy::worker::{OpenConnection, Worker};
-use crate::telemetry::metrics::{Handshake, Side};
+use crate::telemetry::metrics::Handshake;
 
 /// A client whose handshake failed may take so long to take the alert.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -120,11 +120,16 @@ impl Entrance {
     fn admit(&self, stream: TcpStream, address: SocketAddr, listener: usize, seat: Seat) {
         let worker = Rc::clone(&self.worker);
         let tls = self.tls[listener].clone();
-        let Some(open) = OpenConnection::open(&worker, seat, Side::Downstream(listener)) else {
-            if tls.is_none() {
-                self.refusals.tell(stream, &self.worker.deadlines);
+        let open = match OpenConnection::open(&worker, seat, listener, address.ip()) {
+            Ok(open) => open,
+            Err(refused) => {
+                // A client that speaks TLS could read a reason only after a handshake, which costs
+                // more than a connection does.
+                if tls.is_none() {
+                    self.refusals.tell(refused, stream, &worker.deadlines);
+                }
+                return;
             }
-            return;
         };
         let runners = Rc::clone(&self.runners);
         let peer = Peer {

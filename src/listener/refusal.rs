@@ -7,11 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::io::deadline::Deadlines;
-
-/// What a plain client is told when there are as many connections as there may be.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: evenkeel\r\n\
-    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 30\r\nRetry-After: 1\r\n\
-    Connection: close\r\n\r\n503: too many connections now\n";
+use crate::proxy::limits::Refused;
 
 /// Clients that may be told so at once by one worker; others are closed without a word. Each holds a
 /// descriptor for as long as it is told.
@@ -29,15 +25,15 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Tells a plain client that there are too many.
-    pub(super) fn tell(&self, mut stream: TcpStream, deadlines: &Rc<Deadlines>) {
+    /// Tells a plain client why it is not taken in.
+    pub(super) fn tell(&self, why: Refused, mut stream: TcpStream, deadlines: &Rc<Deadlines>) {
         if Rc::strong_count(&self.under_way) > REFUSALS {
             return;
         }
         let (timer, counted) = (deadlines.timer(), Rc::clone(&self.under_way));
         tokio::task::spawn_local(async move {
             let told = async {
-                stream.write_all(FULL).await?;
+                stream.write_all(response(why).as_bytes()).await?;
                 stream.shutdown().await?;
                 let mut rest = [0; 1024];
                 while stream.read(&mut rest).await? > 0 {}
@@ -50,17 +46,17 @@ impl Refusals {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_canned_response_tells_its_length() {
-        let text = std::str::from_utf8(FULL).expect("it is text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("it has a head");
-        assert!(
-            head.contains(&format!("Content-Length: {}\r\n", body.len())),
-            "{head}"
-        );
-    }
+/// The response to whatever it asks for.
+fn response(why: Refused) -> String {
+    let because = match why {
+        Refused::Full => "too many connections now",
+        Refused::FullForClient => "too many connections from this address",
+    };
+    let body = format!("503: {because}\n");
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nServer: evenkeel\r\n\
+         Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nRetry-After: 1\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    )
 }

@@ -116,10 +116,9 @@ impl Connection {
         open: OpenConnection,
     ) -> Connection {
         let address = peer.address.ip().to_canonical();
-        let trusted = &worker.shared.config.trusted_proxies;
         Connection {
             client: address.to_string().into(),
-            trusted: trusted.iter().any(|net| net.contains(&address)),
+            trusted: worker.shared.config.trusts(address),
             fresh: true,
             io: Duplex::new(transport),
             inbox: Inbox::new(Rc::clone(&worker.buffers)),

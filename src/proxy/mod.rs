@@ -5,7 +5,8 @@
 //! `exchange.rs` chooses backends and tries them one after the other; `attempt.rs` is one try: the
 //! copies in both directions; `forward.rs` rewrites heads and `recode.rs` (pure) bodies;
 //! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
-//! `seating.rs` says which worker a connection goes to.
+//! `limits.rs` is what the workers together may take on; `seating.rs` says which worker a
+//! connection goes to.
 
 pub mod account;
 mod attempt;
@@ -14,6 +15,7 @@ pub mod drain;
 mod exchange;
 pub mod failure;
 pub mod forward;
+pub mod limits;
 mod recode;
 mod request;
 mod respond;

@@ -4,15 +4,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::drain::Drain;
 use super::failure::{self, Failure};
+use super::limits::{Admitted, Limits, Refused};
 use super::retry::Budget;
 use super::seating::{Seat, Seating};
 use crate::balance::picker::{NoBackend, Pick, Picker};
@@ -43,9 +44,9 @@ pub struct Shared {
     pub drain: Arc<Drain>,
     /// Where noticed things go.
     pub events: mpsc::Sender<Event>,
-    /// Client connections open in this process.
-    pub open: Arc<AtomicUsize>,
-    /// How many of them each worker has.
+    /// What the workers together may take on.
+    pub limits: Arc<Limits>,
+    /// How many client connections each worker has.
     pub seating: Arc<Seating>,
 }
 
@@ -242,25 +243,34 @@ pub fn labels(backend: &Backend) -> BackendLabels {
 #[derive(Debug)]
 pub struct OpenConnection {
     worker: Rc<Worker>,
+    admitted: Admitted,
     _counted: metrics::OpenConnection,
     _seat: Seat,
 }
 
 impl OpenConnection {
-    /// Counts one more, unless the process has as many as it may. `seat`: at this worker.
-    pub fn open(worker: &Rc<Worker>, seat: Seat, side: Side) -> Option<OpenConnection> {
-        let limit = worker.shared.config.downstream.max_connections.get();
-        // Relaxed: a number, it orders nothing; the limit holds because every taker adds first.
-        if worker.shared.open.fetch_add(1, Ordering::Relaxed) >= limit {
-            worker.shared.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+    /// Counts one more of the client at `address`, unless a limit forbids it. `seat`: at this
+    /// worker; `listener`: where it came.
+    pub fn open(
+        worker: &Rc<Worker>,
+        seat: Seat,
+        listener: usize,
+        address: IpAddr,
+    ) -> Result<OpenConnection, Refused> {
+        let admitted = match worker.shared.limits.admit(address) {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                worker.metrics.refused(refused.reason());
+                return Err(refused);
+            }
+        };
         let connections = worker.connections.get() + 1;
         worker.connections.set(connections);
         let most = &worker.most_connections;
         most.set(most.get().max(connections));
-        Some(OpenConnection {
-            _counted: worker.metrics.open(side),
+        Ok(OpenConnection {
+            admitted,
+            _counted: worker.metrics.open(Side::Downstream(listener)),
             _seat: seat,
             worker: Rc::clone(worker),
         })
@@ -269,7 +279,7 @@ impl OpenConnection {
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.worker.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.worker.shared.limits.leave(&self.admitted);
         let connections = &self.worker.connections;
         connections.set(connections.get() - 1);
     }

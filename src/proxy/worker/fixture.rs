@@ -27,7 +27,7 @@ impl Workers {
             snapshots: Vec::new(),
             drain: Drain::new(),
             events,
-            open: Arc::default(),
+            limits: Limits::new(Arc::clone(&config)),
             seating,
             config,
         };

@@ -6,7 +6,7 @@ use super::*;
 fn open(worker: &Rc<Worker>, count: usize) -> Vec<OpenConnection> {
     let one = |_| {
         let seat = worker.shared.seating.seat(0);
-        OpenConnection::open(worker, seat, Side::Downstream(0)).expect("there is room")
+        OpenConnection::open(worker, seat, 0, [127, 0, 0, 1].into()).expect("there is room")
     };
     (0..count).map(one).collect()
 }

@@ -202,6 +202,16 @@ impl Page {
             }
         }
         let mut family = out.family(
+            "refused_connections",
+            "Connections of clients that were not taken in, by the limit that forbade it",
+            Counter,
+        )?;
+        for (what, &count) in &sums {
+            if let Rare::Refused { reason } = *what {
+                family.add(&[("reason", reason)], Value::Count(count))?;
+            }
+        }
+        let mut family = out.family(
             "tls_handshakes",
             "TLS handshakes with clients, by how they ended",
             Counter,

@@ -122,6 +122,11 @@ impl Shard {
         self.counters.count(Rare::DownstreamError { reason });
     }
 
+    /// A client's connection was not taken in.
+    pub fn refused(&self, reason: &'static str) {
+        self.counters.count(Rare::Refused { reason });
+    }
+
     /// A request goes to a backend for another time.
     pub fn retry(&self, service: usize) {
         self.counters.count(Rare::Retry { service });
@@ -246,6 +251,9 @@ pub(super) enum Rare {
         reason: &'static str,
     },
     DownstreamError {
+        reason: &'static str,
+    },
+    Refused {
         reason: &'static str,
     },
     Retry {

@@ -1,0 +1,134 @@
+//! What the workers together may take on: client connections, in all and of one client.
+//!
+//! Made by `server`; asked by `listener` for each connection, and read by a scrape. `origin.rs` says
+//! whom a limit takes for one client, `clients.rs` counts the connections of each.
+
+mod clients;
+pub mod origin;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use clients::Clients;
+use origin::Origin;
+
+use crate::config::Config;
+use crate::telemetry::metrics::BoundSample;
+
+/// The limits of this process, and how much of each is taken.
+#[derive(Debug)]
+pub struct Limits {
+    config: Arc<Config>,
+    /// Client connections that are open. Written by every worker. Relaxed: a number, it orders
+    /// nothing; the limit holds because every taker adds first.
+    open: AtomicUsize,
+    /// Where connections are limited by client.
+    clients: Option<Clients>,
+}
+
+/// A connection that was taken in; to be given back with [`Limits::leave`].
+#[derive(Debug)]
+#[must_use]
+pub struct Admitted {
+    /// Whose count it is in, where those are kept.
+    counted: Option<Origin>,
+}
+
+/// Why a client's connection is not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There are `limits.max_connections`.
+    Full,
+    /// Its client has `limits.max_connections_per_client`.
+    FullForClient,
+}
+
+impl Refused {
+    /// As metrics call it: the key that sets the limit.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Refused::Full => "max_connections",
+            Refused::FullForClient => "max_connections_per_client",
+        }
+    }
+}
+
+impl Limits {
+    /// Nothing is taken yet.
+    pub fn new(config: Arc<Config>) -> Arc<Limits> {
+        let most = config.downstream.max_connections_per_client;
+        Arc::new(Limits {
+            open: AtomicUsize::new(0),
+            clients: most.map(Clients::new),
+            config,
+        })
+    }
+
+    /// Counts one more connection of a client, unless there are as many as there may be. A trusted
+    /// proxy speaks for many clients: only the limit of all connections holds for it.
+    pub fn admit(&self, address: IpAddr) -> Result<Admitted, Refused> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.most() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Full);
+        }
+        let Some(clients) = &self.clients else {
+            return Ok(Admitted { counted: None });
+        };
+        if self.config.trusts(address) {
+            return Ok(Admitted { counted: None });
+        }
+        let origin = Origin::of(address);
+        if clients.enter(origin) {
+            return Ok(Admitted {
+                counted: Some(origin),
+            });
+        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        Err(Refused::FullForClient)
+    }
+
+    /// A connection is over.
+    pub fn leave(&self, admitted: &Admitted) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        if let (Some(clients), Some(origin)) = (&self.clients, admitted.counted) {
+            clients.leave(origin);
+        }
+    }
+
+    /// For a scrape. O(clients), where connections are limited by client.
+    pub fn bounds(&self) -> Vec<BoundSample> {
+        let most = self.most() as u64;
+        let mut bounds = vec![BoundSample {
+            what: "client_connections",
+            now: self.open.load(Ordering::Relaxed) as u64,
+            bound: Some(most),
+            high_water: None,
+        }];
+        if let Some(clients) = &self.clients {
+            let (count, largest) = clients.totals();
+            bounds.extend([
+                BoundSample {
+                    what: "clients",
+                    now: count as u64,
+                    bound: Some(most),
+                    high_water: None,
+                },
+                BoundSample {
+                    what: "connections_of_one_client",
+                    now: u64::from(largest),
+                    bound: Some(u64::from(clients.most())),
+                    high_water: None,
+                },
+            ]);
+        }
+        bounds
+    }
+
+    fn most(&self) -> usize {
+        self.config.downstream.max_connections.get()
+    }
+}
+
+#[cfg(test)]
+mod tests;
