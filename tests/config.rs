@@ -170,6 +170,7 @@ fn defaults() {
     let service = &config.services[0];
     assert_eq!(service.strategy, config::Strategy::Weighted);
     assert_eq!(service.max_body, None);
+    assert_eq!(service.rate_limit, None);
     assert_eq!(service.upgrade, [Box::from("websocket")]);
     let up = &service.upstream;
     assert_eq!(up.connect_timeout, seconds(1));

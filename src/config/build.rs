@@ -14,7 +14,7 @@ use super::scalar::{Positive, Within};
 use super::source::{Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat, Protocol,
-    Redirect, Service, TlsFrontEnd, TlsVersion, routes, services,
+    Redirect, Service, TlsFrontEnd, TlsVersion, rate, routes, services,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -42,8 +42,11 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     refuse_shared_addresses(&raw_listeners, probe, problems);
     name_listeners(&raw_listeners, problems);
 
-    // Once for the table itself, so that a mistake there is reported once.
+    // Once for the tables themselves, so that a mistake there is reported once.
     services::lookup(&dns, &raw::Dns::default(), problems);
+    if let Some(limit) = &defaults.rate_limit {
+        rate::check(limit, problems);
+    }
     let services: Vec<Service> = raw_services
         .iter()
         .map(|s| services::service(s, &dns, &defaults, problems))

@@ -2,7 +2,7 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `services.rs`, `routes.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and
+//! `build.rs`, `services.rs`, `rate.rs`, `routes.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and
 //! where; reading goes on after an error, so that one run shows all of them.
 
 pub mod diagnostics;
@@ -13,6 +13,7 @@ mod build;
 mod load;
 mod names;
 mod overlay;
+mod rate;
 mod raw;
 mod read;
 mod routes;
@@ -33,6 +34,7 @@ pub use crate::telemetry::logging::LogFormat;
 
 pub use diagnostics::Diagnostic;
 pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
+pub use rate::{RateKey, RateLimit};
 pub use tree::Format;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
 
@@ -167,6 +169,8 @@ pub struct Service {
     pub upgrade: Vec<Box<str>>,
     /// Largest request body; `None`: unlimited.
     pub max_body: Option<u64>,
+    /// How many requests a client may make; `None`: as many as it likes.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// Where endpoints come from.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::diagnostics::Problems;
-use super::read::{At, Key, Pairs, Read, choice, table};
+use super::rate::RateKey;
+use super::read::{At, Key, Pairs, Read, Scalar, choice, table};
 use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, Within};
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, LogFormat, Strategy, TlsVersion};
@@ -143,6 +144,7 @@ table! {
         "retry_budget_percent" => retry_budget_percent: At<Within<0, 100>>,
         "retry_budget_per_second" => retry_budget_per_second: At<Within<0, 1_000_000>>,
         "max_body" => max_body: At<ByteSize>,
+        "rate_limit" => rate_limit: RateLimit,
         "upgrade" => upgrade: Vec<At<String>>,
     }
     later [
@@ -157,6 +159,51 @@ table! {
         "path" => "hosts and paths belong to a [[route]] that names this service",
         "srv" => "write it as discover = { srv = \"…\" }",
         "static" => "write it as discover = { static = [\"…\"] }",
+    }
+}
+
+table! {
+    /// `rate_limit`, written out.
+    pub struct RateLimitTable = "rate_limit" {
+        "requests" => requests: At<Within<1, 1_000_000>>,
+        "per" => per: At<Positive>,
+        "burst" => burst: At<Within<1, 1_000_000>>,
+        "by" => by: At<RateKey>,
+    }
+    later []
+}
+
+/// `rate_limit`: the word `off`, or a table.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub enum RateLimit {
+    Off,
+    Table(RateLimitTable),
+}
+
+/// `rate_limit` as a word.
+#[derive(Debug, Clone, Copy)]
+pub struct NoRateLimit;
+
+choice! {
+    NoRateLimit = "a table such as { requests = 100, per = \"1s\" }, or \"off\"" {
+        "off" => NoRateLimit,
+    }
+    later []
+}
+
+impl Read for RateLimit {
+    const EXPECTS: &'static str = NoRateLimit::EXPECTS;
+
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        if matches!(node.value, Value::Table(_)) {
+            return RateLimitTable::read(node, problems).map(RateLimit::Table);
+        }
+        At::<NoRateLimit>::read(node, problems).map(|_| RateLimit::Off)
+    }
+
+    fn keys() -> &'static [Key] {
+        RateLimitTable::keys()
     }
 }
 
@@ -285,6 +332,7 @@ table! {
         "retry_budget_percent" => retry_budget_percent: At<Within<0, 100>>,
         "retry_budget_per_second" => retry_budget_per_second: At<Within<0, 1_000_000>>,
         "max_body" => max_body: At<ByteSize>,
+        "rate_limit" => rate_limit: RateLimit,
         "upgrade" => upgrade: Vec<At<String>>,
         "strategy" => strategy: At<Strategy>,
     }

@@ -10,8 +10,8 @@ use super::diagnostics::{Problem, Problems};
 use super::read::At;
 use super::source::Span;
 use super::{
-    Discover, Family, Listener, Lookup, Service, StaticEndpoint, Strategy, Upstream, names, raw,
-    routes,
+    Discover, Family, Listener, Lookup, Service, StaticEndpoint, Strategy, Upstream, names, rate,
+    raw, routes,
 };
 
 /// Builds one service.
@@ -62,6 +62,11 @@ pub fn service(
             .as_ref()
             .or(defaults.max_body.as_ref())
             .map(|at| at.value.0),
+        rate_limit: rate::limit(
+            raw.rate_limit.as_ref(),
+            defaults.rate_limit.as_ref(),
+            problems,
+        ),
     }
 }
 

@@ -1,19 +1,31 @@
-//! What the workers together may take on: client connections, in all and of one client.
+//! What the workers together may take on: client connections, in all and of one client, and
+//! requests of one client.
 //!
-//! Made by `server`; asked by `listener` for each connection, and read by a scrape. `origin.rs` says
-//! whom a limit takes for one client, `clients.rs` counts the connections of each.
+//! Made by `server`; asked by `listener` for each connection and by `request` for each request, and
+//! read by a scrape. `origin.rs` (pure) says whom a limit takes for one client; `clients.rs` counts
+//! the connections of each, `rates.rs` its requests: `gcra.rs` (pure) by which rule, `buckets.rs`
+//! where that is remembered. What is not configured is not there.
 
+mod buckets;
 mod clients;
-pub mod origin;
+mod gcra;
+mod origin;
+mod rates;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use clients::Clients;
 use origin::Origin;
+use rates::Rates;
 
+use crate::clock::Nanos;
 use crate::config::Config;
+use crate::http::headers::Fields;
 use crate::telemetry::metrics::BoundSample;
 
 /// The limits of this process, and how much of each is taken.
@@ -25,6 +37,8 @@ pub struct Limits {
     open: AtomicUsize,
     /// Where connections are limited by client.
     clients: Option<Clients>,
+    /// Where requests are.
+    rates: Option<Rates>,
 }
 
 /// A connection that was taken in; to be given back with [`Limits::leave`].
@@ -61,6 +75,7 @@ impl Limits {
         Arc::new(Limits {
             open: AtomicUsize::new(0),
             clients: most.map(Clients::new),
+            rates: Rates::new(&config),
             config,
         })
     }
@@ -96,6 +111,26 @@ impl Limits {
         }
     }
 
+    /// Counts a request to a service, at `now`, with these fields, of a client at `peer` or behind
+    /// it. An error says for how long the client has to wait.
+    pub fn spend(
+        &self,
+        service: usize,
+        peer: IpAddr,
+        fields: &Fields,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        match &self.rates {
+            None => Ok(()),
+            Some(rates) => rates.spend(service, peer, fields, Nanos::of(now), &self.config),
+        }
+    }
+
+    /// Clients whose requests were forgotten for want of room, although they counted still.
+    pub fn forgiven(&self) -> u64 {
+        self.rates.as_ref().map_or(0, Rates::forgiven)
+    }
+
     /// For a scrape. O(clients), where connections are limited by client.
     pub fn bounds(&self) -> Vec<BoundSample> {
         let most = self.most() as u64;
@@ -122,6 +157,7 @@ impl Limits {
                 },
             ]);
         }
+        bounds.extend(self.rates.as_ref().map(Rates::bound));
         bounds
     }
 

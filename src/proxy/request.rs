@@ -127,6 +127,14 @@ impl Serving<'_> {
         let service = worker.service(index);
         account.route = Some(Arc::clone(&found.label));
         account.service = Some(index);
+        let peer = self.peer.address.ip();
+        let spent = (worker.shared.limits).spend(index, peer, &head.fields, account.begun);
+        spent.map_err(|wait| {
+            Failed::unconsumed(Failure::new(
+                Cause::RateLimited(wait),
+                Progress::NothingSent,
+            ))
+        })?;
         if let (BodyFraming::Length(length), Some(max)) = (framing, service.max_body)
             && length > max
         {
@@ -264,6 +272,7 @@ impl Serving<'_> {
         account.sent = respond::error(
             meaning.status,
             &explanation,
+            failure.retry_after(),
             &account.request_id,
             head,
             connection,

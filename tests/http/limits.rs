@@ -94,3 +94,153 @@ fn connections_of_a_trusted_proxy_are_not() {
     let mut other = Client::plain(plain);
     assert_eq!(other.response().expect("it is told").status(), 503);
 }
+
+/// What a client got: the status, and how long it is to wait.
+fn outcome(client: &mut Client, path: &str, fields: &str) -> (u16, Option<u64>) {
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    let answer = client.response().expect("it is answered");
+    let wait = answer.field("retry-after");
+    let wait = wait.map(|seconds| seconds.parse().expect("it is a number"));
+    (answer.status(), wait)
+}
+
+/// Two places that come back in an hour each; a service beside it without a limit.
+const TWO: &str = r#"{ requests = 1, per = "1h", burst = 2 }"#;
+
+fn rated(limit: &str, top: &str, backend: &Backend) -> Site {
+    let more = format!(
+        r#"
+        [defaults]
+        rate_limit = {limit}
+        [[service]]
+        name = "free"
+        discover = {{ static = ["{}"] }}
+        rate_limit = "off"
+        [[route]]
+        path = "/free"
+        service = "free"
+        "#,
+        backend.address
+    );
+    Site::start_under(top, backend, &more)
+}
+
+#[test]
+fn requests_of_one_address_are_limited() {
+    let backend = Backend::start("b");
+    let mut site = rated(TWO, "", &backend);
+    let trust = tls_config(&site.certificate.ca, &[&TLS13]);
+    let [secure, plain] = [site.server.addresses[0], site.server.addresses[1]];
+    let mut first = Client::tls(secure, &trust, "localhost").expect("it is TLS");
+    let mut second = Client::plain(plain);
+    assert_eq!(outcome(&mut first, "/", ""), (200, None));
+    assert_eq!(outcome(&mut second, "/", ""), (200, None));
+    for client in [&mut first, &mut second] {
+        let (status, wait) = outcome(client, "/", "");
+        assert_eq!(status, 429);
+        assert!(matches!(wait, Some(3_000..=3_600)), "{wait:?}");
+        let freely = outcome(client, "/free", "");
+        assert_eq!(freely, (200, None), "the connection goes on");
+    }
+    let mut other = Client::plain_from(address("127.0.0.2"), plain);
+    assert_eq!(outcome(&mut other, "/", ""), (200, None));
+
+    // Somebody who is not trusted says nothing about where it comes from.
+    let forged = "X-Forwarded-For: 192.0.2.1\r\n";
+    assert_eq!(outcome(&mut second, "/", forged).0, 429);
+
+    let reason = r#"evenkeel_downstream_errors_total{reason="rate_limited"}"#;
+    assert_eq!(metric(&site, reason), 3.0);
+    let code = r#"evenkeel_requests_total{service="web",method="GET",code="429"}"#;
+    assert_eq!(metric(&site, code), 3.0);
+    let of = r#"{of="rate_limited_clients"}"#;
+    assert_eq!(metric(&site, &format!("evenkeel_bounded{of}")), 2.0);
+    assert_eq!(metric(&site, "evenkeel_rate_limit_evictions_total"), 0.0);
+    assert_eq!(backend.take().len(), 5, "nobody else got through");
+    wait_until("it is logged", || {
+        let lines = site.server.process().access();
+        let limited = lines.iter().filter(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("it is an object");
+            line["status"] == 429
+                && line["service"] == "web"
+                && (&line["end"], &line["phase"]) == (&"downstream".into(), &"rate_limited".into())
+        });
+        limited.count() == 3
+    });
+}
+
+/// A body that lies there whole is skipped; one that is still to come ends the connection.
+#[test]
+fn what_is_over_the_limit_keeps_its_connection_where_its_framing_allows() {
+    let backend = Backend::start("b");
+    let site = rated(r#"{ requests = 1, per = "1h" }"#, "", &backend);
+    let mut client = Client::plain(site.server.addresses[1]);
+    assert_eq!(outcome(&mut client, "/", "").0, 200);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    assert_eq!(client.response().expect("it is told").status(), 429);
+    assert_eq!(outcome(&mut client, "/free", "").0, 200);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo");
+    assert_eq!(client.response().expect("it is told").status(), 429);
+    assert_eq!(client.rest(), Ok((Vec::new(), End::Closed)));
+}
+
+#[test]
+fn requests_with_one_value_of_a_field_are_limited() {
+    let backend = Backend::start("b");
+    let limit = r#"{ requests = 1, per = "1h", burst = 2, by = "header:X-Api-Key" }"#;
+    let site = rated(limit, "", &backend);
+    let plain = site.server.addresses[1];
+    let mut client = Client::plain(plain);
+    let mut other = Client::plain_from(address("127.0.0.2"), plain);
+    for (key, expected) in [
+        ("X-Api-Key: one\r\n", [200, 200, 429, 429]),
+        ("x-api-key: two\r\n", [200, 200, 429, 429]),
+        ("X-Api-Key: o\r\nX-Api-Key: ne\r\n", [200, 200, 429, 429]),
+        ("", [200, 200, 429, 429]),
+        ("X-Api-Key:\r\n", [429, 429, 429, 429]),
+    ] {
+        let found = [(); 4].map(|()| outcome(&mut client, "/", key).0);
+        assert_eq!(found, expected, "{key:?}");
+    }
+    let key = "X-Api-Key: one\r\n";
+    assert_eq!(outcome(&mut other, "/", key).0, 429, "whose it is");
+    assert_eq!(outcome(&mut other, "/", "").0, 200, "it has an address");
+}
+
+#[test]
+fn clients_behind_a_trusted_proxy_are_limited_one_by_one() {
+    let backend = Backend::start("b");
+    let trusted = "trusted_proxies = [\"127.0.0.2\", \"10.0.0.0/8\"]";
+    let site = rated(r#"{ requests = 1, per = "1h" }"#, trusted, &backend);
+    let mut proxy = Client::plain_from(address("127.0.0.2"), site.server.addresses[1]);
+    for (chain, status) in [
+        ("192.0.2.1", 200),
+        ("192.0.2.2", 200),
+        ("198.51.100.9, 192.0.2.1, 10.0.0.7", 429),
+        ("192.0.2.3, 192.0.2.2", 429),
+        ("192.0.2.3", 200),
+        ("2001:db8::1", 200),
+        ("2001:db8::ffff:1", 429),
+        ("unknown", 200),
+        ("127.0.0.2", 429),
+    ] {
+        let field = format!("X-Forwarded-For: {chain}\r\n");
+        assert_eq!(outcome(&mut proxy, "/", &field).0, status, "{chain}");
+    }
+}
+
+#[test]
+fn what_was_spent_comes_back() {
+    let backend = Backend::start("b");
+    let site = rated(r#"{ requests = 5 }"#, "", &backend);
+    let mut client = Client::plain(site.server.addresses[1]);
+    let mut refused = false;
+    wait_until("it is refused, and served again", || {
+        let (status, wait) = outcome(&mut client, "/", "");
+        if status == 429 {
+            assert_eq!(wait, Some(1), "a whole second at least");
+        }
+        refused |= status == 429;
+        refused && status == 200
+    });
+}

@@ -394,6 +394,12 @@ impl Page {
         )?;
         family.only(Value::Count(self.live.access_lines_dropped))?;
         let mut family = out.family(
+            "rate_limit_evictions",
+            "Clients whose requests were forgotten for want of room although they counted still",
+            Counter,
+        )?;
+        family.only(Value::Count(self.live.rate_limit_forgiven))?;
+        let mut family = out.family(
             "draining",
             "1: between the signal to drain and the end",
             Gauge,

@@ -73,6 +73,8 @@ pub struct Live {
     pub bounds: Vec<BoundSample>,
     /// Lines that the access log had to drop.
     pub access_lines_dropped: u64,
+    /// Clients whose requests a rate limit forgot although they counted still.
+    pub rate_limit_forgiven: u64,
     /// Between the signal to drain and the end.
     pub draining: bool,
 }
