@@ -235,6 +235,7 @@ pub fn start_logging(
         seating,
         config: Arc::clone(&config),
     };
+    (shared.limits.descriptors).compare(config.downstream.max_connections.get());
     let metrics = Metrics::new(
         config
             .services

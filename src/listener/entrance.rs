@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,11 +15,12 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::refusal::Refusals;
+use super::refusal::{self, Refusals};
 use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
 use crate::proxy::connection::{Connection, Peer};
 use crate::proxy::drain::Phase;
+use crate::proxy::limits::Refused;
 use crate::proxy::seating::{Arrival, Seat};
 use crate::proxy::serve::{Runners, Serve};
 use crate::proxy::worker::{OpenConnection, Worker};
@@ -57,6 +59,14 @@ impl Entrance {
 
     /// An accepted connection: served here, or by a worker that has fewer.
     pub(super) fn welcome(&self, stream: TcpStream, address: SocketAddr, listener: usize) {
+        let limits = &self.worker.shared.limits;
+        if !limits.descriptors.suffice(stream.as_fd()) {
+            match stream.into_std() {
+                Ok(stream) => self.turn_away(stream, listener),
+                Err(e) => tracing::debug!(error = %e, "a connection cannot be turned away"),
+            }
+            return;
+        }
         let own = self.worker.index;
         let seating = &self.worker.shared.seating;
         let seat = match self.worker.shared.drain.phase() >= Phase::Closing {
@@ -79,6 +89,16 @@ impl Entrance {
         if let Err(arrival) = arrival.send() {
             let seat = seating.seat(own);
             self.take_over(Arrival { seat, ..arrival });
+        }
+    }
+
+    /// A connection for which there is no descriptor to spare; it does not block. It is closed now.
+    pub(super) fn turn_away(&self, stream: std::net::TcpStream, listener: usize) {
+        let why = Refused::Descriptors;
+        self.worker.metrics.refused(why.reason());
+        self.worker.shared.limits.descriptors.refusing();
+        if self.tls[listener].is_none() {
+            refusal::tell_at_once(why, stream);
         }
     }
 

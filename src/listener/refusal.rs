@@ -17,6 +17,10 @@ const REFUSALS: usize = 64;
 /// connection that is closed with bytes unread is reset, and the response with it (RFC 9112 §9.6).
 const REFUSAL: Duration = Duration::from_secs(1);
 
+/// Reads of what a client has sent that is refused at once: 64 KiB, more than a request without a
+/// body has.
+const READS: usize = 16;
+
 /// The refusals of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
@@ -46,11 +50,24 @@ impl Refusals {
     }
 }
 
+/// Tells a plain client why it is not taken in, and closes: at once, so that nothing is held for it.
+/// What it has sent by now is read, what it sends later may cost it the response.
+pub(super) fn tell_at_once(why: Refused, mut stream: std::net::TcpStream) {
+    use std::io::{Read, Write};
+    // A send buffer that is empty takes it. Whether it listens or not, that was it.
+    let _ = stream.write_all(response(why).as_bytes());
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut rest = [0; 4096];
+    let mut reads = 0..READS;
+    while reads.next().is_some() && matches!(stream.read(&mut rest), Ok(1..)) {}
+}
+
 /// The response to whatever it asks for.
 fn response(why: Refused) -> String {
     let because = match why {
         Refused::Full => "too many connections now",
         Refused::FullForClient => "too many connections from this address",
+        Refused::Descriptors => "no more connections can be opened now",
     };
     let body = format!("503: {because}\n");
     format!(

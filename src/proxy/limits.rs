@@ -4,10 +4,12 @@
 //! Made by `server`; asked by `listener` for each connection and by `request` for each request, and
 //! read by a scrape. `origin.rs` (pure) says whom a limit takes for one client; `clients.rs` counts
 //! the connections of each, `rates.rs` its requests: `gcra.rs` (pure) by which rule, `buckets.rs`
-//! where that is remembered. What is not configured is not there.
+//! where that is remembered. `descriptors.rs` keeps some for backends. What is not configured is not
+//! there.
 
 mod buckets;
 mod clients;
+pub mod descriptors;
 mod gcra;
 mod origin;
 mod rates;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use clients::Clients;
+use descriptors::Descriptors;
 use origin::Origin;
 use rates::Rates;
 
@@ -32,6 +35,8 @@ use crate::telemetry::metrics::BoundSample;
 #[derive(Debug)]
 pub struct Limits {
     config: Arc<Config>,
+    /// Descriptors, of which clients may not take all.
+    pub descriptors: Descriptors,
     /// Client connections that are open. Written by every worker. Relaxed: a number, it orders
     /// nothing; the limit holds because every taker adds first.
     open: AtomicUsize,
@@ -56,14 +61,17 @@ pub enum Refused {
     Full,
     /// Its client has `limits.max_connections_per_client`.
     FullForClient,
+    /// There are too few descriptors left.
+    Descriptors,
 }
 
 impl Refused {
-    /// As metrics call it: the key that sets the limit.
+    /// As metrics call it: the key that sets the limit, where there is one.
     pub fn reason(self) -> &'static str {
         match self {
             Refused::Full => "max_connections",
             Refused::FullForClient => "max_connections_per_client",
+            Refused::Descriptors => "descriptors",
         }
     }
 }
@@ -73,6 +81,7 @@ impl Limits {
     pub fn new(config: Arc<Config>) -> Arc<Limits> {
         let most = config.downstream.max_connections_per_client;
         Arc::new(Limits {
+            descriptors: Descriptors::of_this_process(),
             open: AtomicUsize::new(0),
             clients: most.map(Clients::new),
             rates: Rates::new(&config),

@@ -152,8 +152,7 @@ impl Worker {
     /// That we have no descriptors or ports left is not the backend's fault.
     pub fn connect_failed(&self, service: usize, backend: &Backend, error: &io::Error) {
         if is_exhaustion(error) {
-            tracing::error!(%error, "no resources for a connection to a backend");
-            return;
+            return self.shared.limits.descriptors.failing(error);
         }
         // The table's time may be a tick old: what is passed over is so for a second at least.
         backend.connect_failed(Millis::now());

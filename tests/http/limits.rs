@@ -9,17 +9,6 @@ use crate::support::backend::Backend;
 use crate::support::client::{Client, End, tls_config};
 use crate::support::wait_until;
 
-/// The value of a series on the metrics page; 0 when it is not there yet.
-fn metric(site: &Site, series: &str) -> f64 {
-    let probe = site.server.probe.expect("there is a probe listener");
-    let page = Client::plain(probe).get("probe", "/metrics");
-    let page = page.expect("it answers").text();
-    let value = page
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    value.map_or(0.0, |value| value.parse().expect("it is a number"))
-}
-
 fn address(text: &str) -> IpAddr {
     text.parse().expect("it is an address")
 }
@@ -45,7 +34,7 @@ fn connections_of_one_client_are_limited() {
     assert!(connect().is_err(), "no handshake is made");
     let reason = r#"{reason="max_connections_per_client"}"#;
     let refused = format!("evenkeel_refused_connections_total{reason}");
-    assert_eq!(metric(&site, &refused), 2.0);
+    assert_eq!(site.metric(&refused), 2.0);
 
     let mut other = Client::plain_from(address("127.0.0.2"), plain);
     assert_eq!(other.get("a", "/").expect("it is served").status(), 200);
@@ -55,10 +44,10 @@ fn connections_of_one_client_are_limited() {
         ("client_connections", 3.0, None),
     ] {
         let labels = format!("{{of=\"{of}\"}}");
-        assert_eq!(metric(&site, &format!("evenkeel_bounded{labels}")), now);
+        assert_eq!(site.metric(&format!("evenkeel_bounded{labels}")), now);
         if let Some(limit) = limit {
             let series = format!("evenkeel_bounded_limit{labels}");
-            assert_eq!(metric(&site, &series), limit, "{of}");
+            assert_eq!(site.metric(&series), limit, "{of}");
         }
     }
 
@@ -70,7 +59,7 @@ fn connections_of_one_client_are_limited() {
     });
     drop((second, other));
     wait_until("nobody is counted", || {
-        metric(&site, r#"evenkeel_bounded{of="clients"}"#) == 0.0
+        site.metric(r#"evenkeel_bounded{of="clients"}"#) == 0.0
     });
 }
 
@@ -150,12 +139,12 @@ fn requests_of_one_address_are_limited() {
     assert_eq!(outcome(&mut second, "/", forged).0, 429);
 
     let reason = r#"evenkeel_downstream_errors_total{reason="rate_limited"}"#;
-    assert_eq!(metric(&site, reason), 3.0);
+    assert_eq!(site.metric(reason), 3.0);
     let code = r#"evenkeel_requests_total{service="web",method="GET",code="429"}"#;
-    assert_eq!(metric(&site, code), 3.0);
+    assert_eq!(site.metric(code), 3.0);
     let of = r#"{of="rate_limited_clients"}"#;
-    assert_eq!(metric(&site, &format!("evenkeel_bounded{of}")), 2.0);
-    assert_eq!(metric(&site, "evenkeel_rate_limit_evictions_total"), 0.0);
+    assert_eq!(site.metric(&format!("evenkeel_bounded{of}")), 2.0);
+    assert_eq!(site.metric("evenkeel_rate_limit_evictions_total"), 0.0);
     assert_eq!(backend.take().len(), 5, "nobody else got through");
     wait_until("it is logged", || {
         let lines = site.server.process().access();
