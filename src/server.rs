@@ -5,6 +5,7 @@
 //! control thread writes snapshots and never touches a request.
 
 mod control;
+mod memory;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -468,6 +469,7 @@ impl WorkerStart {
                     seen = phase;
                     worker.deadlines.wake_all();
                 }
+                worker.shed();
                 let closed = accepting.iter().all(JoinHandle::is_finished) && taking.is_finished();
                 if phase >= Phase::CutAll || (closed && worker.connections.get() == 0) {
                     break;

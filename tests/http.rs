@@ -11,6 +11,8 @@ mod https;
 mod idle;
 #[path = "http/limits.rs"]
 mod limits;
+#[path = "http/memory.rs"]
+mod memory;
 #[path = "http/records.rs"]
 mod records;
 #[path = "http/streams.rs"]

@@ -117,6 +117,7 @@ impl State {
             bounds,
             dns: dns_sample(dns),
             access_lines_dropped: self.access_lines_dropped.load(Ordering::Relaxed),
+            memory: self.limits.pressure.sample(),
             rate_limit_forgiven: self.limits.forgiven(),
             draining: self.draining(),
         };

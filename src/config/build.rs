@@ -13,13 +13,16 @@ use super::read::At;
 use super::scalar::{Positive, Within};
 use super::source::{Sources, Span};
 use super::{
-    AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat, Protocol,
-    Redirect, Service, TlsFrontEnd, TlsVersion, rate, routes, services,
+    AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
+    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, rate, routes, services,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
 /// to spare for everything else.
 const DESCRIPTORS_PER_CONNECTION: u64 = 3;
+
+/// The process itself needs half of it, with nobody connected.
+const LEAST_MEMORY: u64 = 32 << 20;
 
 /// Most connections without being told so.
 const MOST_CONNECTIONS: u64 = 65_536;
@@ -62,6 +65,8 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         );
     }
 
+    let limits = file.limits.unwrap_or_default();
+    let memory = memory(&limits, problems);
     Config {
         workers: file
             .workers
@@ -73,12 +78,8 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         routes,
         trusted_proxies: values(file.trusted_proxies),
         allowed_endpoints: values(dns.allow),
-        downstream: downstream(
-            &defaults,
-            file.limits.unwrap_or_default(),
-            file.http.unwrap_or_default(),
-            problems,
-        ),
+        downstream: downstream(&defaults, limits, file.http.unwrap_or_default(), problems),
+        memory,
         probe: probe.map(|(address, _)| address),
         log: log(file.log.unwrap_or_default(), problems),
         drain: drain(file.drain.unwrap_or_default()),
@@ -345,6 +346,21 @@ fn downstream(
         reject_encoded_slash: flag(http.reject_encoded_slash),
         allow_underscores: flag(http.allow_underscores),
         forwarded: flag(http.forwarded),
+    }
+}
+
+fn memory(limits: &raw::Limits, problems: &mut Problems) -> MemoryLimit {
+    let Some(at) = &limits.memory else {
+        return MemoryLimit::Group;
+    };
+    match at.value.0 {
+        None => MemoryLimit::Off,
+        Some(bytes) => {
+            if bytes < LEAST_MEMORY {
+                problems.error(at.span, "this is less than the 32MiB that a process needs");
+            }
+            MemoryLimit::Bytes(bytes)
+        }
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Config {
     pub allowed_endpoints: Vec<IpNet>,
     /// Limits of the client's side.
     pub downstream: Downstream,
+    /// How much memory there may be.
+    pub memory: MemoryLimit,
     /// Probe listener (`/livez`, `/readyz`, `/metrics`); `None` switches it off.
     pub probe: Option<SocketAddr>,
     /// Logs.
@@ -152,6 +154,17 @@ pub struct Downstream {
     pub allow_underscores: bool,
     /// `Forwarded` (RFC 7239) is set besides `X-Forwarded-*`.
     pub forwarded: bool,
+}
+
+/// How much memory there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// As much as the control group has.
+    Group,
+    /// So many bytes for this process.
+    Bytes(u64),
+    /// Nobody looks.
+    Off,
 }
 
 /// One `[[service]]`.

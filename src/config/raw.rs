@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::diagnostics::Problems;
 use super::rate::RateKey;
 use super::read::{At, Key, Pairs, Read, Scalar, choice, table};
-use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, Within};
+use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, SizeOrOff, Within};
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, LogFormat, Strategy, TlsVersion};
 
@@ -347,6 +347,7 @@ table! {
     pub struct Limits = "[limits]" {
         "max_connections" => max_connections: At<Within<1, 10_000_000>>,
         "max_connections_per_client" => max_connections_per_client: At<Within<1, 10_000_000>>,
+        "memory" => memory: At<SizeOrOff>,
         "header_bytes" => header_bytes: At<ByteSize>,
         "header_fields" => header_fields: At<Within<1, 10_000>>,
     }

@@ -67,6 +67,7 @@ fn response(why: Refused) -> String {
     let because = match why {
         Refused::Full => "too many connections now",
         Refused::FullForClient => "too many connections from this address",
+        Refused::Memory => "no memory for more connections now",
         Refused::Descriptors => "no more connections can be opened now",
     };
     let body = format!("503: {because}\n");

@@ -103,7 +103,8 @@ pub(super) struct Serving<'a> {
 pub(super) enum Call {
     /// Bytes came.
     Request,
-    /// The client is done, the connection failed, its time is up, or a drain ends it.
+    /// The client is done, the connection failed, its time is up, a drain ends it, or memory
+    /// runs short.
     End,
 }
 
@@ -132,11 +133,16 @@ impl Connection {
 
     /// From now on it is idle.
     pub(super) fn rest(&self) {
+        self.timer.set(self.longest_rest());
+    }
+
+    /// It may be idle for so long.
+    fn longest_rest(&self) -> Duration {
         let downstream = &self.worker.shared.config.downstream;
-        self.timer.set(match self.fresh {
+        match self.fresh {
             true => downstream.header_timeout,
             false => downstream.keep_alive,
-        });
+        }
     }
 
     /// Waits for the first bytes of a request, or a reason to end the connection. An empty line is
@@ -150,6 +156,10 @@ impl Connection {
             }
         }
         if self.worker.shared.drain.phase() >= Phase::ClosingIdle {
+            return Poll::Ready(Call::End);
+        }
+        let idle = || self.longest_rest().saturating_sub(self.timer.left());
+        if self.worker.sheds(idle) {
             return Poll::Ready(Call::End);
         }
         self.timer.poll_expired(cx).map(|_| Call::End)

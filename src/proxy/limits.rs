@@ -4,7 +4,8 @@
 //! Made by `server`; asked by `listener` for each connection and by `request` for each request, and
 //! read by a scrape. `origin.rs` (pure) says whom a limit takes for one client; `clients.rs` counts
 //! the connections of each, `rates.rs` its requests: `gcra.rs` (pure) by which rule, `buckets.rs`
-//! where that is remembered. `descriptors.rs` keeps some for backends. What is not configured is not
+//! where that is remembered. `descriptors.rs` keeps some for backends,
+//! `pressure.rs` says how short memory is. What is not configured is not
 //! there.
 
 mod buckets;
@@ -12,6 +13,7 @@ mod clients;
 pub mod descriptors;
 mod gcra;
 mod origin;
+pub mod pressure;
 mod rates;
 
 use std::net::IpAddr;
@@ -24,11 +26,13 @@ use tokio::time::Instant;
 use clients::Clients;
 use descriptors::Descriptors;
 use origin::Origin;
+use pressure::Pressure;
 use rates::Rates;
 
 use crate::clock::Nanos;
 use crate::config::Config;
 use crate::http::headers::Fields;
+use crate::memory::level::Level;
 use crate::telemetry::metrics::BoundSample;
 
 /// The limits of this process, and how much of each is taken.
@@ -37,6 +41,8 @@ pub struct Limits {
     config: Arc<Config>,
     /// Descriptors, of which clients may not take all.
     pub descriptors: Descriptors,
+    /// How short memory is.
+    pub pressure: Pressure,
     /// Client connections that are open. Written by every worker. Relaxed: a number, it orders
     /// nothing; the limit holds because every taker adds first.
     open: AtomicUsize,
@@ -63,6 +69,8 @@ pub enum Refused {
     FullForClient,
     /// There are too few descriptors left.
     Descriptors,
+    /// There is too little memory left.
+    Memory,
 }
 
 impl Refused {
@@ -72,6 +80,7 @@ impl Refused {
             Refused::Full => "max_connections",
             Refused::FullForClient => "max_connections_per_client",
             Refused::Descriptors => "descriptors",
+            Refused::Memory => "memory",
         }
     }
 }
@@ -82,6 +91,7 @@ impl Limits {
         let most = config.downstream.max_connections_per_client;
         Arc::new(Limits {
             descriptors: Descriptors::of_this_process(),
+            pressure: Pressure::default(),
             open: AtomicUsize::new(0),
             clients: most.map(Clients::new),
             rates: Rates::new(&config),
@@ -92,6 +102,9 @@ impl Limits {
     /// Counts one more connection of a client, unless there are as many as there may be. A trusted
     /// proxy speaks for many clients: only the limit of all connections holds for it.
     pub fn admit(&self, address: IpAddr) -> Result<Admitted, Refused> {
+        if self.pressure.level() == Level::Refusing {
+            return Err(Refused::Memory);
+        }
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.most() {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Full);

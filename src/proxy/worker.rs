@@ -67,6 +67,10 @@ pub struct Worker {
     most_connections: Cell<usize>,
     /// The control thread has to be told that a burst is over.
     burst_over: Cell<bool>,
+    /// So many idle connections are to be closed for want of memory.
+    to_shed: Cell<usize>,
+    /// In this round.
+    shed_in: Cell<u32>,
     /// Its share of the metrics.
     pub metrics: Rc<Shard>,
     /// Its end of the access log.
@@ -113,6 +117,8 @@ impl Worker {
             connections: Cell::new(0),
             most_connections: Cell::new(0),
             burst_over: Cell::new(false),
+            to_shed: Cell::new(0),
+            shed_in: Cell::new(0),
             metrics,
             access,
             pool: RefCell::default(),
@@ -219,6 +225,34 @@ impl Worker {
         }
     }
 
+    /// Where memory runs short, a share of the connections is to be closed now, as far as they are
+    /// idle. To be called at every tick of the deadlines. O(connections) once in a round, else O(1).
+    pub fn shed(&self) {
+        let pressure = &self.shared.limits.pressure;
+        let round = pressure.round();
+        let share = match self.shed_in.replace(round) == round {
+            // Who was not idle then is not this round's any more.
+            true => 0,
+            false => pressure.share(self.connections.get()),
+        };
+        self.to_shed.set(share);
+        if share > 0 {
+            self.deadlines.wake_all();
+        }
+    }
+
+    /// Is a connection that has been idle for so long to be closed for want of memory? If so, it is
+    /// counted. Whoever became idle just now may be about to ask, and is let be.
+    pub fn sheds(&self, idle: impl FnOnce() -> Duration) -> bool {
+        let left = self.to_shed.get();
+        if left == 0 || idle() < LEAST_IDLE {
+            return false;
+        }
+        self.to_shed.set(left - 1);
+        self.metrics.shed();
+        true
+    }
+
     /// Are there noticeably fewer connections than there were? Says so once.
     fn has_emptied(&self) -> bool {
         let (now, most) = (self.connections.get(), self.most_connections.get());
@@ -290,6 +324,10 @@ const BURST: usize = 256;
 
 /// The same of large buffers, which have 63 to 79 KiB: 2 MiB.
 const BURST_BUFFERS: usize = 32;
+
+/// An idle connection is not closed earlier for want of memory: a client that was connected or
+/// answered has sent its next request by then, if it had one.
+const LEAST_IDLE: Duration = Duration::from_secs(1);
 
 /// Time between two runs of [`Worker::tick`].
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);

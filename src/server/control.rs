@@ -103,6 +103,9 @@ impl Control {
                 Rc::clone(&state),
             ));
         }
+        if let Some(budget) = super::memory::budget(&self.config) {
+            spawn_local(super::memory::watch(budget, Arc::clone(&state.limits)));
+        }
         spawn_local(forget_series(state));
         let services = self.config.services.iter().zip(self.services);
         let subscriptions: Vec<_> = services

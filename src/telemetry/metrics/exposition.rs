@@ -212,6 +212,12 @@ impl Page {
             }
         }
         let mut family = out.family(
+            "connections_closed_for_memory",
+            "Idle connections of clients that were closed for want of memory",
+            Counter,
+        )?;
+        family.only(Value::Count(sums.get(&Rare::Shed).copied().unwrap_or(0)))?;
+        let mut family = out.family(
             "tls_handshakes",
             "TLS handshakes with clients, by how they ended",
             Counter,
@@ -385,6 +391,20 @@ impl Page {
                 if let Some(level) = level(bound) {
                     family.add(&[("of", bound.what)], Value::Gauge(level as f64))?;
                 }
+            }
+        }
+        if let Some(memory) = self.live.memory {
+            for (name, help, value) in [
+                ("memory_bytes", "Memory that counts", memory.used),
+                ("memory_budget_bytes", "Most of it", memory.budget),
+                (
+                    "memory_level",
+                    "1: idle clients are closed, 2: new ones are refused",
+                    u64::from(memory.level),
+                ),
+            ] {
+                let mut family = out.family(name, help, Gauge)?;
+                family.only(Value::Gauge(value as f64))?;
             }
         }
         let mut family = out.family(

@@ -127,6 +127,11 @@ impl Shard {
         self.counters.count(Rare::Refused { reason });
     }
 
+    /// An idle connection of a client was closed for want of memory.
+    pub fn shed(&self) {
+        self.counters.count(Rare::Shed);
+    }
+
     /// A request goes to a backend for another time.
     pub fn retry(&self, service: usize) {
         self.counters.count(Rare::Retry { service });
@@ -256,6 +261,7 @@ pub(super) enum Rare {
     Refused {
         reason: &'static str,
     },
+    Shed,
     Retry {
         service: usize,
     },
