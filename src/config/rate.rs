@@ -1,12 +1,14 @@
-//! Rate limits: how many requests a client may make of a service.
+//! Rate limits: how many requests a client may make of a service, as written and as they are.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::build::{missing, number};
 use super::diagnostics::{Problem, Problems};
-use super::read::{Refusal, Scalar};
-use super::{raw, routes};
+use super::read::{At, Key, Read, Refusal, Scalar, choice, table};
+use super::routes;
+use super::scalar::{Positive, Within};
+use super::tree::{Node, Value};
 
 /// How many requests whoever they count for may make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +50,51 @@ impl Scalar for RateKey {
     }
 }
 
+table! {
+    /// `rate_limit`, written out.
+    pub struct RateLimitTable = "rate_limit" {
+        "requests" => requests: At<Within<1, 1_000_000>>,
+        "per" => per: At<Positive>,
+        "burst" => burst: At<Within<1, 1_000_000>>,
+        "by" => by: At<RateKey>,
+    }
+    later []
+}
+
+/// `rate_limit`: the word `off`, or a table.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub enum RawRateLimit {
+    Off,
+    Table(RateLimitTable),
+}
+
+/// `rate_limit` as a word.
+#[derive(Debug, Clone, Copy)]
+pub struct NoRateLimit;
+
+choice! {
+    NoRateLimit = "a table such as { requests = 100, per = \"1s\" }, or \"off\"" {
+        "off" => NoRateLimit,
+    }
+    later []
+}
+
+impl Read for RawRateLimit {
+    const EXPECTS: &'static str = NoRateLimit::EXPECTS;
+
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        if matches!(node.value, Value::Table(_)) {
+            return RateLimitTable::read(node, problems).map(RawRateLimit::Table);
+        }
+        At::<NoRateLimit>::read(node, problems).map(|_| RawRateLimit::Off)
+    }
+
+    fn keys() -> &'static [Key] {
+        RateLimitTable::keys()
+    }
+}
+
 /// No more than one request in this time: the arithmetic is in whole nanoseconds, so the rate is
 /// then right to a thousandth.
 const SHORTEST_INTERVAL: Duration = Duration::from_micros(1);
@@ -58,8 +105,8 @@ const LONGEST_RECOVERY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The limit of a service: its own, or that of `[defaults]`.
 pub(super) fn limit(
-    own: Option<&raw::RateLimit>,
-    default: Option<&raw::RateLimit>,
+    own: Option<&RawRateLimit>,
+    default: Option<&RawRateLimit>,
     problems: &mut Problems,
 ) -> Option<RateLimit> {
     match own {
@@ -70,8 +117,8 @@ pub(super) fn limit(
 }
 
 /// Reports what is wrong with a limit.
-pub(super) fn check(raw: &raw::RateLimit, problems: &mut Problems) -> Option<RateLimit> {
-    let raw::RateLimit::Table(raw) = raw else {
+pub(super) fn check(raw: &RawRateLimit, problems: &mut Problems) -> Option<RateLimit> {
+    let RawRateLimit::Table(raw) = raw else {
         return None;
     };
     if raw.requests.is_none() {

@@ -1,16 +1,16 @@
 //! The file as it is written: one struct per table, one field per key, nothing decided yet.
 //!
-//! `docs/configuration.md` says what each key means; a test compares the two. Keys and words
-//! after `later` belong to Evenkeel and not to this version: they are refused by name, because
-//! taking them and doing nothing would be worse.
+//! `rate.rs` has the table of a rate limit. `docs/configuration.md` says what each key means; a test
+//! compares the two. Keys and words after `later` belong to Evenkeel and not to this version: they
+//! are refused by name, because taking them and doing nothing would be worse.
 
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::diagnostics::Problems;
-use super::rate::RateKey;
-use super::read::{At, Key, Pairs, Read, Scalar, choice, table};
+use super::rate::RawRateLimit;
+use super::read::{At, Key, Pairs, Read, choice, table};
 use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, SizeOrOff, Within};
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, LogFormat, Strategy, TlsVersion};
@@ -144,7 +144,7 @@ table! {
         "retry_budget_percent" => retry_budget_percent: At<Within<0, 100>>,
         "retry_budget_per_second" => retry_budget_per_second: At<Within<0, 1_000_000>>,
         "max_body" => max_body: At<ByteSize>,
-        "rate_limit" => rate_limit: RateLimit,
+        "rate_limit" => rate_limit: RawRateLimit,
         "upgrade" => upgrade: Vec<At<String>>,
     }
     later [
@@ -159,51 +159,6 @@ table! {
         "path" => "hosts and paths belong to a [[route]] that names this service",
         "srv" => "write it as discover = { srv = \"…\" }",
         "static" => "write it as discover = { static = [\"…\"] }",
-    }
-}
-
-table! {
-    /// `rate_limit`, written out.
-    pub struct RateLimitTable = "rate_limit" {
-        "requests" => requests: At<Within<1, 1_000_000>>,
-        "per" => per: At<Positive>,
-        "burst" => burst: At<Within<1, 1_000_000>>,
-        "by" => by: At<RateKey>,
-    }
-    later []
-}
-
-/// `rate_limit`: the word `off`, or a table.
-#[derive(Debug, Clone)]
-#[allow(missing_docs)]
-pub enum RateLimit {
-    Off,
-    Table(RateLimitTable),
-}
-
-/// `rate_limit` as a word.
-#[derive(Debug, Clone, Copy)]
-pub struct NoRateLimit;
-
-choice! {
-    NoRateLimit = "a table such as { requests = 100, per = \"1s\" }, or \"off\"" {
-        "off" => NoRateLimit,
-    }
-    later []
-}
-
-impl Read for RateLimit {
-    const EXPECTS: &'static str = NoRateLimit::EXPECTS;
-
-    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
-        if matches!(node.value, Value::Table(_)) {
-            return RateLimitTable::read(node, problems).map(RateLimit::Table);
-        }
-        At::<NoRateLimit>::read(node, problems).map(|_| RateLimit::Off)
-    }
-
-    fn keys() -> &'static [Key] {
-        RateLimitTable::keys()
     }
 }
 
@@ -332,7 +287,7 @@ table! {
         "retry_budget_percent" => retry_budget_percent: At<Within<0, 100>>,
         "retry_budget_per_second" => retry_budget_per_second: At<Within<0, 1_000_000>>,
         "max_body" => max_body: At<ByteSize>,
-        "rate_limit" => rate_limit: RateLimit,
+        "rate_limit" => rate_limit: RawRateLimit,
         "upgrade" => upgrade: Vec<At<String>>,
         "strategy" => strategy: At<Strategy>,
     }
