@@ -10,11 +10,34 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Millis(pub u64);
 
+/// Nanoseconds since then: where milliseconds are too coarse. Never zero, as [`Millis`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Nanos(pub u64);
+
+/// From when on this process counts.
+fn start() -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
+
+impl Nanos {
+    /// The present, as [`Millis::now`].
+    pub fn now() -> Nanos {
+        Nanos::of(Instant::now())
+    }
+
+    /// That moment; the start, if it was before.
+    pub fn of(moment: Instant) -> Nanos {
+        // Enough for 584 years.
+        Nanos(moment.saturating_duration_since(start()).as_nanos() as u64 + 1)
+    }
+}
+
 impl Millis {
     /// The present. Follows tokio's clock on a runtime whose clock is paused.
     pub fn now() -> Millis {
-        static START: OnceLock<Instant> = OnceLock::new();
-        let start = *START.get_or_init(Instant::now);
+        // Before the present is taken, so that it is not later.
+        let start = start();
         Millis(Instant::now().saturating_duration_since(start).as_millis() as u64 + 1)
     }
 

@@ -1,8 +1,12 @@
-//! Memory that is free but that the allocator still holds, given back to the system.
+//! Memory that is free but that the allocator still holds, given back to the system; how much there
+//! may be (`budget`), and what is to be done when it runs short (`level`).
 //!
 //! glibc by itself gives back what lies free at the end of a heap. After a burst free pages lie
 //! between what lives on, and stay. Called by the control thread (`server::control`), seldom: every
 //! arena is locked in its turn, for some 60 µs for each MiB that goes. On floor 0.
+
+pub mod budget;
+pub mod level;
 
 /// Gives every free page back to the system. Where the allocator is not glibc's, nothing is done.
 pub fn give_back() {

@@ -5,12 +5,13 @@
 //! control thread writes snapshots and never touches a request.
 
 mod control;
+mod memory;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -32,6 +33,7 @@ use crate::io::deadline::TICK;
 use crate::listener::entrance::Entrance;
 use crate::listener::{self, Listening};
 use crate::proxy::drain::{Drain, Phase};
+use crate::proxy::limits::Limits;
 use crate::proxy::seating::{Arrival, Seating};
 use crate::proxy::worker::{HOUSEKEEPING, Shared, Worker};
 use crate::published::Published;
@@ -246,10 +248,11 @@ pub fn start_logging(
         gates: services.iter().map(|s| s.gate().cloned()).collect(),
         drain: Drain::new(),
         events,
-        open: Arc::new(AtomicUsize::new(0)),
+        limits: Limits::new(Arc::clone(&config)),
         seating,
         config: Arc::clone(&config),
     };
+    (shared.limits.descriptors).compare(config.downstream.max_connections.get());
     let metrics = Metrics::new(
         config
             .services
@@ -310,7 +313,7 @@ pub fn start_logging(
             .map(|f| f.as_ref().map(|f| Arc::clone(&f.certificates)))
             .collect(),
         heartbeats,
-        open: shared.open,
+        limits: shared.limits,
         metrics,
         access_lines_dropped,
     };
@@ -496,6 +499,7 @@ impl WorkerStart {
                     seen = phase;
                     worker.deadlines.wake_all();
                 }
+                worker.shed();
                 let closed = accepting.iter().all(JoinHandle::is_finished) && taking.is_finished();
                 if phase >= Phase::CutAll || (closed && worker.connections.get() == 0) {
                     break;

@@ -33,6 +33,8 @@ struct Row {
     /// The version, over TLS.
     tls: Option<&'static rustls::SupportedProtocolVersion>,
     access: &'static str,
+    /// More keys of the service.
+    service: &'static str,
     /// Bytes of the request's body, if it has one.
     request: Option<usize>,
     response: Response,
@@ -59,6 +61,7 @@ const SMALL: Row = Row {
     name: "plain, access log off",
     tls: None,
     access: "off",
+    service: "",
     request: None,
     response: Response::Length(128),
     bound: NOTHING,
@@ -76,6 +79,16 @@ fn a_request_allocates_nothing() {
         Row {
             name: "combined access log",
             access: "combined",
+            ..SMALL
+        },
+        Row {
+            name: "limited by address",
+            service: "rate_limit = { requests = 1000000 }",
+            ..SMALL
+        },
+        Row {
+            name: "limited by a field",
+            service: "rate_limit = { requests = 1000000, by = \"header:User-Agent\" }",
             ..SMALL
         },
         Row {
@@ -178,10 +191,11 @@ fn measure(row: &Row, allowed: u64) -> (Count, Option<String>) {
             [[service]]
             name = "web"
             discover = {{ static = ["{backend}"] }}
+            {}
             [[route]]
             service = "web"
             "#,
-            row.access
+            row.access, row.service
         ),
         written.clone(),
     );

@@ -165,10 +165,13 @@ fn defaults() {
     assert_eq!(down.keep_alive, seconds(75));
     assert_eq!((down.header_bytes, down.header_fields), (32 * 1024, 100));
     assert!(down.max_connections.get() <= 65_536);
+    assert_eq!(down.max_connections_per_client, None);
+    assert_eq!(config.memory, config::MemoryLimit::Group);
     assert!(!down.reject_encoded_slash && !down.allow_underscores && !down.forwarded);
     let service = &config.services[0];
     assert_eq!(service.balancing.strategy, config::Strategy::Weighted);
     assert_eq!(service.max_body, None);
+    assert_eq!(service.rate_limit, None);
     assert_eq!(service.upgrade, [Box::from("websocket")]);
     let up = &service.upstream;
     assert_eq!(up.connect_timeout, seconds(1));
@@ -284,6 +287,12 @@ fn settings_over_a_file() {
             "route.0.headers={ x = \"a=b\" }",
             |c| c.routes[0].headers[0].1.to_string(),
             "a=b",
+        ),
+        (
+            "no size",
+            "limits.memory=off",
+            |c| format!("{:?}", c.memory),
+            "Off",
         ),
         (
             "off",

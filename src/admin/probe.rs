@@ -6,6 +6,7 @@
 //! so.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -39,19 +40,34 @@ const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 /// `LocalRuntime`.
 pub async fn serve(listener: TcpListener, state: Rc<State>) {
     let mut connections = JoinSet::new();
+    let reserve = &state.limits.descriptors.reserve;
     loop {
+        let accept = poll_fn(|cx| {
+            let accepted = listener.poll_accept(cx);
+            if accepted.is_pending() {
+                reserve.refill();
+            }
+            accepted
+        });
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = accept => match accepted {
                 Ok((stream, _)) if connections.len() < CONNECTIONS => {
                     connections.spawn_local(answer(stream, Rc::clone(&state)));
                 }
                 Ok(_) => tracing::debug!("probe listener: too many connections"),
+                // Whoever asks whether this process is alive must not hear that it has no
+                // descriptors left; the next one takes it.
+                Err(_) if reserve.give_up() => {}
                 Err(error) => {
                     tracing::warn!(%error, "probe listener: accept failed");
                     sleep(AFTER_FAILED_ACCEPT).await;
+                    reserve.refill();
                 }
             },
-            Some(_) = connections.join_next() => {}
+            // Its descriptor goes back into the reserve, if it was that.
+            Some(_) = connections.join_next() => {
+                reserve.refill();
+            }
         }
     }
 }

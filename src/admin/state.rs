@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::balance::snapshot::Snapshot;
@@ -13,6 +13,7 @@ use crate::clock::Millis;
 use crate::config::Config;
 use crate::discovery::stats::{DURATION_BOUNDS, DnsStats, Stats};
 use crate::proxy::drain::{Drain, Phase};
+use crate::proxy::limits::Limits;
 use crate::proxy::worker::labels;
 use crate::published::Published;
 use crate::telemetry::metrics::{
@@ -39,8 +40,8 @@ pub struct State {
     pub drain: Arc<Drain>,
     /// When each worker last turned, as [`Millis`].
     pub heartbeats: Vec<Arc<AtomicU64>>,
-    /// Client connections open in this process.
-    pub open: Arc<AtomicUsize>,
+    /// What the workers together may take on, and how much of it is taken.
+    pub limits: Arc<Limits>,
     /// What the workers counted.
     pub metrics: Arc<Metrics>,
     /// What discovery counted.
@@ -112,6 +113,8 @@ impl State {
             bounds: self.bounds(&dns),
             dns: dns_sample(dns),
             access_lines_dropped: self.access_lines_dropped.load(Ordering::Relaxed),
+            memory: self.limits.pressure.sample(),
+            rate_limit_forgiven: self.limits.forgiven(),
             draining: self.draining(),
         };
         self.metrics.render(now, live)
@@ -123,20 +126,13 @@ impl State {
     }
 
     fn bounds(&self, dns: &DnsStats) -> Vec<BoundSample> {
-        let mut bounds = vec![
-            BoundSample {
-                what: "client_connections",
-                now: self.open.load(Ordering::Relaxed) as u64,
-                bound: Some(self.config.downstream.max_connections.get() as u64),
-                ..BoundSample::default()
-            },
-            BoundSample {
-                what: "dns_lookups",
-                now: dns.in_flight as u64,
-                high_water: Some(dns.in_flight_high as u64),
-                ..BoundSample::default()
-            },
-        ];
+        let mut bounds = self.limits.bounds();
+        bounds.push(BoundSample {
+            what: "dns_lookups",
+            now: dns.in_flight as u64,
+            high_water: Some(dns.in_flight_high as u64),
+            ..BoundSample::default()
+        });
         let services = self.config.services.iter().zip(&self.gates);
         let lines = services.filter_map(|(service, gate)| Some((service, gate.as_ref()?)));
         bounds.extend(lines.map(|(service, gate)| BoundSample {

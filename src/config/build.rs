@@ -2,7 +2,7 @@
 //! here, names become indexes, and what contradicts itself is refused.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +13,17 @@ use super::read::At;
 use super::scalar::{Positive, Within};
 use super::source::{Sources, Span};
 use super::{
-    AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat, Protocol,
-    Redirect, Service, TlsFrontEnd, TlsVersion, routes, services, state_dir,
+    AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
+    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, rate, routes, services,
+    state_dir,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
 /// to spare for everything else.
 const DESCRIPTORS_PER_CONNECTION: u64 = 3;
+
+/// The process itself needs half of it, with nobody connected.
+const LEAST_MEMORY: u64 = 32 << 20;
 
 /// Most connections without being told so.
 const MOST_CONNECTIONS: u64 = 65_536;
@@ -42,8 +46,11 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     refuse_shared_addresses(&raw_listeners, probe, problems);
     name_listeners(&raw_listeners, problems);
 
-    // Once for the table itself, so that a mistake there is reported once.
+    // Once for the tables themselves, so that a mistake there is reported once.
     services::lookup(&dns, &raw::Dns::default(), problems);
+    if let Some(limit) = &defaults.rate_limit {
+        rate::check(limit, problems);
+    }
     let services: Vec<Service> = raw_services
         .iter()
         .map(|s| services::service(s, &dns, &defaults, problems))
@@ -59,6 +66,8 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         );
     }
 
+    let limits = file.limits.unwrap_or_default();
+    let memory = memory(&limits, problems);
     Config {
         workers: file
             .workers
@@ -73,12 +82,8 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         state_dir: file
             .state_dir
             .map(|at| state_dir::path(&at, files, sources, problems)),
-        downstream: downstream(
-            &defaults,
-            file.limits.unwrap_or_default(),
-            file.http.unwrap_or_default(),
-            problems,
-        ),
+        downstream: downstream(&defaults, limits, file.http.unwrap_or_default(), problems),
+        memory,
         probe: probe.map(|(address, _)| address),
         log: log(file.log.unwrap_or_default(), problems),
         drain: drain(file.drain.unwrap_or_default()),
@@ -340,9 +345,26 @@ fn downstream(
         max_connections: number(&limits.max_connections)
             .and_then(|n| NonZeroUsize::new(n as usize))
             .unwrap_or_else(default_max_connections),
+        max_connections_per_client: number(&limits.max_connections_per_client)
+            .and_then(|n| u32::try_from(n).ok().and_then(NonZeroU32::new)),
         reject_encoded_slash: flag(http.reject_encoded_slash),
         allow_underscores: flag(http.allow_underscores),
         forwarded: flag(http.forwarded),
+    }
+}
+
+fn memory(limits: &raw::Limits, problems: &mut Problems) -> MemoryLimit {
+    let Some(at) = &limits.memory else {
+        return MemoryLimit::Group;
+    };
+    match at.value.0 {
+        None => MemoryLimit::Off,
+        Some(bytes) => {
+            if bytes < LEAST_MEMORY {
+                problems.error(at.span, "this is less than the 32MiB that a process needs");
+            }
+            MemoryLimit::Bytes(bytes)
+        }
     }
 }
 

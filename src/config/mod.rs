@@ -2,7 +2,8 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `services.rs`, `routes.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and
+//! `build.rs`, `services.rs`, `health.rs`, `in_flight.rs`, `rate.rs`, `routes.rs`, `state_dir.rs` (defaults,
+//! cross-checks). `diagnostics.rs` says what is wrong and
 //! where; reading goes on after an error, so that one run shows all of them.
 
 pub mod diagnostics;
@@ -15,6 +16,7 @@ mod in_flight;
 mod load;
 mod names;
 mod overlay;
+mod rate;
 mod raw;
 mod read;
 mod routes;
@@ -23,8 +25,8 @@ mod services;
 mod state_dir;
 mod zone;
 
-use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +40,7 @@ pub use diagnostics::Diagnostic;
 pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
 pub use in_flight::{AdaptiveLimit, InFlightLimits};
 pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
+pub use rate::{RateKey, RateLimit};
 pub use tree::Format;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
 
@@ -61,12 +64,23 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// Limits of the client's side.
     pub downstream: Downstream,
+    /// How much memory there may be.
+    pub memory: MemoryLimit,
     /// Probe listener (`/livez`, `/readyz`, `/metrics`); `None` switches it off.
     pub probe: Option<SocketAddr>,
     /// Logs.
     pub log: Log,
     /// How a TERM is carried out.
     pub drain: Drain,
+}
+
+impl Config {
+    /// Is what a peer at this address says about its clients believed?
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let mut trusted = self.trusted_proxies.iter();
+        trusted.any(|net| net.contains(&address))
+    }
 }
 
 /// One `[[listener]]`.
@@ -141,12 +155,25 @@ pub struct Downstream {
     pub keep_alive: Duration,
     /// Open client connections in this process.
     pub max_connections: NonZeroUsize,
+    /// Of them, those of one client address (IPv6: of one /64); `None`: as many as there may be.
+    pub max_connections_per_client: Option<NonZeroU32>,
     /// `%2f` and `%5c` in a path are a 400.
     pub reject_encoded_slash: bool,
     /// Field names with an underscore are passed on.
     pub allow_underscores: bool,
     /// `Forwarded` (RFC 7239) is set besides `X-Forwarded-*`.
     pub forwarded: bool,
+}
+
+/// How much memory there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// As much as the control group has.
+    Group,
+    /// So many bytes for this process.
+    Bytes(u64),
+    /// Nobody looks.
+    Off,
 }
 
 /// One `[[service]]`.
@@ -170,6 +197,8 @@ pub struct Service {
     pub upgrade: Vec<Box<str>>,
     /// Largest request body; `None`: unlimited.
     pub max_body: Option<u64>,
+    /// How many requests a client may make; `None`: as many as it likes.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// Where endpoints come from.

@@ -1,8 +1,8 @@
 //! The file as it is written: one struct per table, one field per key, nothing decided yet.
 //!
-//! `docs/configuration.md` says what each key means; a test compares the two. Keys and words
-//! after `later` belong to Evenkeel and not to this version: they are refused by name, because
-//! taking them and doing nothing would be worse.
+//! `rate.rs` has the table of a rate limit. `docs/configuration.md` says what each key means; a test
+//! compares the two. Keys and words after `later` belong to Evenkeel and not to this version: they
+//! are refused by name, because taking them and doing nothing would be worse.
 
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use ipnet::IpNet;
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RetryOnTable};
 use super::in_flight::Adaptive;
+use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
-use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, Within};
+use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, SizeOrOff, Within};
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, LogFormat, Strategy, TlsVersion};
 
@@ -146,6 +147,7 @@ table! {
         "retry_budget_percent" => retry_budget_percent: At<Within<0, 100>>,
         "retry_budget_per_second" => retry_budget_per_second: At<Within<0, 1_000_000>>,
         "max_body" => max_body: At<ByteSize>,
+        "rate_limit" => rate_limit: RawRateLimit,
         "upgrade" => upgrade: Vec<At<String>>,
         "max_in_flight" => max_in_flight: At<Within<1, 1_000_000>>,
         "adaptive" => adaptive: Adaptive,
@@ -294,6 +296,7 @@ table! {
         "retry_budget_percent" => retry_budget_percent: At<Within<0, 100>>,
         "retry_budget_per_second" => retry_budget_per_second: At<Within<0, 1_000_000>>,
         "max_body" => max_body: At<ByteSize>,
+        "rate_limit" => rate_limit: RawRateLimit,
         "upgrade" => upgrade: Vec<At<String>>,
         "max_in_flight" => max_in_flight: At<Within<1, 1_000_000>>,
         "adaptive" => adaptive: Adaptive,
@@ -313,10 +316,12 @@ table! {
     /// `[limits]`
     pub struct Limits = "[limits]" {
         "max_connections" => max_connections: At<Within<1, 10_000_000>>,
+        "max_connections_per_client" => max_connections_per_client: At<Within<1, 10_000_000>>,
+        "memory" => memory: At<SizeOrOff>,
         "header_bytes" => header_bytes: At<ByteSize>,
         "header_fields" => header_fields: At<Within<1, 10_000>>,
     }
-    later ["max_connections_per_client"]
+    later []
 }
 
 table! {

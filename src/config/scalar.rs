@@ -152,6 +152,25 @@ impl Scalar for ByteSize {
     }
 }
 
+/// [`ByteSize`], or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeOrOff(pub Option<u64>);
+
+impl Scalar for SizeOrOff {
+    const EXPECTS: &'static str = "a size such as \"256MiB\", or \"off\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        if text == "off" {
+            return Ok(SizeOrOff(None));
+        }
+        ByteSize::from_text(text).map(|ByteSize(bytes)| SizeOrOff(Some(bytes)))
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        ByteSize::from_integer(n).map(|ByteSize(bytes)| SizeOrOff(Some(bytes)))
+    }
+}
+
 /// An address to listen on; `:8443` is every address of both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bind(pub SocketAddr);

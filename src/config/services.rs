@@ -11,7 +11,7 @@ use super::read::At;
 use super::source::Span;
 use super::{
     Balancing, Discover, Family, Listener, Lookup, Service, StaticEndpoint, Strategy, Upstream,
-    health, in_flight, names, raw, routes,
+    health, in_flight, names, rate, raw, routes,
 };
 
 /// Builds one service.
@@ -75,6 +75,11 @@ pub fn service(
             .as_ref()
             .or(defaults.max_body.as_ref())
             .map(|at| at.value.0),
+        rate_limit: rate::limit(
+            raw.rate_limit.as_ref(),
+            defaults.rate_limit.as_ref(),
+            problems,
+        ),
     }
 }
 

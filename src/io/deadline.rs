@@ -142,6 +142,12 @@ impl Timer {
         self.table.now()
     }
 
+    /// How long it is to the deadline; a very long time if there is none.
+    pub fn left(&self) -> Duration {
+        let at = self.table.slots.borrow().all[self.index as usize].at;
+        at.since(self.table.now())
+    }
+
     /// Ready once the deadline has passed; until then the task is woken when it does.
     pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<Expired> {
         let mut slots = self.table.slots.borrow_mut();

@@ -8,6 +8,7 @@ pub mod deadline;
 pub mod duplex;
 pub mod pace;
 pub mod relay;
+pub mod reserve;
 pub mod spares;
 pub mod tls;
 pub mod transport;

@@ -5,40 +5,29 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::refusal::{self, Refusals};
 use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
 use crate::proxy::connection::{Connection, Peer};
 use crate::proxy::drain::Phase;
+use crate::proxy::limits::Refused;
 use crate::proxy::seating::{Arrival, Seat};
 use crate::proxy::serve::{Runners, Serve};
 use crate::proxy::worker::{OpenConnection, Worker};
-use crate::telemetry::metrics::{Handshake, Side};
+use crate::telemetry::metrics::Handshake;
 
 /// A client whose handshake failed may take so long to take the alert.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// What a plain client is told when there are as many connections as there may be.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: evenkeel\r\n\
-    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 30\r\nRetry-After: 1\r\n\
-    Connection: close\r\n\r\n503: too many connections now\n";
-
-/// Clients that may be told so at once by one worker; others are closed without a word. Each holds a
-/// descriptor for as long as it is told.
-const REFUSALS: usize = 64;
-
-/// How long a client that is refused may take to read why, and what it sends is read meanwhile: a
-/// connection that is closed with bytes unread is reset, and the response with it (RFC 9112 §9.6).
-const REFUSAL: Duration = Duration::from_secs(1);
 
 /// A worker's door.
 #[derive(Debug)]
@@ -48,8 +37,7 @@ pub struct Entrance {
     runners: Rc<Runners>,
     /// TLS of each listener that speaks it.
     tls: Vec<Option<Arc<ServerConfig>>>,
-    /// One more for each refusal that is under way.
-    refusals: Rc<()>,
+    refusals: Refusals,
 }
 
 impl Entrance {
@@ -59,7 +47,7 @@ impl Entrance {
             runners: Runners::new(Rc::clone(&worker.deadlines)),
             worker,
             tls,
-            refusals: Rc::default(),
+            refusals: Refusals::default(),
         })
     }
 
@@ -71,6 +59,14 @@ impl Entrance {
 
     /// An accepted connection: served here, or by a worker that has fewer.
     pub(super) fn welcome(&self, stream: TcpStream, address: SocketAddr, listener: usize) {
+        let limits = &self.worker.shared.limits;
+        if !limits.descriptors.suffice(stream.as_fd()) {
+            match stream.into_std() {
+                Ok(stream) => self.turn_away(stream, listener),
+                Err(e) => tracing::debug!(error = %e, "a connection cannot be turned away"),
+            }
+            return;
+        }
         let own = self.worker.index;
         let seating = &self.worker.shared.seating;
         let seat = match self.worker.shared.drain.phase() >= Phase::Closing {
@@ -93,6 +89,16 @@ impl Entrance {
         if let Err(arrival) = arrival.send() {
             let seat = seating.seat(own);
             self.take_over(Arrival { seat, ..arrival });
+        }
+    }
+
+    /// A connection for which there is no descriptor to spare; it does not block. It is closed now.
+    pub(super) fn turn_away(&self, stream: std::net::TcpStream, listener: usize) {
+        let why = Refused::Descriptors;
+        self.worker.metrics.refused(why.reason());
+        self.worker.shared.limits.descriptors.refusing();
+        if self.tls[listener].is_none() {
+            refusal::tell_at_once(why, stream);
         }
     }
 
@@ -134,11 +140,16 @@ impl Entrance {
     fn admit(&self, stream: TcpStream, address: SocketAddr, listener: usize, seat: Seat) {
         let worker = Rc::clone(&self.worker);
         let tls = self.tls[listener].clone();
-        let Some(open) = OpenConnection::open(&worker, seat, Side::Downstream(listener)) else {
-            if tls.is_none() {
-                self.refuse(stream);
+        let open = match OpenConnection::open(&worker, seat, listener, address.ip()) {
+            Ok(open) => open,
+            Err(refused) => {
+                // A client that speaks TLS could read a reason only after a handshake, which costs
+                // more than a connection does.
+                if tls.is_none() {
+                    self.refusals.tell(refused, stream, &worker.deadlines);
+                }
+                return;
             }
-            return;
         };
         let runners = Rc::clone(&self.runners);
         let peer = Peer {
@@ -165,26 +176,6 @@ impl Entrance {
                 });
             }
         }
-    }
-
-    /// Tells a plain client that there are too many.
-    fn refuse(&self, mut stream: TcpStream) {
-        if Rc::strong_count(&self.refusals) > REFUSALS {
-            return;
-        }
-        let (timer, counted) = (self.worker.deadlines.timer(), Rc::clone(&self.refusals));
-        tokio::task::spawn_local(async move {
-            let told = async {
-                stream.write_all(FULL).await?;
-                stream.shutdown().await?;
-                let mut rest = [0; 1024];
-                while stream.read(&mut rest).await? > 0 {}
-                Ok::<_, std::io::Error>(())
-            };
-            // Whether it listened or not, that was it.
-            let _ = timer.limit(REFUSAL, told).await;
-            drop(counted);
-        });
     }
 }
 
@@ -232,20 +223,5 @@ async fn handshake(
             metrics.handshake(None, Handshake::TimedOut);
             None
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_canned_response_tells_its_length() {
-        let text = std::str::from_utf8(FULL).expect("it is text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("it has a head");
-        assert!(
-            head.contains(&format!("Content-Length: {}\r\n", body.len())),
-            "{head}"
-        );
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! One socket per address, given to every worker as a duplicated descriptor, so that no queue is
 //! lost when a worker goes and a second instance on the same port is refused. `entrance` says what
-//! becomes of an accepted connection.
+//! becomes of an accepted connection, `refusal` what a client is told that is not taken in.
 
 pub mod entrance;
+mod refusal;
 
 use std::future::poll_fn;
 use std::io;
@@ -25,7 +26,7 @@ use crate::upstream::connect::{is_exhaustion, notice_dead_peers};
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 4096;
 
-/// After an accept that failed for want of descriptors or memory: time for others to close some.
+/// After an accept that failed although a descriptor was kept for it: time for others to close some.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// Binds a listening socket. An IPv6 wildcard takes IPv4 as well, or stands for the IPv4 one on a
@@ -77,12 +78,20 @@ pub async fn accept(entrance: Rc<Entrance>, listening: Listening) -> io::Result<
     let socket = TcpListener::from_std(socket)?;
     let worker = &entrance.worker;
     let timer = worker.deadlines.timer();
+    let descriptors = &worker.shared.limits.descriptors;
+    let reserve = &descriptors.reserve;
     loop {
-        let accepted = poll_fn(|cx| match socket.poll_accept(cx) {
-            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-            Poll::Pending if worker.shared.drain.phase() >= Phase::Closing => Poll::Ready(None),
-            // The timer is never set: it is there to be woken when the phase changes.
-            Poll::Pending => timer.poll_expired(cx).map(|_| None),
+        let accepted = poll_fn(|cx| {
+            if let Poll::Ready(accepted) = socket.poll_accept(cx) {
+                return Poll::Ready(Some(accepted));
+            }
+            // The kernel wants a descriptor before it looks whether anybody is there.
+            reserve.refill();
+            match worker.shared.drain.phase() >= Phase::Closing {
+                true => Poll::Ready(None),
+                // The timer is never set: it is there to be woken when the phase changes.
+                false => timer.poll_expired(cx).map(|_| None),
+            }
         })
         .await;
         match accepted {
@@ -91,10 +100,21 @@ pub async fn accept(entrance: Rc<Entrance>, listening: Listening) -> io::Result<
                     entrance.welcome(stream, address, index);
                 });
             }
-            Some(Ok((stream, address))) => entrance.welcome(stream, address, index),
+            Some(Ok((stream, address))) if reserve.refill() => {
+                entrance.welcome(stream, address, index);
+            }
+            // Its descriptor is the last one there is: that is for the reserve.
+            Some(Ok((stream, _))) => {
+                entrance.turn_away(stream.into_std()?, index);
+                reserve.refill();
+            }
+            // By a descriptor of the reserve, then.
+            Some(Err(e)) if is_exhaustion(&e) && reserve.give_up() => {}
+            // Others had all of that first, or it is memory that lacks.
             Some(Err(e)) if is_exhaustion(&e) => {
-                tracing::warn!(error = %e, "accept failed; waiting for descriptors");
+                descriptors.refusing();
                 tokio::time::sleep(EXHAUSTED).await;
+                reserve.refill();
             }
             // The client was gone before we looked.
             Some(Err(e)) => tracing::debug!(error = %e, "accept failed"),

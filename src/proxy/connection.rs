@@ -103,7 +103,8 @@ pub(super) struct Serving<'a> {
 pub(super) enum Call {
     /// Bytes came.
     Request,
-    /// The client is done, the connection failed, its time is up, or a drain ends it.
+    /// The client is done, the connection failed, its time is up, a drain ends it, or memory
+    /// runs short.
     End,
 }
 
@@ -116,10 +117,9 @@ impl Connection {
         open: OpenConnection,
     ) -> Connection {
         let address = peer.address.ip().to_canonical();
-        let trusted = &worker.shared.config.trusted_proxies;
         Connection {
             client: address.to_string().into(),
-            trusted: trusted.iter().any(|net| net.contains(&address)),
+            trusted: worker.shared.config.trusts(address),
             fresh: true,
             io: Duplex::new(transport),
             inbox: Inbox::new(Rc::clone(&worker.buffers)),
@@ -133,11 +133,16 @@ impl Connection {
 
     /// From now on it is idle.
     pub(super) fn rest(&self) {
+        self.timer.set(self.longest_rest());
+    }
+
+    /// It may be idle for so long.
+    fn longest_rest(&self) -> Duration {
         let downstream = &self.worker.shared.config.downstream;
-        self.timer.set(match self.fresh {
+        match self.fresh {
             true => downstream.header_timeout,
             false => downstream.keep_alive,
-        });
+        }
     }
 
     /// Waits for the first bytes of a request, or a reason to end the connection. An empty line is
@@ -151,6 +156,10 @@ impl Connection {
             }
         }
         if self.worker.shared.drain.phase() >= Phase::ClosingIdle {
+            return Poll::Ready(Call::End);
+        }
+        let idle = || self.longest_rest().saturating_sub(self.timer.left());
+        if self.worker.sheds(idle) {
             return Poll::Ready(Call::End);
         }
         self.timer.poll_expired(cx).map(|_| Call::End)

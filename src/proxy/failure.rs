@@ -1,6 +1,7 @@
 //! What went wrong with a request: whose side, how far it had got, and what follows from that.
 
 use std::io;
+use std::time::Duration;
 
 use crate::balance::picker::NoBackend;
 use crate::http::h1::body::BadBody;
@@ -65,6 +66,9 @@ pub enum Cause {
     /// No route matches.
     #[error("no route matches")]
     NoRoute,
+    /// The client made more requests than it may; the next one may come after so long.
+    #[error("too many requests")]
+    RateLimited(Duration),
     /// There is nobody to send it to.
     #[error("{0}")]
     NoBackend(#[source] NoBackend),
@@ -130,6 +134,15 @@ impl Failure {
         Failure { cause, progress }
     }
 
+    /// For how many seconds the client is asked to wait before it tries again (RFC 9110 §10.2.3).
+    pub fn retry_after(&self) -> Option<u64> {
+        match &self.cause {
+            Cause::RateLimited(wait) => Some(wait.as_nanos().div_ceil(1_000_000_000) as u64),
+            _ if self.meaning().status == 503 => Some(1),
+            _ => None,
+        }
+    }
+
     /// The one place where status, side, label and connection handling are derived.
     pub fn meaning(&self) -> Meaning {
         use Side::{Downstream, Internal, Upstream};
@@ -140,6 +153,7 @@ impl Failure {
             Cause::ClientClosed => (Downstream, 400, "client_closed", true),
             Cause::ClientIo(_) => (Downstream, 0, "client_io", true),
             Cause::ClientStalled => (Downstream, 408, "client_stalled", true),
+            Cause::RateLimited(_) => (Downstream, 429, "rate_limited", false),
             Cause::NoRoute => (Internal, 404, "no_route", false),
             Cause::NoBackend(NoBackend::Unresolved) => (Upstream, 503, "unresolved", false),
             Cause::NoBackend(NoBackend::Full) => (Upstream, 503, "overloaded", false),

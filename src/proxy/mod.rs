@@ -3,9 +3,10 @@
 //! `serve.rs` leads a client's connection from request to request: `connection.rs` reads their
 //! heads off it, `request.rs` carries one out and answers what never reaches a backend;
 //! `exchange.rs` tries backends one after the other, which `choice.rs` chooses; `attempt.rs` is one
-//! try: the copies in both directions; `forward.rs` rewrites heads and `recode.rs` (pure) bodies;
-//! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
-//! `seating.rs` says which worker a connection goes to.
+//! try: the copies in both directions; `tunnel.rs` is what follows a switch of protocols;
+//! `forward.rs` rewrites heads and `recode.rs` (pure) bodies; `failure.rs` says what a failure
+//! means and `retry.rs` (pure) whether it may be tried again; `limits.rs` is what the workers
+//! together may take on; `seating.rs` says which worker a connection goes to.
 
 pub mod account;
 mod attempt;
@@ -15,10 +16,12 @@ pub mod drain;
 mod exchange;
 pub mod failure;
 pub mod forward;
+pub mod limits;
 mod recode;
 mod request;
 mod respond;
 pub mod retry;
 pub mod seating;
 pub mod serve;
+mod tunnel;
 pub mod worker;

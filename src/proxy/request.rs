@@ -2,27 +2,24 @@
 //!
 //! Its head lies in the connection already. Whatever happens ends in a [`Next`].
 
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use super::account::Account;
 use super::attempt::{Client, Job, OutOfPatience};
 use super::connection::Serving;
-use super::drain::{Phase, Withdrawal};
-use super::exchange::{Failed, Lent, Outcome, Tunnel, exchange};
+use super::drain::Phase;
+use super::exchange::{Failed, Lent, Outcome, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
 use super::recode::whole_body;
 use super::respond;
 use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
-use crate::http::h1::encode::{self, ConnectionField};
+use crate::http::h1::encode::ConnectionField;
 use crate::http::head::{Rejection, RequestHead, Version, has_encoded_slash};
 use crate::http::headers::Known;
 use crate::io::pace::Patience;
-use crate::io::relay::{self, End, Relayed, relay};
 use crate::telemetry::access::{Broken, Record};
 
 /// What follows after a request.
@@ -130,6 +127,14 @@ impl Serving<'_> {
         let service = worker.service(index);
         account.route = Some(Arc::clone(&found.label));
         account.service = Some(index);
+        let peer = self.peer.address.ip();
+        let spent = (worker.shared.limits).spend(index, peer, &head.fields, account.begun);
+        spent.map_err(|wait| {
+            Failed::unconsumed(Failure::new(
+                Cause::RateLimited(wait),
+                Progress::NothingSent,
+            ))
+        })?;
         if let (BodyFraming::Length(length), Some(max)) = (framing, service.max_body)
             && length > max
         {
@@ -219,66 +224,6 @@ impl Serving<'_> {
         }
     }
 
-    /// Passes the backend's 101 on, and from then on whatever comes, until both sides are done.
-    async fn tunnel(
-        &mut self,
-        mut tunnel: Tunnel,
-        token: &str,
-        idle: Duration,
-        account: &mut Account,
-    ) -> Next {
-        forward::rewrite_response(self.response);
-        forward::push_upgrade(&mut self.response.fields, token);
-        let mut out = self.worker.buffers.output();
-        let (framing, connection) = (BodyFraming::None, ConnectionField::Upgrade);
-        encode::response_head(self.response, framing, connection, &mut out.bytes);
-        account.status = 101;
-        let written = self.io.write_all(&out.bytes, &[], self.writing).await;
-        drop(out);
-        if written.is_err() {
-            return Next::Abort;
-        }
-        let mut moved = Relayed::default();
-        let first = End {
-            io: self.io,
-            inbox: self.inbox,
-            pace: self.writing,
-        };
-        let second = End {
-            io: &tunnel.upstream,
-            inbox: &mut tunnel.inbox,
-            pace: self.pushing,
-        };
-        let ended = {
-            let relayed = relay(first, second, self.timer, idle, &mut moved);
-            let mut relayed = std::pin::pin!(relayed);
-            let streams = self.worker.shared.config.drain.streams;
-            let withdrawal = Withdrawal::watch(&tunnel.backend, streams, self.watch);
-            poll_fn(|cx| match relayed.as_mut().poll(cx) {
-                Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                Poll::Pending
-                    if self.worker.shared.drain.phase() >= Phase::CutAll
-                        || withdrawal.poll_over(cx) =>
-                {
-                    Poll::Ready(None)
-                }
-                Poll::Pending => Poll::Pending,
-            })
-            .await
-        };
-        account.received = moved.forth;
-        account.sent = moved.back;
-        let cause = match ended {
-            Some(relay::Ended::Closed) => None,
-            Some(relay::Ended::First) => Some(Cause::ClientClosed),
-            Some(relay::Ended::Second) => Some(Cause::UpstreamClosed),
-            Some(relay::Ended::Idle) => Some(Cause::StreamIdle),
-            None => Some(Cause::Drained),
-        };
-        account.failure = cause.map(|c| Failure::new(c, Progress::Forwarded).meaning());
-        Next::Abort
-    }
-
     /// Answers a request that failed, if anybody is there to be answered.
     async fn fail(
         &mut self,
@@ -330,6 +275,7 @@ impl Serving<'_> {
         account.sent = respond::error(
             meaning.status,
             &explanation,
+            failure.retry_after(),
             &account.request_id,
             head,
             connection,

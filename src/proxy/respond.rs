@@ -8,10 +8,12 @@ use crate::http::h1::encode::{self, ConnectionField};
 use crate::http::head::{Method, RequestHead, ResponseHead};
 use crate::http::headers::Known;
 
-/// Writes an error response into `out`. `head` is the request's, if it was understood.
+/// Writes an error response into `out`. `retry_after`: seconds. `head` is the request's, if it was
+/// understood.
 pub fn error(
     status: u16,
     explanation: &str,
+    retry_after: Option<u64>,
     request_id: &[u8; 32],
     head: Option<&RequestHead>,
     connection: ConnectionField,
@@ -40,8 +42,9 @@ pub fn error(
         .fields
         .push(b"Content-Type", content_type.as_bytes());
     response.fields.push(b"Cache-Control", b"no-store");
-    if status == 503 {
-        response.fields.push(b"Retry-After", b"1");
+    if let Some(seconds) = retry_after {
+        let seconds = seconds.to_string();
+        response.fields.push(b"Retry-After", seconds.as_bytes());
     }
     if status == 405 {
         // RFC 9110 §15.5.6. Only CONNECT is refused; what else is allowed is the backend's matter.
@@ -119,6 +122,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",

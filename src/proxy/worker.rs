@@ -4,15 +4,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::drain::Drain;
 use super::failure::{self, Failure};
+use super::limits::{Admitted, Limits, Refused};
 use super::retry::Budget;
 use super::seating::{Seat, Seating};
 use crate::balance::picker::{NoBackend, Pick, Picker};
@@ -47,9 +48,9 @@ pub struct Shared {
     pub drain: Arc<Drain>,
     /// Where noticed things go.
     pub events: mpsc::Sender<Event>,
-    /// Client connections open in this process.
-    pub open: Arc<AtomicUsize>,
-    /// How many of them each worker has.
+    /// What the workers together may take on.
+    pub limits: Arc<Limits>,
+    /// How many client connections each worker has.
     pub seating: Arc<Seating>,
 }
 
@@ -70,6 +71,10 @@ pub struct Worker {
     most_connections: Cell<usize>,
     /// The control thread has to be told that a burst is over.
     burst_over: Cell<bool>,
+    /// So many idle connections are to be closed for want of memory.
+    to_shed: Cell<usize>,
+    /// In this round.
+    shed_in: Cell<u32>,
     /// Its share of the metrics.
     pub metrics: Rc<Shard>,
     /// Its end of the access log.
@@ -116,6 +121,8 @@ impl Worker {
             connections: Cell::new(0),
             most_connections: Cell::new(0),
             burst_over: Cell::new(false),
+            to_shed: Cell::new(0),
+            shed_in: Cell::new(0),
             metrics,
             access,
             pool: RefCell::default(),
@@ -167,7 +174,7 @@ impl Worker {
     /// tells of the backend: many that fail at one moment are one failure.
     pub fn connect_failed(&self, service: usize, backend: &Backend, error: &io::Error) -> Evidence {
         if is_exhaustion(error) {
-            tracing::error!(%error, "no resources for a connection to a backend");
+            self.shared.limits.descriptors.failing(error);
             return Evidence::None;
         }
         // The table's time may be a tick old: what is passed over is so for a second at least.
@@ -274,6 +281,34 @@ impl Worker {
         }
     }
 
+    /// Where memory runs short, a share of the connections is to be closed now, as far as they are
+    /// idle. To be called at every tick of the deadlines. O(connections) once in a round, else O(1).
+    pub fn shed(&self) {
+        let pressure = &self.shared.limits.pressure;
+        let round = pressure.round();
+        let share = match self.shed_in.replace(round) == round {
+            // Who was not idle then is not this round's any more.
+            true => 0,
+            false => pressure.share(self.connections.get()),
+        };
+        self.to_shed.set(share);
+        if share > 0 {
+            self.deadlines.wake_all();
+        }
+    }
+
+    /// Is a connection that has been idle for so long to be closed for want of memory? If so, it is
+    /// counted. Whoever became idle just now may be about to ask, and is let be.
+    pub fn sheds(&self, idle: impl FnOnce() -> Duration) -> bool {
+        let left = self.to_shed.get();
+        if left == 0 || idle() < LEAST_IDLE {
+            return false;
+        }
+        self.to_shed.set(left - 1);
+        self.metrics.shed();
+        true
+    }
+
     /// Are there noticeably fewer connections than there were? Says so once.
     fn has_emptied(&self) -> bool {
         let (now, most) = (self.connections.get(), self.most_connections.get());
@@ -308,25 +343,34 @@ pub fn labels(backend: &Backend) -> BackendLabels {
 #[derive(Debug)]
 pub struct OpenConnection {
     worker: Rc<Worker>,
+    admitted: Admitted,
     _counted: metrics::OpenConnection,
     _seat: Seat,
 }
 
 impl OpenConnection {
-    /// Counts one more, unless the process has as many as it may. `seat`: at this worker.
-    pub fn open(worker: &Rc<Worker>, seat: Seat, side: Side) -> Option<OpenConnection> {
-        let limit = worker.shared.config.downstream.max_connections.get();
-        // Relaxed: a number, it orders nothing; the limit holds because every taker adds first.
-        if worker.shared.open.fetch_add(1, Ordering::Relaxed) >= limit {
-            worker.shared.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+    /// Counts one more of the client at `address`, unless a limit forbids it. `seat`: at this
+    /// worker; `listener`: where it came.
+    pub fn open(
+        worker: &Rc<Worker>,
+        seat: Seat,
+        listener: usize,
+        address: IpAddr,
+    ) -> Result<OpenConnection, Refused> {
+        let admitted = match worker.shared.limits.admit(address) {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                worker.metrics.refused(refused.reason());
+                return Err(refused);
+            }
+        };
         let connections = worker.connections.get() + 1;
         worker.connections.set(connections);
         let most = &worker.most_connections;
         most.set(most.get().max(connections));
-        Some(OpenConnection {
-            _counted: worker.metrics.open(side),
+        Ok(OpenConnection {
+            admitted,
+            _counted: worker.metrics.open(Side::Downstream(listener)),
             _seat: seat,
             worker: Rc::clone(worker),
         })
@@ -335,7 +379,7 @@ impl OpenConnection {
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.worker.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.worker.shared.limits.leave(&self.admitted);
         let connections = &self.worker.connections;
         connections.set(connections.get() - 1);
     }
@@ -347,6 +391,10 @@ const BURST: usize = 256;
 
 /// The same of large buffers, which have 63 to 79 KiB: 2 MiB.
 const BURST_BUFFERS: usize = 32;
+
+/// An idle connection is not closed earlier for want of memory: a client that was connected or
+/// answered has sent its next request by then, if it had one.
+const LEAST_IDLE: Duration = Duration::from_secs(1);
 
 /// Time between two runs of [`Worker::tick`].
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -19,6 +19,7 @@ use crate::admin::state::State;
 use crate::clock::Millis;
 use crate::memory;
 use crate::proxy::drain::Drain;
+use crate::proxy::limits::Limits;
 use crate::published::Published;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::certificates::CertificateSet;
@@ -72,8 +73,8 @@ pub struct Control {
     pub certificates: Vec<Option<Arc<Published<CertificateSet>>>>,
     /// When each worker last turned.
     pub heartbeats: Vec<Arc<AtomicU64>>,
-    /// Client connections open in this process.
-    pub open: Arc<AtomicUsize>,
+    /// What the workers together may take on.
+    pub limits: Arc<Limits>,
     /// What the workers count.
     pub metrics: Arc<Metrics>,
     /// Lines that the access log had to drop.
@@ -100,7 +101,7 @@ impl Control {
             certificates: self.certificates,
             drain: self.drain,
             heartbeats: self.heartbeats,
-            open: self.open,
+            limits: self.limits,
             metrics: self.metrics,
             discovery: watches.stats(),
             access_lines_dropped: self.access_lines_dropped,
@@ -110,6 +111,9 @@ impl Control {
                 TcpListener::from_std(probe)?,
                 Rc::clone(&state),
             ));
+        }
+        if let Some(budget) = super::memory::budget(&self.config) {
+            spawn_local(super::memory::watch(budget, Arc::clone(&state.limits)));
         }
         spawn_local(forget_series(state));
         let (reports, found) = mpsc::channel(REPORTS);

@@ -6,3 +6,4 @@ pub mod access;
 pub mod date;
 pub mod logging;
 pub mod metrics;
+pub mod seldom;

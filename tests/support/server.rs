@@ -126,11 +126,28 @@ impl Server {
 
     /// Runs the binary: `evenkeel run -c FILE`, and waits until it listens.
     pub fn binary(toml: &str) -> Server {
+        Server::of(binary(), toml)
+    }
+
+    /// The same with so many file descriptors.
+    pub fn binary_with_descriptors(descriptors: u32, toml: &str) -> Server {
+        let own = binary();
+        let mut command = Command::new("sh");
+        for (name, _) in own.get_envs() {
+            command.env_remove(name);
+        }
+        // The shell is gone when the program is there: the process is the same.
+        let script = "ulimit -n \"$0\" && exec \"$@\"";
+        let limit = descriptors.to_string();
+        command.args(["-c", script, &limit]).arg(own.get_program());
+        Server::of(command, toml)
+    }
+
+    fn of(mut command: Command, toml: &str) -> Server {
         let config = load(toml);
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
         let file = folder.path().join("evenkeel.toml");
         std::fs::write(&file, toml).expect("the folder can be written");
-        let mut command = binary();
         command.arg("run").arg("-c").arg(&file);
         if !names_probe(toml) {
             command.arg("--set").arg(PROBE_ANYWHERE);
@@ -277,6 +294,19 @@ impl Process {
             .and_then(|field| field.parse().ok())
             .expect("statm has numbers");
         pages * rustix::param::page_size() as u64
+    }
+
+    /// CPU time that it has used.
+    pub fn cpu(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
+            .expect("the process is there");
+        let after_name = &text[text.rfind(')').expect("the name is in brackets")..];
+        // utime and stime, fields 14 and 15; the first one here is the second of all.
+        let fields = after_name.split(' ').skip(12).take(2);
+        let ticks: u64 = fields
+            .map(|field| field.parse::<u64>().expect("stat has numbers"))
+            .sum();
+        Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
     }
 
     fn bound(&self, message: &str) -> Vec<SocketAddr> {

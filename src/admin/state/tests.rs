@@ -45,7 +45,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         heartbeats: (0..2)
             .map(|_| Arc::new(AtomicU64::new(started.0)))
             .collect(),
-        open: Arc::new(AtomicUsize::new(7)),
+        limits: Limits::new(Arc::clone(&config)),
         metrics: Metrics::new(names, vec!["front".into()]),
         discovery: Arc::default(),
         access_lines_dropped: Arc::default(),
@@ -138,6 +138,8 @@ fn a_scrape_shows_what_there_is_at_that_moment() {
     let _under_way = backend.begin();
     shard.attempt(backend.id.0, None, || labels(backend));
     backend.connect_failed(after(1));
+    let client = "192.0.2.1".parse().unwrap();
+    let _open = [(); 7].map(|()| process.state.limits.admit(client).unwrap());
 
     let page = process.state.scrape(after(1));
     for line in [

@@ -10,7 +10,6 @@ use crate::io::transport::Transport;
 use crate::proxy::connection::Peer;
 use crate::proxy::worker::OpenConnection;
 use crate::proxy::worker::fixture::Workers;
-use crate::telemetry::metrics::Side;
 
 /// Against tests that hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,7 +38,7 @@ impl Site {
                 tls: None,
             };
             let seat = worker.shared.seating.seat(0);
-            let open = OpenConnection::open(&worker, seat, Side::Downstream(0));
+            let open = OpenConnection::open(&worker, seat, 0, address.ip());
             let open = open.expect("there is room");
             let transport = Transport::Plain(ours);
             let connection = Connection::new(Rc::clone(&worker), transport, peer, open);

@@ -28,7 +28,7 @@ impl Workers {
             gates: Vec::new(),
             drain: Drain::new(),
             events,
-            open: Arc::default(),
+            limits: Limits::new(Arc::clone(&config)),
             seating,
             config,
         };

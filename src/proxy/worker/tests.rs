@@ -1,12 +1,14 @@
-//! When a worker says that a burst is over.
+//! When a worker says that a burst is over, and whom it closes for want of memory.
 
 use super::fixture::Workers;
 use super::*;
+use crate::memory::budget::Look;
+use crate::memory::level::Level;
 
 fn open(worker: &Rc<Worker>, count: usize) -> Vec<OpenConnection> {
     let one = |_| {
         let seat = worker.shared.seating.seat(0);
-        OpenConnection::open(worker, seat, Side::Downstream(0)).expect("there is room")
+        OpenConnection::open(worker, seat, 0, [127, 0, 0, 1].into()).expect("there is room")
     };
     (0..count).map(one).collect()
 }
@@ -52,4 +54,54 @@ fn what_the_queue_has_no_room_for_is_said_later() {
     assert!(told.try_recv().is_err());
     worker.tick(0);
     assert!(told.try_recv().is_ok());
+}
+
+#[test]
+fn a_share_of_the_idle_goes_in_each_round() {
+    let (worker, _told) = Workers::new(1).only();
+    let _connections = open(&worker, 80);
+    let pressure = &worker.shared.limits.pressure;
+    let look = |used| pressure.update(Some(Look { used, budget: 100 }));
+    let shed = |idle| (0..80).filter(|_| worker.sheds(|| idle)).count();
+    let (long, short) = (Duration::from_secs(10), LEAST_IDLE / 2);
+    for (rule, used, idle, expected) in [
+        ("there is enough", 50, long, 0),
+        ("an eighth", 85, long, 10),
+        ("and again in the next round", 84, long, 10),
+        ("nobody who may be about to ask", 84, short, 0),
+        ("half when it runs out", 95, long, 40),
+        ("there is enough again", 50, long, 0),
+    ] {
+        look(used);
+        worker.shed();
+        assert_eq!(shed(idle), expected, "{rule}");
+        worker.shed();
+        assert_eq!(shed(long), 0, "{rule}: once in a round");
+    }
+}
+
+#[test]
+fn nobody_is_taken_in_when_memory_runs_out() {
+    let (worker, _told) = Workers::new(1).only();
+    let limits = &worker.shared.limits;
+    let taken_in = |used| {
+        limits.pressure.update(Some(Look { used, budget: 100 }));
+        let seat = worker.shared.seating.seat(0);
+        OpenConnection::open(&worker, seat, 0, [127, 0, 0, 1].into()).err()
+    };
+    for (used, expected) in [
+        (94, None),
+        (95, Some(Refused::Memory)),
+        (90, Some(Refused::Memory)),
+        (89, None),
+    ] {
+        assert_eq!(taken_in(used), expected, "{used} %");
+    }
+    limits.pressure.update(Some(Look {
+        used: 99,
+        budget: 100,
+    }));
+    limits.pressure.update(None);
+    assert_eq!(limits.pressure.level(), Level::Fine, "nobody knows");
+    assert!(limits.pressure.sample().is_none());
 }

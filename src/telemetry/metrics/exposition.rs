@@ -3,6 +3,8 @@
 //! A page is a registry made for one scrape, whose collectors sum what the shards hold. Every
 //! label value is a name from the configuration, from DNS, or one of a fixed set of words.
 
+mod dns;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use super::family::{Out, Value};
 use super::ledger::BackendTotals;
 use super::process::Process;
 use super::shard::{Counters, Handshake, Rare, Side};
-use super::{BackendLabels, BackendSample, BoundSample, DnsName, HistogramTotals, Live, Names};
+use super::{BackendLabels, BackendSample, BoundSample, HistogramTotals, Live, Names};
 use crate::telemetry::date::unix_millis;
 
 /// Everything that one scrape shows.
@@ -236,6 +238,22 @@ impl Page {
             }
         }
         let mut family = out.family(
+            "refused_connections",
+            "Connections of clients that were not taken in, by the limit that forbade it",
+            Counter,
+        )?;
+        for (what, &count) in &sums {
+            if let Rare::Refused { reason } = *what {
+                family.add(&[("reason", reason)], Value::Count(count))?;
+            }
+        }
+        let mut family = out.family(
+            "connections_closed_for_memory",
+            "Idle connections of clients that were closed for want of memory",
+            Counter,
+        )?;
+        family.only(Value::Count(sums.get(&Rare::Shed).copied().unwrap_or(0)))?;
+        let mut family = out.family(
             "tls_handshakes",
             "TLS handshakes with clients, by how they ended",
             Counter,
@@ -287,92 +305,6 @@ impl Page {
         Ok(())
     }
 
-    fn dns(&self, out: &mut Out<'_>) -> fmt::Result {
-        let dns = &self.live.dns;
-        let mut family = out.family("dns_lookups", "Lookups, by how they ended", Counter)?;
-        for lookups in &dns.lookups {
-            let labels = [
-                ("name", &*lookups.name),
-                ("qtype", lookups.qtype),
-                ("result", lookups.result),
-            ];
-            family.add(&labels, Value::Count(lookups.count))?;
-        }
-        out.family(
-            "dns_lookup_duration_seconds",
-            "How long lookups took",
-            Histogram,
-        )?
-        .only(Value::Buckets(&dns.durations, dns.seconds))?;
-        let mut family = out.family(
-            "dns_last_success_timestamp_seconds",
-            "When an answer last came, a negative one included",
-            Gauge,
-        )?;
-        for name in &dns.names {
-            if let Some(seconds) = name.last_success {
-                family.add(&[("name", &*name.name)], Value::Gauge(seconds))?;
-            }
-        }
-        let mut family = out.family(
-            "dns_changes",
-            "Changes of endpoints that were applied",
-            Counter,
-        )?;
-        for name in &dns.names {
-            for &(op, count) in &name.changes {
-                family.add(&[("name", &*name.name), ("op", op)], Value::Count(count))?;
-            }
-        }
-        type Count = fn(&DnsName) -> u64;
-        let counters: [(&str, &str, Count); 2] = [
-            (
-                "dns_held_back",
-                "Answers of which a removal was held back",
-                |name| name.held_back,
-            ),
-            (
-                "dns_rejected_records",
-                "Records that were refused",
-                |name| name.rejected,
-            ),
-        ];
-        for (series, help, count) in counters {
-            let mut family = out.family(series, help, Counter)?;
-            for name in &dns.names {
-                family.add(&[("name", &*name.name)], Value::Count(count(name)))?;
-            }
-        }
-        type Level = fn(&DnsName) -> f64;
-        let gauges: [(&str, &str, Level); 4] = [
-            (
-                "dns_stale",
-                "1: what is in use is older than it should be",
-                |name| truth(name.stale),
-            ),
-            ("dns_endpoints", "Endpoints that a name has", |name| {
-                name.endpoints as f64
-            }),
-            (
-                "dns_unlisted_endpoints",
-                "Endpoints in use that the last answer does not list",
-                |name| name.unlisted as f64,
-            ),
-            (
-                "dns_rotates",
-                "1: answers show a part of a larger set, another one each time",
-                |name| truth(name.rotates),
-            ),
-        ];
-        for (series, help, value) in gauges {
-            let mut family = out.family(series, help, Gauge)?;
-            for name in &dns.names {
-                family.add(&[("name", &*name.name)], Value::Gauge(value(name)))?;
-            }
-        }
-        Ok(())
-    }
-
     fn others(&self, out: &mut Out<'_>) -> fmt::Result {
         let mut family = out.family(
             "tls_cert_not_after_timestamp_seconds",
@@ -417,12 +349,32 @@ impl Page {
                 }
             }
         }
+        if let Some(memory) = self.live.memory {
+            for (name, help, value) in [
+                ("memory_bytes", "Memory that counts", memory.used),
+                ("memory_budget_bytes", "Most of it", memory.budget),
+                (
+                    "memory_level",
+                    "1: idle clients are closed, 2: new ones are refused",
+                    u64::from(memory.level),
+                ),
+            ] {
+                let mut family = out.family(name, help, Gauge)?;
+                family.only(Value::Gauge(value as f64))?;
+            }
+        }
         let mut family = out.family(
             "access_log_dropped_lines",
             "Lines of the access log that were lost because nobody read them fast enough",
             Counter,
         )?;
         family.only(Value::Count(self.live.access_lines_dropped))?;
+        let mut family = out.family(
+            "rate_limit_evictions",
+            "Clients whose requests were forgotten for want of room although they counted still",
+            Counter,
+        )?;
+        family.only(Value::Count(self.live.rate_limit_forgiven))?;
         let mut family = out.family(
             "draining",
             "1: between the signal to drain and the end",

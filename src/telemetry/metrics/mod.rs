@@ -73,6 +73,10 @@ pub struct Live {
     pub bounds: Vec<BoundSample>,
     /// Lines that the access log had to drop.
     pub access_lines_dropped: u64,
+    /// Memory, where it has a budget.
+    pub memory: Option<MemorySample>,
+    /// Clients whose requests a rate limit forgot although they counted still.
+    pub rate_limit_forgiven: u64,
     /// Between the signal to drain and the end.
     pub draining: bool,
 }
@@ -174,6 +178,17 @@ pub struct BoundSample {
     pub bound: Option<u64>,
     /// The most that it ever held, where somebody keeps count.
     pub high_water: Option<u64>,
+}
+
+/// Memory at the moment of a scrape.
+#[derive(Debug, Clone, Copy)]
+pub struct MemorySample {
+    /// Bytes that count.
+    pub used: u64,
+    /// Of so many.
+    pub budget: u64,
+    /// 0: nothing is done about it, 1: idle clients are closed, 2: new ones are refused.
+    pub level: u8,
 }
 
 impl Metrics {

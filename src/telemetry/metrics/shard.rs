@@ -122,6 +122,16 @@ impl Shard {
         self.counters.count(Rare::DownstreamError { reason });
     }
 
+    /// A client's connection was not taken in.
+    pub fn refused(&self, reason: &'static str) {
+        self.counters.count(Rare::Refused { reason });
+    }
+
+    /// An idle connection of a client was closed for want of memory.
+    pub fn shed(&self) {
+        self.counters.count(Rare::Shed);
+    }
+
     /// A request goes to a backend for another time.
     pub fn retry(&self, service: usize) {
         self.counters.count(Rare::Retry { service });
@@ -248,6 +258,10 @@ pub(super) enum Rare {
     DownstreamError {
         reason: &'static str,
     },
+    Refused {
+        reason: &'static str,
+    },
+    Shed,
     Retry {
         service: usize,
     },

@@ -59,6 +59,7 @@ fn shards_are_summed() {
                 shard.request(Some(0), "POST", 503, Duration::from_secs(2));
                 shard.upstream_error(0, "connect");
                 shard.downstream_error("header_timeout");
+                shard.refused("max_connections");
                 shard.retry(0);
                 shard.handshake(Some("1.3"), Handshake::Resumed);
                 shard.handshake(None, Handshake::TimedOut);
@@ -131,6 +132,10 @@ fn shards_are_summed() {
         (r#"evenkeel_retries_total{service="b"}"#, 0.0),
         (
             r#"evenkeel_upstream_errors_total{service="a",reason="connect"}"#,
+            3.0,
+        ),
+        (
+            r#"evenkeel_refused_connections_total{reason="max_connections"}"#,
             3.0,
         ),
         (

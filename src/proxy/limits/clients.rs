@@ -1,0 +1,152 @@
+//! How many connections each client has open, in the whole process.
+//!
+//! A table of counts in shards, each behind a lock of its own, which a connection takes when it
+//! opens and when it ends; no request does. A client is in it as long as it has a connection, so
+//! there are never more than connections. Clients choose their addresses: the hash is keyed.
+
+use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::BuildHasher;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::origin::Origin;
+
+/// More than workers are likely to meet in at the same moment.
+const SHARDS: usize = 16;
+
+/// A shard with room for so few is not made smaller: 1.5 KiB.
+const SMALL: usize = 64;
+
+/// The counts.
+#[derive(Debug)]
+pub(super) struct Clients {
+    most: NonZeroU32,
+    /// Chooses the shard.
+    hasher: RandomState,
+    shards: [Shard; SHARDS],
+}
+
+/// On a cache line of its own: workers are in different ones.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shard(Mutex<HashMap<Origin, u32>>);
+
+impl Clients {
+    /// Nobody is there; each may have so many.
+    pub(super) fn new(most: NonZeroU32) -> Clients {
+        Clients {
+            most,
+            hasher: RandomState::new(),
+            shards: Default::default(),
+        }
+    }
+
+    /// How many each may have.
+    pub(super) fn most(&self) -> u32 {
+        self.most.get()
+    }
+
+    /// Counts one more, unless it has as many as it may.
+    pub(super) fn enter(&self, origin: Origin) -> bool {
+        let mut counts = self.shard(origin);
+        let count = counts.entry(origin).or_default();
+        let fits = *count < self.most.get();
+        *count += u32::from(fits);
+        fits
+    }
+
+    /// One of those that were counted is over.
+    pub(super) fn leave(&self, origin: Origin) {
+        let mut counts = self.shard(origin);
+        let Entry::Occupied(mut entry) = counts.entry(origin) else {
+            return;
+        };
+        *entry.get_mut() -= 1;
+        if *entry.get() > 0 {
+            return;
+        }
+        entry.remove();
+        // What a burst needed is given back; by halves, so that it costs O(1) for each that left.
+        if counts.capacity() > SMALL && counts.len() < counts.capacity() / 4 {
+            let keep = counts.capacity() / 2;
+            counts.shrink_to(keep);
+        }
+    }
+
+    /// How many clients there are, and the connections of the one that has most. Holds each shard
+    /// up for as long as it takes to read it.
+    pub(super) fn totals(&self) -> (usize, u32) {
+        self.shards.iter().map(lock).fold((0, 0), |totals, counts| {
+            let largest = counts.values().copied().max().unwrap_or(0);
+            (totals.0 + counts.len(), totals.1.max(largest))
+        })
+    }
+
+    fn shard(&self, origin: Origin) -> MutexGuard<'_, HashMap<Origin, u32>> {
+        lock(&self.shards[self.hasher.hash_one(origin) as usize % SHARDS])
+    }
+}
+
+fn lock(shard: &Shard) -> MutexGuard<'_, HashMap<Origin, u32>> {
+    shard.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clients(most: u32) -> Clients {
+        Clients::new(NonZeroU32::new(most).expect("it is not zero"))
+    }
+
+    #[test]
+    fn each_client_has_its_own_count() {
+        let clients = clients(2);
+        let [one, other] = [Origin::V4(1), Origin::V6(1)];
+        assert!(clients.enter(one) && clients.enter(one) && clients.enter(other));
+        assert!(!clients.enter(one), "two are there");
+        assert_eq!(clients.totals(), (2, 2));
+        clients.leave(one);
+        assert!(clients.enter(one), "there is room again");
+        for origin in [one, one, other] {
+            clients.leave(origin);
+        }
+        assert_eq!(clients.totals(), (0, 0), "who has none is forgotten");
+    }
+
+    #[test]
+    fn what_a_burst_needed_is_given_back() {
+        let clients = clients(1);
+        let capacity = || -> usize {
+            let shards = clients.shards.iter();
+            shards.map(|shard| lock(shard).capacity()).sum()
+        };
+        let all = || (0..50_000).map(Origin::V6);
+        assert!(all().all(|origin| clients.enter(origin)));
+        assert!(capacity() >= 50_000);
+        all().for_each(|origin| clients.leave(origin));
+        assert!(capacity() <= 2 * SMALL * SHARDS, "{}", capacity());
+    }
+
+    #[test]
+    fn the_limit_holds_while_threads_come_and_go() {
+        let clients = clients(5);
+        let held = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        if clients.enter(Origin::V4(7)) {
+                            let before = held.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                            assert!(before < 5, "{before} were there");
+                            held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                            clients.leave(Origin::V4(7));
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(clients.totals(), (0, 0));
+    }
+}

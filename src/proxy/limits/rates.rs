@@ -1,0 +1,99 @@
+//! The rate limits of all services.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::buckets::{Buckets, NAMES, Name};
+use super::gcra::Gcra;
+use super::origin::{Origin, behind};
+use crate::clock::Nanos;
+use crate::config::{Config, RateKey};
+use crate::http::headers::{Fields, Known};
+use crate::telemetry::metrics::BoundSample;
+
+/// Limits, and who has made how many requests. In whichever service, they share one table.
+#[derive(Debug)]
+pub(super) struct Rates {
+    /// Of each service, in the order of the configuration.
+    limits: Box<[Option<Limit>]>,
+    buckets: Buckets,
+}
+
+#[derive(Debug)]
+struct Limit {
+    gcra: Gcra,
+    by: RateKey,
+}
+
+impl Rates {
+    /// `None`: no service has a limit.
+    pub(super) fn new(config: &Config) -> Option<Rates> {
+        let limits = config.services.iter().map(|service| {
+            service.rate_limit.as_ref().map(|limit| Limit {
+                gcra: Gcra::new(limit),
+                by: limit.by.clone(),
+            })
+        });
+        let limits: Box<[_]> = limits.collect();
+        limits.iter().any(Option::is_some).then(|| Rates {
+            limits,
+            buckets: Buckets::new(),
+        })
+    }
+
+    /// See [`Limits::spend`](super::Limits::spend).
+    pub(super) fn spend(
+        &self,
+        service: usize,
+        peer: IpAddr,
+        fields: &Fields,
+        now: Nanos,
+        config: &Config,
+    ) -> Result<(), Duration> {
+        let Some(limit) = &self.limits[service] else {
+            return Ok(());
+        };
+        let name = match &limit.by {
+            RateKey::Header(name) => self.by_header(service, name, fields),
+            RateKey::Address => None,
+        };
+        let name = name.unwrap_or_else(|| self.by_address(service, peer, fields, config));
+        self.buckets.take(name, limit.gcra, now)
+    }
+
+    /// All lines of a field are one value. One without a value says nothing.
+    fn by_header(&self, service: usize, name: &str, fields: &Fields) -> Option<Name> {
+        let values = || fields.named(name).filter(|value| !value.is_empty());
+        values().next()?;
+        Some(self.buckets.name(|hasher| {
+            (service, true).hash(hasher);
+            values().for_each(|value| value.hash(hasher));
+        }))
+    }
+
+    fn by_address(&self, service: usize, peer: IpAddr, fields: &Fields, config: &Config) -> Name {
+        let origin = match config.trusts(peer) {
+            false => Origin::of(peer),
+            true => behind(peer, fields.all(Known::XForwardedFor), |a| config.trusts(a)),
+        };
+        (self.buckets).name(|hasher| (service, false, origin).hash(hasher))
+    }
+
+    /// Names that were in debt when they were forgotten.
+    pub(super) fn forgiven(&self) -> u64 {
+        self.buckets.forgiven()
+    }
+
+    /// For a scrape.
+    pub(super) fn bound(&self) -> BoundSample {
+        let totals = self.buckets.totals(Nanos::now());
+        BoundSample {
+            what: "rate_limited_clients",
+            service: None,
+            now: totals.in_debt as u64,
+            bound: Some(NAMES as u64),
+            high_water: Some(totals.most as u64),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Looks at memory, and says what is to be done about it. On the control thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::config::{Config, MemoryLimit};
+use crate::memory;
+use crate::memory::budget::Budget;
+use crate::memory::level::{Level, is_near};
+use crate::proxy::limits::Limits;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Between two looks when it is near. Connections that are closed need a moment to be gone.
+const NEAR: Duration = Duration::from_millis(500);
+
+/// What is to be watched, if anything is.
+pub fn budget(config: &Config) -> Option<Budget> {
+    match config.memory {
+        MemoryLimit::Group => Budget::of_group(),
+        MemoryLimit::Bytes(bytes) => Some(Budget::own(bytes)),
+        MemoryLimit::Off => None,
+    }
+}
+
+/// Watches for as long as the runtime lives.
+pub async fn watch(budget: Budget, limits: Arc<Limits>) {
+    loop {
+        if limits.pressure.level() > Level::Fine {
+            // What was closed since the last look is free, and counts still.
+            memory::give_back();
+        }
+        let look = budget.look();
+        let (before, now) = limits.pressure.update(look);
+        let (used, budget) = look.map_or((0, 0), |look| (look.used, look.budget));
+        if before != now {
+            match now {
+                Level::Fine => tracing::info!(used, budget, "memory suffices again"),
+                Level::Shedding => {
+                    tracing::warn!(used, budget, "memory runs short: idle clients are closed");
+                }
+                Level::Refusing => {
+                    tracing::warn!(used, budget, "memory runs out: new clients are refused");
+                }
+            }
+        }
+        sleep(match is_near(used, budget) {
+            true => NEAR,
+            false => LOOK,
+        })
+        .await;
+    }
+}
