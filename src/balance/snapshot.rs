@@ -52,7 +52,7 @@ pub struct BackendStatus {
     /// Number of addresses that share that weight.
     pub split: u16,
     /// Its configured share, between 0 and 1: of its tier's requests, or of all requests with
-    /// strategy `cycle`.
+    /// strategy `cycle`. Strategies that go by load give it where the load is equal.
     pub share: f64,
     /// Exchanges under way.
     pub in_flight: u32,
@@ -72,7 +72,10 @@ impl Snapshot {
     pub fn shares(&self, strategy: Strategy) -> Vec<f64> {
         let tiers = self.tiers.iter();
         match strategy {
-            Strategy::Weighted => tiers.flat_map(|t| shares::shares(&t.weights())).collect(),
+            Strategy::Weighted
+            | Strategy::LeastConnections
+            | Strategy::Random
+            | Strategy::TwoChoices => tiers.flat_map(|t| shares::shares(&t.weights())).collect(),
             Strategy::RoundRobin => tiers
                 .flat_map(|t| t.members.iter().map(|_| 1.0 / t.members.len() as f64))
                 .collect(),

@@ -27,8 +27,8 @@ pub enum WhenFull {
     GoesOn,
 }
 
-/// Why a tier has nobody for a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a tier has nobody for a request. By rising hope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Missed {
     /// All are out, or excluded.
     Nobody,

@@ -158,11 +158,7 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
     let mut text = format!(
         "service {}: {}, {} in {}\n",
         service.name,
-        match service.balancing.strategy {
-            Strategy::Weighted => "weighted",
-            Strategy::RoundRobin => "round_robin",
-            Strategy::Cycle => "cycle",
-        },
+        service.balancing.strategy.name(),
         count(backends.len(), "backend"),
         count(snapshot.tiers.len(), "tier"),
     );
@@ -187,6 +183,9 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
             }
         }
     }
+    if let Some(note) = note(service.balancing.strategy) {
+        let _ = writeln!(text, "  {note}");
+    }
     write_order(&mut text, &order, picks);
     write_rows(
         &mut text,
@@ -196,6 +195,19 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
         service.balancing.strategy,
     );
     text
+}
+
+/// What a strategy goes by that is not there before any request is.
+fn note(strategy: Strategy) -> Option<&'static str> {
+    match strategy {
+        Strategy::Weighted | Strategy::RoundRobin | Strategy::Random | Strategy::Cycle => None,
+        Strategy::LeastConnections => {
+            Some("goes by what is under way; here nothing is, and the weights alone decide")
+        }
+        Strategy::TwoChoices => Some(
+            "goes by latency and by what is under way; here is neither, and the weights alone decide",
+        ),
+    }
 }
 
 fn write_order(text: &mut String, order: &[String], picks: u32) {
@@ -232,9 +244,7 @@ fn write_rows(
     );
     for (row, ((status, name), got)) in backends.iter().zip(&names).zip(got).enumerate() {
         let measured = match strategy {
-            Strategy::Weighted | Strategy::RoundRobin if status.priority != first => {
-                "standby".to_owned()
-            }
+            other if other != Strategy::Cycle && status.priority != first => "standby".to_owned(),
             _ => format!("{:.1} %", 100.0 * f64::from(*got) / f64::from(picks)),
         };
         let _ = writeln!(

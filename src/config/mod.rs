@@ -284,8 +284,33 @@ pub enum Strategy {
     Weighted,
     /// Every backend of the tier alike.
     RoundRobin,
+    /// Whoever has the fewest exchanges under way for its SRV weight.
+    LeastConnections,
+    /// By chance, over SRV weights.
+    Random,
+    /// The better of two that are drawn by SRV weight, by latency and exchanges under way.
+    TwoChoices,
     /// The older Go project's: all tiers in one cycle.
     Cycle,
+}
+
+impl Strategy {
+    /// As the configuration calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::Weighted => "weighted",
+            Strategy::RoundRobin => "round_robin",
+            Strategy::LeastConnections => "least_connections",
+            Strategy::Random => "random",
+            Strategy::TwoChoices => "two_choices",
+            Strategy::Cycle => "cycle",
+        }
+    }
+
+    /// Does it ask for what becomes of attempts: latency, and what failed?
+    pub fn minds_load(self) -> bool {
+        matches!(self, Strategy::LeastConnections | Strategy::TwoChoices)
+    }
 }
 
 /// Deadlines and retries of the exchanges with a service.

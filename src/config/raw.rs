@@ -167,12 +167,15 @@ table! {
 }
 
 choice! {
-    Strategy = "\"weighted\", \"round_robin\" or \"cycle\"" {
+    Strategy = "\"weighted\", \"round_robin\", \"least_connections\", \"random\", \"two_choices\" or \"cycle\"" {
         "weighted" => Strategy::Weighted,
         "round_robin" => Strategy::RoundRobin,
+        "least_connections" => Strategy::LeastConnections,
+        "random" => Strategy::Random,
+        "two_choices" => Strategy::TwoChoices,
         "cycle" => Strategy::Cycle,
     }
-    later ["least_connections", "random", "two_choices", "hash"]
+    later ["hash"]
 }
 
 /// `upstream` of a service.

@@ -199,6 +199,7 @@ pub async fn exchange(
                     Err(e) => {
                         let evidence = worker.connect_failed(service, &backend, &e);
                         worker.judge(service, &backend, trial, evidence);
+                        worker.weigh(service, &backend, evidence, 0, Some(begun.elapsed()));
                         let failure = Failure::new(Cause::Connect(e), Progress::NothingSent);
                         worker.upstream_failed(service, &backend, &failure);
                         last = Some(Failed::unconsumed(failure));
@@ -230,6 +231,9 @@ pub async fn exchange(
         worker.attempted(&backend, first_byte.map(|at| at - begun));
         let evidence = evidence(worker, service, &outcome, &state, reused);
         worker.judge(service, &backend, trial, evidence);
+        let status = final_status(&outcome, &state);
+        let latency = backends_time(&state, begun);
+        worker.weigh(service, &backend, evidence, status, latency);
         match outcome {
             Ok(Done::Answered {
                 client_keeps,
@@ -368,6 +372,26 @@ fn evidence(
             _ => Evidence::Failure,
         },
     }
+}
+
+/// The status that a backend answered with, whether the client got it or not; 0: none.
+fn final_status(outcome: &Result<Done, Failure>, state: &State) -> u16 {
+    match outcome {
+        Err(Failure {
+            cause: Cause::Status(status),
+            ..
+        }) => *status,
+        _ => state.status.get(),
+    }
+}
+
+/// How long the first byte of the response took, or how long there was none; `None`: it had to
+/// wait for the client's body, whose time is not the backend's.
+fn backends_time(state: &State, begun: Instant) -> Option<Duration> {
+    (!state.consumed.get()).then(|| match state.first_byte.get() {
+        Some(at) => at - begun,
+        None => begun.elapsed(),
+    })
 }
 
 impl Failed {

@@ -217,6 +217,31 @@ impl Worker {
         let _ = self.shared.events.try_send(event);
     }
 
+    /// The same for schedules that go by load: what failed burdens its backend, and so does an
+    /// answer of 500 to 599, whatever the ejection rules say, or whoever fails fast would be
+    /// thought idle. `first_byte`: how long it took to come, where that was the backend's time.
+    pub fn weigh(
+        &self,
+        service: usize,
+        backend: &Backend,
+        verdict: Evidence,
+        status: u16,
+        first_byte: Option<Duration>,
+    ) {
+        if !self.service(service).balancing.strategy.minds_load() {
+            return;
+        }
+        let now = self.deadlines.now();
+        match (verdict, first_byte) {
+            (Evidence::None, _) => {}
+            (Evidence::Success, Some(latency)) if status < 500 => {
+                backend.load.succeeded(now, latency);
+            }
+            (Evidence::Success, None) if status < 500 => {}
+            (_, took) => backend.load.failed(now, took.unwrap_or_default()),
+        }
+    }
+
     /// An attempt with a backend is over; the first byte of its response came after so long.
     pub fn attempted(&self, backend: &Backend, first_byte: Option<Duration>) {
         self.metrics
