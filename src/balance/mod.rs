@@ -8,6 +8,7 @@
 mod candidates;
 mod cycle;
 mod edf;
+pub mod hash;
 mod least_connections;
 pub mod picker;
 mod random;

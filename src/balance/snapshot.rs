@@ -75,7 +75,8 @@ impl Snapshot {
             Strategy::Weighted
             | Strategy::LeastConnections
             | Strategy::Random
-            | Strategy::TwoChoices => tiers.flat_map(|t| shares::shares(&t.weights())).collect(),
+            | Strategy::TwoChoices
+            | Strategy::Hash => tiers.flat_map(|t| shares::shares(&t.weights())).collect(),
             Strategy::RoundRobin => tiers
                 .flat_map(|t| t.members.iter().map(|_| 1.0 / t.members.len() as f64))
                 .collect(),

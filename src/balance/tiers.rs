@@ -4,6 +4,7 @@
 use fastrand::Rng;
 
 use super::edf::Edf;
+use super::hash::Hash;
 use super::least_connections::LeastConnections;
 use super::random::Random;
 use super::shares;
@@ -35,6 +36,7 @@ enum Order {
     LeastConnections(LeastConnections),
     Random(Random),
     TwoChoices(TwoChoices),
+    Hash(Hash),
 }
 
 impl Tiers {
@@ -109,6 +111,7 @@ impl Order {
             }
             Strategy::Random => Order::Random(Random::new(seed, slow_start)),
             Strategy::TwoChoices => Order::TwoChoices(TwoChoices::new(seed, slow_start)),
+            Strategy::Hash => Order::Hash(Hash::new(seed, slow_start)),
         }
     }
 
@@ -119,6 +122,7 @@ impl Order {
             Order::LeastConnections(order) => order.rebuild(members, strides),
             Order::Random(order) => order.rebuild(members, strides),
             Order::TwoChoices(order) => order.rebuild(members, strides),
+            Order::Hash(order) => order.rebuild(members, strides),
         }
     }
 
@@ -129,6 +133,7 @@ impl Order {
             Order::LeastConnections(order) => order.pick(wish),
             Order::Random(order) => order.pick(wish),
             Order::TwoChoices(order) => order.pick(wish),
+            Order::Hash(order) => order.pick(wish),
         }
     }
 
@@ -139,6 +144,7 @@ impl Order {
             Order::LeastConnections(order) => order.pick_out(wish),
             Order::Random(order) => order.pick_out(wish),
             Order::TwoChoices(order) => order.pick_out(wish),
+            Order::Hash(order) => order.pick_out(wish),
         }
     }
 }

@@ -12,6 +12,7 @@ use anyhow::{Context as _, anyhow, bail};
 
 use super::proxy_options;
 use super::run_options::ConfigurationOptions;
+use crate::balance::hash;
 use crate::balance::picker::Picker;
 use crate::balance::service::Service;
 use crate::balance::snapshot::BackendStatus;
@@ -173,9 +174,13 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
         .collect();
     let mut got = vec![0u32; backends.len()];
     let mut order = Vec::new();
-    for _ in 0..picks {
+    for nth in 0..picks {
+        let wish = Wish {
+            key: Some(hash::key([&nth.to_be_bytes()[..]])),
+            ..Wish::at(now)
+        };
         // Nothing is excluded and somebody is there, so somebody is picked.
-        if let Ok(pick) = picker.pick(Wish::at(now)) {
+        if let Ok(pick) = picker.pick(wish) {
             let row = row_of[&pick.backend().id];
             got[row] += 1;
             if order.len() < LISTED {
@@ -204,6 +209,7 @@ fn note(strategy: Strategy) -> Option<&'static str> {
         Strategy::LeastConnections => {
             Some("goes by what is under way; here nothing is, and the weights alone decide")
         }
+        Strategy::Hash => Some("goes by the key of a request; here each pick has another one"),
         Strategy::TwoChoices => Some(
             "goes by latency and by what is under way; here is neither, and the weights alone decide",
         ),

@@ -152,6 +152,8 @@ pub struct Service {
     pub discover: Discover,
     /// How a backend is chosen.
     pub balancing: Balancing,
+    /// What tells requests apart for strategy `hash`.
+    pub hash_by: HashBy,
     /// How backends are checked; `None`: they are not.
     pub check: Option<Arc<Check>>,
     /// When what became of requests ejects a backend.
@@ -290,8 +292,24 @@ pub enum Strategy {
     Random,
     /// The better of two that are drawn by SRV weight, by latency and exchanges under way.
     TwoChoices,
+    /// One and the same for each key, by consistent hashing over SRV weights.
+    Hash,
     /// The older Go project's: all tiers in one cycle.
     Cycle,
+}
+
+/// What tells requests apart for [`Strategy::Hash`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HashBy {
+    /// The client's address.
+    #[default]
+    Address,
+    /// The value of the field of that name.
+    Header(Box<str>),
+    /// The value of the cookie of that name.
+    Cookie(Box<str>),
+    /// The path, without the query.
+    Path,
 }
 
 impl Strategy {
@@ -303,6 +321,7 @@ impl Strategy {
             Strategy::LeastConnections => "least_connections",
             Strategy::Random => "random",
             Strategy::TwoChoices => "two_choices",
+            Strategy::Hash => "hash",
             Strategy::Cycle => "cycle",
         }
     }

@@ -13,7 +13,7 @@ use super::health::{Ejection, Health, RetryOnTable};
 use super::read::{At, Key, Pairs, Read, choice, table};
 use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, Within};
 use super::tree::{Node, Value};
-use super::{AccessFormat, Family, LogFormat, Strategy, TlsVersion};
+use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion};
 
 table! {
     /// The whole file.
@@ -129,6 +129,7 @@ table! {
         "name" => name: At<String>,
         "discover" => discover: Discover,
         "strategy" => strategy: At<Strategy>,
+        "hash_by" => hash_by: At<HashBy>,
         "upstream" => upstream: At<UpstreamProtocol>,
         "dns" => dns: Dns,
         "connect_timeout" => connect_timeout: At<Positive>,
@@ -167,15 +168,16 @@ table! {
 }
 
 choice! {
-    Strategy = "\"weighted\", \"round_robin\", \"least_connections\", \"random\", \"two_choices\" or \"cycle\"" {
+    Strategy = "\"weighted\", \"round_robin\", \"least_connections\", \"random\", \"two_choices\", \"hash\" or \"cycle\"" {
         "weighted" => Strategy::Weighted,
         "round_robin" => Strategy::RoundRobin,
         "least_connections" => Strategy::LeastConnections,
         "random" => Strategy::Random,
         "two_choices" => Strategy::TwoChoices,
+        "hash" => Strategy::Hash,
         "cycle" => Strategy::Cycle,
     }
-    later ["hash"]
+    later []
 }
 
 /// `upstream` of a service.
@@ -304,6 +306,7 @@ table! {
         "ejection" => ejection: Ejection,
         "slow_start" => slow_start: At<Positive>,
         "strategy" => strategy: At<Strategy>,
+        "hash_by" => hash_by: At<HashBy>,
     }
     later ["tls", "sticky", "spill"]
 }

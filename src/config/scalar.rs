@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::HashBy;
 use super::read::{Refusal, Scalar};
 
 impl Scalar for String {
@@ -260,6 +261,34 @@ impl Scalar for NameServer {
                 .filter(|address| address.port() != 0)
                 .map(NameServer)
                 .ok_or_else(Refusal::kind),
+        }
+    }
+}
+
+/// RFC 9110 §5.6.2 `tchar`.
+pub(super) fn is_token_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+impl Scalar for HashBy {
+    const EXPECTS: &'static str = "\"address\", \"path\", \"header:NAME\" or \"cookie:NAME\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let name = |name: &str, what| match name.bytes().all(is_token_byte) && !name.is_empty() {
+            true => Ok(name.into()),
+            false => Err(Refusal::because(format!(
+                "`{name}` is not the name of a {what}"
+            ))),
+        };
+        match text.split_once(':') {
+            Some(("header", field)) => name(field, "field").map(HashBy::Header),
+            Some(("cookie", cookie)) => name(cookie, "cookie").map(HashBy::Cookie),
+            None if text == "address" => Ok(HashBy::Address),
+            None if text == "path" => Ok(HashBy::Path),
+            None if text == "header" || text == "cookie" => {
+                Err(Refusal::kind().help(format!("write \"{text}:NAME\"")))
+            }
+            _ => Err(Refusal::kind()),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::diagnostics::{Problem, Problems};
 use super::read::At;
 use super::source::Span;
 use super::{
-    Balancing, Discover, Family, InFlightLimit, Listener, Lookup, Service, StaticEndpoint,
+    Balancing, Discover, Family, HashBy, InFlightLimit, Listener, Lookup, Service, StaticEndpoint,
     Strategy, Upstream, health, names, raw, routes,
 };
 
@@ -47,21 +47,12 @@ pub fn service(
             None
         }
     };
+    let balancing = balancing(raw, defaults);
     Service {
         name: Arc::from(raw.name.as_ref().map_or("", |at| at.value.as_str())),
         discover: discover.unwrap_or(Discover::Static(Vec::new())),
-        balancing: Balancing {
-            strategy: raw
-                .strategy
-                .as_ref()
-                .or(defaults.strategy.as_ref())
-                .map_or(Strategy::default(), |at| at.value),
-            slow_start: raw
-                .slow_start
-                .as_ref()
-                .or(defaults.slow_start.as_ref())
-                .map_or(Duration::ZERO, |at| at.value.0),
-        },
+        balancing,
+        hash_by: hash_by(raw, defaults, balancing.strategy, problems),
         check: health::check(raw.health.as_ref().or(defaults.health.as_ref()), problems),
         ejection: health::ejection(
             raw.ejection.as_ref().or(defaults.ejection.as_ref()),
@@ -76,6 +67,31 @@ pub fn service(
             .or(defaults.max_body.as_ref())
             .map(|at| at.value.0),
     }
+}
+
+fn balancing(own: &raw::Service, defaults: &raw::Defaults) -> Balancing {
+    let strategy = own.strategy.as_ref().or(defaults.strategy.as_ref());
+    let slow_start = own.slow_start.as_ref().or(defaults.slow_start.as_ref());
+    Balancing {
+        strategy: strategy.map_or(Strategy::default(), |at| at.value),
+        slow_start: slow_start.map_or(Duration::ZERO, |at| at.value.0),
+    }
+}
+
+fn hash_by(
+    own: &raw::Service,
+    defaults: &raw::Defaults,
+    strategy: Strategy,
+    problems: &mut Problems,
+) -> HashBy {
+    if let (Some(span), true) = (own.key("hash_by"), strategy != Strategy::Hash) {
+        problems.push(
+            Problem::error(span, "`hash_by` has no effect without strategy = \"hash\"")
+                .help("it says which requests go to the same backend"),
+        );
+    }
+    let given = own.hash_by.as_ref().or(defaults.hash_by.as_ref());
+    given.map_or(HashBy::default(), |at| at.value.clone())
 }
 
 fn discover(raw: &raw::Discover, lookup: Lookup, problems: &mut Problems) -> Option<Discover> {

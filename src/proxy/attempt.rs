@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::drain::{Phase, Withdrawal};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward;
+use super::preference::Preference;
 use super::recode::{Recode, TRAILERS, gather, joined};
 use super::worker::Worker;
 use crate::config::Upstream;
@@ -54,6 +55,8 @@ pub struct Job<'a> {
     pub nominated: &'a Nominated,
     /// Protocol to switch to, if the client asked for one that is allowed.
     pub upgrade: Option<&'a str>,
+    /// Whom the request wants.
+    pub preference: Preference,
     /// The client's connection may go on after the response.
     pub keep_alive: bool,
     /// The client waits for `100 (Continue)` before it sends its body.

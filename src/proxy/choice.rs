@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::exchange::Pinned;
+use super::preference::Preference;
 use super::worker::Worker;
 use crate::balance::picker::{NoBackend, Pick};
 use crate::balance::wish::{WhenFull, Wish};
@@ -46,17 +47,20 @@ pub(super) struct Chooser {
     pub trial: Trial,
     /// It has waited in line, and does not a second time.
     when_full: WhenFull,
+    /// Whom it wants.
+    preference: Preference,
     /// The backend whose kept connection failed: it may be asked again over a new one.
     pub stale: Option<Arc<Backend>>,
 }
 
 impl Chooser {
     /// For a request to that service that nothing was done for yet.
-    pub fn new(service: usize, trial: Trial) -> Chooser {
+    pub fn new(service: usize, trial: Trial, preference: Preference) -> Chooser {
         Chooser {
             service,
             trial,
             when_full: WhenFull::Waits,
+            preference,
             stale: None,
         }
     }
@@ -138,7 +142,7 @@ impl Chooser {
                 excluded: tried,
                 trial: self.trial,
                 when_full: self.when_full,
-                key: None,
+                key: self.preference.key,
             },
         )
     }

@@ -139,7 +139,7 @@ pub async fn exchange(
         true => Trial::Welcome,
         false => Trial::Reluctant,
     };
-    let mut chooser = Chooser::new(service, trial);
+    let mut chooser = Chooser::new(service, trial, job.preference);
     tried.clear();
     worker.earn_retry(service);
     loop {

@@ -15,6 +15,7 @@ pub mod drain;
 mod exchange;
 pub mod failure;
 pub mod forward;
+mod preference;
 mod recode;
 mod request;
 mod respond;

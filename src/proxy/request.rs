@@ -15,6 +15,7 @@ use super::drain::{Phase, Withdrawal};
 use super::exchange::{Failed, Lent, Outcome, Tunnel, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
+use super::preference::Preference;
 use super::recode::whole_body;
 use super::respond;
 use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
@@ -180,6 +181,7 @@ impl Serving<'_> {
             framing,
             nominated: &nominated,
             upgrade,
+            preference: Preference::of(service, self.head, self.peer.address.ip().to_canonical()),
             keep_alive,
             expects_continue,
             max_body: service.max_body.unwrap_or(u64::MAX),
