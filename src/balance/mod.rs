@@ -1,7 +1,8 @@
 //! Which backend serves the next request.
 //!
 //! `service.rs` writes snapshots on the control thread, `snapshot.rs` is what workers read,
-//! `picker.rs` is one worker's schedule over it, `tiers.rs` goes from priority to priority, a file
+//! `picker.rs` is one worker's schedule over it, `tiers.rs` goes from priority to priority (`spill.rs`
+//! where more than one takes part), a file
 //! per strategy does the choosing (`candidates.rs` is what some of them share), and `shares.rs`
 //! turns SRV weights into shares.
 
@@ -15,6 +16,7 @@ mod random;
 pub mod service;
 pub mod shares;
 pub mod snapshot;
+mod spill;
 #[cfg(test)]
 mod testing;
 mod tiers;

@@ -92,7 +92,7 @@ impl Picker {
             return Err(NoBackend::Empty);
         }
         let picked = match &mut self.schedule {
-            Schedule::Tiers(tiers) => tiers.pick(wish),
+            Schedule::Tiers(tiers) => tiers.pick(&snapshot.tiers, wish),
             Schedule::Cycle(cycle) => cycle.pick(wish),
         };
         match picked {

@@ -182,8 +182,8 @@ impl Service {
         }
     }
 
-    /// Whoever joins others in its tier begins with a small share. In a tier that is all new
-    /// everybody has all of it: nobody is there to take the rest.
+    /// Whoever joins others in its tier begins with a small share, and so does a tier that comes in
+    /// front of others: they take the rest. Where nobody is there to take it everybody has all.
     fn let_rise(&self, now: Millis, changes: &Changes) {
         let is_new = |backend: &Arc<Backend>| changes.added.iter().any(|(b, _)| b.id == backend.id);
         let settled: BTreeSet<u16> = self
@@ -193,7 +193,7 @@ impl Service {
             .map(|(_, place)| place.priority)
             .collect();
         for (backend, place) in &changes.added {
-            let rises = settled.contains(&place.priority);
+            let rises = settled.range(place.priority..).next().is_some();
             backend.rise(rises.then_some(now));
         }
     }

@@ -9,6 +9,7 @@ use super::least_connections::LeastConnections;
 use super::random::Random;
 use super::shares;
 use super::snapshot::{Member, Tier};
+use super::spill::Spill;
 use super::two_choices::TwoChoices;
 use super::wish::{Missed, WhenFull, Wish};
 use crate::config::{Balancing, Strategy};
@@ -19,6 +20,7 @@ use crate::upstream::backend::Claim;
 pub(super) struct Tiers {
     balancing: Balancing,
     levels: Vec<Level>,
+    spill: Spill,
     rng: Rng,
 }
 
@@ -45,12 +47,25 @@ impl Tiers {
         Tiers {
             balancing,
             levels: Vec::new(),
+            spill: Spill::default(),
             rng: Rng::with_seed(seed),
         }
     }
 
-    /// The next backend, and the priority of its tier.
-    pub(super) fn pick(&mut self, wish: Wish<'_>) -> Result<(u16, Claim), Missed> {
+    /// The next backend, and the priority of its tier. `tiers` are those of the last
+    /// [`Tiers::rebuild`].
+    pub(super) fn pick(&mut self, tiers: &[Tier], wish: Wish<'_>) -> Result<(u16, Claim), Missed> {
+        if self.levels.len() > 1 && Spill::matters(&self.balancing) {
+            let next = self.spill.next(tiers, &self.balancing, wish.now);
+            // The first one has its turn below.
+            if next > 0 {
+                let Level { priority, order } = &mut self.levels[next];
+                // If it has nobody after all, or nobody with room, it is as if nothing spilled.
+                if let Ok(claim) = order.pick(wish) {
+                    return Ok((*priority, claim));
+                }
+            }
+        }
         let mut missed = Missed::Nobody;
         for Level { priority, order } in &mut self.levels {
             match order.pick(wish) {
@@ -95,6 +110,7 @@ impl Tiers {
             level.order.rebuild(&tier.members, &strides);
             self.levels.push(level);
         }
+        self.spill.rebuild(tiers, self.balancing.strategy);
     }
 }
 

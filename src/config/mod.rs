@@ -265,6 +265,9 @@ pub struct Balancing {
     /// How long the share of a backend grows that comes, or comes back; zero: it has all of it at
     /// once.
     pub slow_start: Duration,
+    /// A tier passes on what the part of it that can be picked, times this, is short of the whole;
+    /// `None`: only what nobody in it can take.
+    pub spill: Option<f64>,
 }
 
 /// What each backend of a service may have in flight.

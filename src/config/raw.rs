@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RetryOnTable};
 use super::read::{At, Key, Pairs, Read, choice, table};
-use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, Within};
+use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, Spill, Within};
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion};
 
@@ -154,8 +154,9 @@ table! {
         "health" => health: Health,
         "ejection" => ejection: Ejection,
         "slow_start" => slow_start: At<Positive>,
+        "spill" => spill: At<Spill>,
     }
-    later ["tls", "sticky", "spill", "proxy_protocol"]
+    later ["tls", "sticky", "proxy_protocol"]
     elsewhere {
         "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
         "keep_alive" => "it is the idle time of a client's connection: set it in [defaults]; a \
@@ -307,8 +308,9 @@ table! {
         "slow_start" => slow_start: At<Positive>,
         "strategy" => strategy: At<Strategy>,
         "hash_by" => hash_by: At<HashBy>,
+        "spill" => spill: At<Spill>,
     }
-    later ["tls", "sticky", "spill"]
+    later ["tls", "sticky"]
 }
 
 table! {

@@ -47,7 +47,7 @@ pub fn service(
             None
         }
     };
-    let balancing = balancing(raw, defaults);
+    let balancing = balancing(raw, defaults, problems);
     Service {
         name: Arc::from(raw.name.as_ref().map_or("", |at| at.value.as_str())),
         discover: discover.unwrap_or(Discover::Static(Vec::new())),
@@ -69,11 +69,20 @@ pub fn service(
     }
 }
 
-fn balancing(own: &raw::Service, defaults: &raw::Defaults) -> Balancing {
+fn balancing(own: &raw::Service, defaults: &raw::Defaults, problems: &mut Problems) -> Balancing {
     let strategy = own.strategy.as_ref().or(defaults.strategy.as_ref());
+    let strategy = strategy.map_or(Strategy::default(), |at| at.value);
+    if let (Some(span), Strategy::Cycle) = (own.key("spill"), strategy) {
+        problems.push(
+            Problem::error(span, "`spill` has no effect with strategy = \"cycle\"")
+                .help("every tier takes part in a cycle"),
+        );
+    }
+    let spill = own.spill.as_ref().or(defaults.spill.as_ref());
     let slow_start = own.slow_start.as_ref().or(defaults.slow_start.as_ref());
     Balancing {
-        strategy: strategy.map_or(Strategy::default(), |at| at.value),
+        strategy,
+        spill: spill.and_then(|at| at.value.0),
         slow_start: slow_start.map_or(Duration::ZERO, |at| at.value.0),
     }
 }
