@@ -22,10 +22,11 @@ use tokio::time::sleep;
 
 use control::Control;
 
+use crate::balance::affinity::Affinity;
 use crate::balance::service::{Service, Terms};
 use crate::balance::snapshot::Snapshot;
 use crate::clock::Millis;
-use crate::config::{Config, Protocol};
+use crate::config::{Config, Protocol, Sticky};
 use crate::discovery::watch;
 use crate::io::deadline::TICK;
 use crate::listener::entrance::Entrance;
@@ -212,11 +213,13 @@ pub fn start_logging(
         .collect::<Result<Vec<_>, _>>()?;
     let probe_address = probe.as_ref().map(|s| s.local_addr()).transpose()?;
 
+    let affinities = affinities(&config)?;
     let services: Vec<_> = config
         .services
         .iter()
-        .map(|s| {
-            let mut service = Service::on(Arc::clone(&s.name), terms(s));
+        .zip(affinities)
+        .map(|(s, affinity)| {
+            let mut service = Service::on(Arc::clone(&s.name), terms(s, affinity));
             // The first client may be here before the control thread is.
             if let Some(offer) = watch::constant(&s.discover) {
                 service.apply(&offer);
@@ -230,6 +233,7 @@ pub fn start_logging(
         router: Arc::new(Router::new(&config)),
         snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
         gates: services.iter().map(|s| s.gate().cloned()).collect(),
+        affinities: services.iter().map(|s| s.affinity().cloned()).collect(),
         drain: Drain::new(),
         events,
         open: Arc::new(AtomicUsize::new(0)),
@@ -404,9 +408,30 @@ async fn carry_out(
     Ok(Drained::Cut)
 }
 
+/// The cookie of each service that has one. Those without a key file share a key of this process.
+fn affinities(config: &Config) -> anyhow::Result<Vec<Option<Arc<Affinity>>>> {
+    let mut own = [0; 32];
+    aws_lc_rs::rand::fill(&mut own).map_err(|_| anyhow::anyhow!("no random numbers"))?;
+    let affinity = |service: &crate::config::Service| {
+        let Some(sticky) = &service.sticky else {
+            return Ok(None);
+        };
+        let key = match &sticky.key_file {
+            Some(path) => Sticky::key(path).with_context(|| {
+                format!("service {}: cannot use {}", service.name, path.display())
+            })?,
+            None => own.to_vec(),
+        };
+        let affinity = Affinity::new(Arc::clone(&service.name), sticky, &key);
+        Ok(Some(Arc::new(affinity)))
+    };
+    config.services.iter().map(affinity).collect()
+}
+
 /// What a service's backends begin with.
-fn terms(service: &crate::config::Service) -> Terms {
+fn terms(service: &crate::config::Service, affinity: Option<Arc<Affinity>>) -> Terms {
     Terms {
+        affinity,
         gate: service
             .in_flight
             .map(|limit| Gate::new(limit.per_backend, limit.queue, limit.timeout)),

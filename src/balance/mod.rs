@@ -3,9 +3,10 @@
 //! `service.rs` writes snapshots on the control thread, `snapshot.rs` is what workers read,
 //! `picker.rs` is one worker's schedule over it, `tiers.rs` goes from priority to priority (`spill.rs`
 //! where more than one takes part), a file
-//! per strategy does the choosing (`candidates.rs` is what some of them share), and `shares.rs`
-//! turns SRV weights into shares.
+//! per strategy does the choosing (`candidates.rs` is what some of them share), `shares.rs` turns
+//! SRV weights into shares, and `affinity.rs` makes the cookies that go before any strategy.
 
+pub mod affinity;
 mod candidates;
 mod cycle;
 mod edf;

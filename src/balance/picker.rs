@@ -32,6 +32,8 @@ pub struct Pick {
     pub trial: bool,
     /// Priority of its tier.
     pub priority: u16,
+    /// The request's cookie led to it.
+    pub by_cookie: bool,
 }
 
 impl Pick {
@@ -91,6 +93,9 @@ impl Picker {
         if snapshot.tiers.is_empty() {
             return Err(NoBackend::Empty);
         }
+        if let Some(pick) = led_back(snapshot, wish) {
+            return Ok(pick);
+        }
         let picked = match &mut self.schedule {
             Schedule::Tiers(tiers) => tiers.pick(&snapshot.tiers, wish),
             Schedule::Cycle(cycle) => cycle.pick(wish),
@@ -100,6 +105,7 @@ impl Picker {
                 guard,
                 trial,
                 priority,
+                by_cookie: false,
             }),
             Err(Missed::Nobody) => Err(NoBackend::Exhausted),
             Err(Missed::Full) => Err(NoBackend::Full),
@@ -122,6 +128,22 @@ impl Picker {
             Schedule::Cycle(cycle) => cycle.rebuild(tiers),
         }
     }
+}
+
+/// The backend that a request's cookie stands for, if it can be had. Its tier does not matter: a
+/// session that was begun at a standby stays there.
+fn led_back(snapshot: &Snapshot, wish: Wish<'_>) -> Option<Pick> {
+    let (backend, priority) = snapshot.tokens.get(&wish.token?)?;
+    if wish.excluded.contains(&backend.id) {
+        return None;
+    }
+    let Claim { guard, trial } = backend.claim(wish.now, wish.trial).ok()?;
+    Some(Pick {
+        guard,
+        trial,
+        priority: *priority,
+        by_cookie: true,
+    })
 }
 
 #[cfg(test)]

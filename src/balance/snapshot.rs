@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::affinity::Tokens;
 use super::shares::{self, Weight};
 use crate::clock::Millis;
 use crate::config::Strategy;
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub answered: bool,
     /// By rising priority value; none is empty.
     pub tiers: Vec<Tier>,
+    /// Where cookies lead; empty if the service has none.
+    pub tokens: Tokens,
 }
 
 /// The backends of one SRV priority.

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostics::{Problem, Problems};
-use super::load::Files;
 use super::raw;
 use super::read::At;
 use super::scalar::{Positive, Within};
-use super::source::{Sources, Span};
+use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat, Protocol,
-    Redirect, Service, TlsFrontEnd, TlsVersion, routes, services,
+    Redirect, Service, TlsFrontEnd, TlsVersion, routes, services, sticky,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -44,9 +43,10 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
 
     // Once for the table itself, so that a mistake there is reported once.
     services::lookup(&dns, &raw::Dns::default(), problems);
+    sticky::check_default(defaults.sticky.as_ref(), files, sources, problems);
     let services: Vec<Service> = raw_services
         .iter()
-        .map(|s| services::service(s, &dns, &defaults, problems))
+        .map(|s| services::service(s, &dns, &defaults, (files, sources), problems))
         .collect();
     services::refuse_own_addresses(&raw_services, &listeners, problems);
     let known = routes::Known::new(&raw_listeners, &listeners, &raw_services, problems);

@@ -19,6 +19,7 @@ mod read;
 mod routes;
 mod scalar;
 mod services;
+mod sticky;
 mod zone;
 
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ pub use crate::telemetry::logging::LogFormat;
 pub use diagnostics::Diagnostic;
 pub use health::{Ask, Check, EjectionRules, HttpCheck, RetryOn};
 pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
+pub use sticky::Sticky;
 pub use tree::Format;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
 
@@ -154,6 +156,8 @@ pub struct Service {
     pub balancing: Balancing,
     /// What tells requests apart for strategy `hash`.
     pub hash_by: HashBy,
+    /// Leads clients back to the backend that they had; `None`: nothing does.
+    pub sticky: Option<Sticky>,
     /// How backends are checked; `None`: they are not.
     pub check: Option<Arc<Check>>,
     /// When what became of requests ejects a backend.

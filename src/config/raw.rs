@@ -12,6 +12,7 @@ use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RetryOnTable};
 use super::read::{At, Key, Pairs, Read, choice, table};
 use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, Spill, Within};
+use super::sticky::RawSticky;
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion};
 
@@ -155,8 +156,9 @@ table! {
         "ejection" => ejection: Ejection,
         "slow_start" => slow_start: At<Positive>,
         "spill" => spill: At<Spill>,
+        "sticky" => sticky: RawSticky,
     }
-    later ["tls", "sticky", "proxy_protocol"]
+    later ["tls", "proxy_protocol"]
     elsewhere {
         "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
         "keep_alive" => "it is the idle time of a client's connection: set it in [defaults]; a \
@@ -309,8 +311,9 @@ table! {
         "strategy" => strategy: At<Strategy>,
         "hash_by" => hash_by: At<HashBy>,
         "spill" => spill: At<Spill>,
+        "sticky" => sticky: RawSticky,
     }
-    later ["tls", "sticky"]
+    later ["tls"]
 }
 
 table! {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::build::{missing, number};
 use super::diagnostics::{Problem, Problems};
 use super::read::At;
-use super::source::Span;
+use super::source::{Files, Sources, Span};
 use super::{
     Balancing, Discover, Family, HashBy, InFlightLimit, Listener, Lookup, Service, StaticEndpoint,
-    Strategy, Upstream, health, names, raw, routes,
+    Strategy, Upstream, health, names, raw, routes, sticky,
 };
 
 /// Builds one service.
@@ -19,6 +19,7 @@ pub fn service(
     raw: &raw::Service,
     dns: &raw::Dns,
     defaults: &raw::Defaults,
+    (files, sources): (Files, &Sources),
     problems: &mut Problems,
 ) -> Service {
     if raw.name.is_none() {
@@ -48,11 +49,13 @@ pub fn service(
         }
     };
     let balancing = balancing(raw, defaults, problems);
+    sticky::check(raw.sticky.as_ref(), files, sources, problems);
     Service {
         name: Arc::from(raw.name.as_ref().map_or("", |at| at.value.as_str())),
         discover: discover.unwrap_or(Discover::Static(Vec::new())),
         balancing,
         hash_by: hash_by(raw, defaults, balancing.strategy, problems),
+        sticky: sticky::build(raw.sticky.as_ref().or(defaults.sticky.as_ref()), sources),
         check: health::check(raw.health.as_ref().or(defaults.health.as_ref()), problems),
         ejection: health::ejection(
             raw.ejection.as_ref().or(defaults.ejection.as_ref()),

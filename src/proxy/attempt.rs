@@ -57,6 +57,8 @@ pub struct Job<'a> {
     pub upgrade: Option<&'a str>,
     /// Whom the request wants.
     pub preference: Preference,
+    /// Value of a `Set-Cookie` that its client is given with the response.
+    pub cookie: Option<&'a str>,
     /// The client's connection may go on after the response.
     pub keep_alive: bool,
     /// The client waits for `100 (Continue)` before it sends its body.
@@ -366,6 +368,7 @@ async fn receive(
                 if response.status == 101 {
                     return match job.upgrade {
                         Some(token) if forward::switches_to(response, token) => {
+                            forward::push_cookie(&mut response.fields, job.cookie);
                             Ok(Done::Switched(inbox))
                         }
                         Some(_) => Err(bad(state, "101 to another protocol")),
@@ -432,6 +435,7 @@ async fn receive(
     };
     let nominated = forward::nominated(framing, &response.fields);
     forward::rewrite_response(response);
+    forward::push_cookie(&mut response.fields, job.cookie);
 
     let mut body = BodyDecoder::new(framing, TRAILERS).barring(nominated);
     let mut first = true;

@@ -25,6 +25,8 @@ pub(super) struct Choice {
     pub trial: bool,
     /// Over which connection.
     pub over: Over,
+    /// The request's cookie led to it: its client needs no other one.
+    pub by_cookie: bool,
 }
 
 /// Over which connection an attempt goes.
@@ -79,19 +81,27 @@ impl Chooser {
                 guard: own.backend.begin(),
                 trial: false,
                 over: Over::Own(own.io),
+                by_cookie: false,
             });
         }
         match self.pick(worker, tried, timer, left).await {
-            Ok(Pick { guard, trial, .. }) => Ok(Choice {
+            Ok(Pick {
+                guard,
+                trial,
+                by_cookie,
+                ..
+            }) => Ok(Choice {
                 guard,
                 trial,
                 over: Over::Any,
+                by_cookie,
             }),
             Err(NoBackend::Exhausted) => match self.stale.take() {
                 Some(backend) => Ok(Choice {
                     guard: backend.begin(),
                     trial: false,
                     over: Over::New,
+                    by_cookie: false,
                 }),
                 None => Err(NoBackend::Exhausted),
             },
@@ -143,6 +153,7 @@ impl Chooser {
                 trial: self.trial,
                 when_full: self.when_full,
                 key: self.preference.key,
+                token: self.preference.token,
             },
         )
     }

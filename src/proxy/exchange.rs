@@ -11,6 +11,7 @@ use super::attempt::{self, Again, Client, Done, Job, OutOfPatience, State};
 use super::choice::{Choice, Chooser, Over};
 use super::drain::Withdrawal;
 use super::failure::{Cause, Failure, Progress, Side};
+use super::preference::Preference;
 use super::retry::{Facts, Verdict, verdict};
 use super::worker::{Evidence, Worker};
 use crate::http::body::BodyFraming;
@@ -149,7 +150,12 @@ pub async fn exchange(
         };
         let own = pinned.take().filter(|p| p.is_for(service));
         let chosen = chooser.choose(worker, own, tried, timer, left).await;
-        let Choice { guard, trial, over } = match chosen {
+        let Choice {
+            guard,
+            trial,
+            over,
+            by_cookie,
+        } = match chosen {
             Ok(choice) => choice,
             Err(none) => {
                 return Err(last.unwrap_or_else(|| {
@@ -219,7 +225,15 @@ pub async fn exchange(
         let streams = worker.shared.config.drain.streams;
         let withdrawal = Withdrawal::watch(&backend, streams, watch);
         let deadlines = (timer, &mut *pushing, &withdrawal);
-        let job = this_attempt(job, service, tried, left, retries_left);
+        let Preference { token, secure, .. } = job.preference;
+        let cookie = worker
+            .affinity(service)
+            .filter(|_| !by_cookie)
+            .and_then(|affinity| affinity.set_cookie(&backend, token, secure));
+        let job = Job {
+            cookie: cookie.as_deref(),
+            ..this_attempt(job, service, tried, left, retries_left)
+        };
         let outcome =
             attempt::attempt(worker, job, client, &upstream, deadlines, response, &state).await;
         watch.clear();

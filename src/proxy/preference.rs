@@ -1,9 +1,12 @@
-//! What a request says about whom it wants: the key that `hash` goes by.
+//! What a request says about whom it wants: the key that `hash` goes by, and the cookie that leads
+//! back to a backend.
 //!
 //! Asked after the head was rewritten, so that nothing counts that the backend would not be told.
 
 use std::net::IpAddr;
 
+use super::connection::Peer;
+use crate::balance::affinity::{Affinity, Token};
 use crate::balance::hash;
 use crate::config::{HashBy, Service, Strategy};
 use crate::http::cookies;
@@ -14,12 +17,26 @@ use crate::http::head::RequestHead;
 pub struct Preference {
     /// What it is told apart from others by, hashed; `None`: nothing.
     pub key: Option<u64>,
+    /// The backend that its cookie stands for. Whether there is such a one is not known yet.
+    pub token: Option<Token>,
+    /// It came over TLS, and what its client is to remember is for TLS alone.
+    pub secure: bool,
 }
 
 impl Preference {
-    /// Of a request to `service` from a client at that address.
-    pub fn of(service: &Service, head: &RequestHead, client: IpAddr) -> Preference {
+    /// Of a request to `service` from `peer`.
+    pub fn of(
+        service: &Service,
+        affinity: Option<&Affinity>,
+        head: &RequestHead,
+        peer: &Peer,
+    ) -> Preference {
+        let client = peer.address.ip().to_canonical();
         Preference {
+            token: affinity.and_then(|affinity| {
+                cookies::named(&head.fields, affinity.name()).find_map(Token::parse)
+            }),
+            secure: peer.tls.is_some(),
             key: match service.balancing.strategy {
                 Strategy::Hash => key(&service.hash_by, head, client),
                 _ => None,

@@ -15,6 +15,7 @@ use super::drain::Drain;
 use super::failure::{self, Failure};
 use super::retry::Budget;
 use super::seating::{Seat, Seating};
+use crate::balance::affinity::Affinity;
 use crate::balance::picker::{NoBackend, Pick, Picker};
 use crate::balance::snapshot::Snapshot;
 use crate::balance::wish::Wish;
@@ -43,6 +44,8 @@ pub struct Shared {
     pub snapshots: Vec<Arc<Published<Snapshot>>>,
     /// Where requests to each service wait; `None`: nothing bounds what its backends have.
     pub gates: Vec<Option<Arc<Gate>>>,
+    /// The cookie of each service; `None`: it has none.
+    pub affinities: Vec<Option<Arc<Affinity>>>,
     /// How far a drain has come.
     pub drain: Arc<Drain>,
     /// Where noticed things go.
@@ -137,6 +140,11 @@ impl Worker {
     /// Where requests to a service wait, if what its backends have in flight is bounded.
     pub fn gate(&self, service: usize) -> Option<&Arc<Gate>> {
         self.shared.gates[service].as_ref()
+    }
+
+    /// The cookie of a service, if it has one.
+    pub fn affinity(&self, service: usize) -> Option<&Affinity> {
+        self.shared.affinities[service].as_deref()
     }
 
     /// Is there a backend besides those tried, and can a retry be paid for?
