@@ -11,7 +11,8 @@
 //! **No member gets more** than [`BOUND`] times its share of what is under way, rounded up
 //! (Mirrokni, Thorup, Zadimoghaddam 2018, "Consistent hashing with bounded loads"): the key goes to
 //! the next in its own order then, and comes back afterwards. The same holds for members that are
-//! out, tried or full. What is under way is counted in this process.
+//! out, tried or full. What is under way is counted in this process. Up to [`FEW`] are never too
+//! much: where little is under way, two requests of one client at once would part otherwise.
 //!
 //! All replicas agree, now and after a restart, because nothing of chance is in it: strings are
 //! hashed with FNV-1a of 64 bits (draft-eastlake-fnv), scrambled with the finalizer of SplitMix64
@@ -88,7 +89,7 @@ impl Hash {
         while let Some(index) = least(&self.scores) {
             first = first.or(Some(index));
             let candidate = self.candidates.get(index);
-            let bound = (all / candidate.stride - ROUNDING).ceil();
+            let bound = (all / candidate.stride - ROUNDING).ceil().max(FEW);
             if f64::from(candidate.backend.in_flight()) < bound
                 && let Some(claim) = self.candidates.claim(index, wish)
             {
@@ -180,6 +181,9 @@ fn minus_ln(hash: u64) -> f64 {
 /// The paper's 1 + ε with ε = 1/4: nobody has more than that of its share, and of the backends at
 /// least a fifth always have room, so that few are asked.
 const BOUND: f64 = 1.25;
+
+/// In exchanges: what a browser may well have at once, and no backend is overloaded by.
+const FEW: f64 = 4.0;
 
 /// In exchanges: what sums of shares may be off by, which is no exchange more.
 const ROUNDING: f64 = 1e-6;

@@ -160,7 +160,9 @@ fn nobody_has_more_than_its_bound() {
         under_way.push(pick);
         for (weight, number) in weights.into_iter().zip(1..) {
             let held = f64::from(fixture.backend(number).in_flight());
-            let bound = (1.25 * f64::from(weight) / 100.0 * under_way.len() as f64 - 1e-6).ceil();
+            let bound = (1.25 * f64::from(weight) / 100.0 * under_way.len() as f64 - 1e-6)
+                .ceil()
+                .max(FEW);
             assert!(held <= bound, "b{number} has {held} of at most {bound}");
         }
     }
@@ -187,4 +189,19 @@ fn a_key_has_its_backend_even_if_nobody_can_serve() {
     for n in 0..1_000 {
         assert_eq!(pick(&mut fixture, nth(n), &[]), before[n as usize]);
     }
+}
+
+#[test]
+fn a_few_at_once_stay_together() {
+    let mut fixture = fixture(&[10; 5]);
+    let wish = Wish {
+        key: Some(nth(0)),
+        ..Wish::at(fixture.now)
+    };
+    let picks: Vec<_> = (0..5)
+        .map(|_| fixture.picker.pick(wish).expect("somebody"))
+        .collect();
+    let at: Vec<_> = picks.iter().map(|pick| number(pick.backend())).collect();
+    assert!(at[..4].iter().all(|n| *n == at[0]), "{at:?}");
+    assert_ne!(at[4], at[0], "{at:?}");
 }
