@@ -23,10 +23,11 @@ use tokio::time::sleep;
 
 use control::Control;
 
+use crate::balance::affinity::Affinity;
 use crate::balance::service::{Service, Terms};
 use crate::balance::snapshot::Snapshot;
 use crate::clock::Millis;
-use crate::config::{Config, Protocol};
+use crate::config::{Config, Protocol, Sticky};
 use crate::discovery::keeper::Keeper;
 use crate::discovery::watch::Watches;
 use crate::io::deadline::TICK;
@@ -228,11 +229,13 @@ pub fn start_logging(
         .context("cannot start a thread for `state_dir`")?;
     let allowed = config.allowed_endpoints.clone();
     let watches = Watches::keeping(own_addresses, allowed, keeper.clone());
+    let affinities = affinities(&config)?;
     let services: Vec<_> = config
         .services
         .iter()
-        .map(|s| {
-            let mut service = Service::on(Arc::clone(&s.name), terms(s));
+        .zip(affinities)
+        .map(|(s, affinity)| {
+            let mut service = Service::on(Arc::clone(&s.name), terms(s, affinity));
             // The first client may be here before the control thread is.
             if let Some(offer) = watches.known(&s.discover) {
                 service.apply(&offer);
@@ -246,6 +249,7 @@ pub fn start_logging(
         router: Arc::new(Router::new(&config)),
         snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
         gates: services.iter().map(|s| s.gate().cloned()).collect(),
+        affinities: services.iter().map(|s| s.affinity().cloned()).collect(),
         drain: Drain::new(),
         events,
         limits: Limits::new(Arc::clone(&config)),
@@ -423,9 +427,30 @@ async fn carry_out(
     Ok(Drained::Cut)
 }
 
+/// The cookie of each service that has one. Those without a key file share a key of this process.
+fn affinities(config: &Config) -> anyhow::Result<Vec<Option<Arc<Affinity>>>> {
+    let mut own = [0; 32];
+    aws_lc_rs::rand::fill(&mut own).map_err(|_| anyhow::anyhow!("no random numbers"))?;
+    let affinity = |service: &crate::config::Service| {
+        let Some(sticky) = &service.sticky else {
+            return Ok(None);
+        };
+        let key = match &sticky.key_file {
+            Some(path) => Sticky::key(path).with_context(|| {
+                format!("service {}: cannot use {}", service.name, path.display())
+            })?,
+            None => own.to_vec(),
+        };
+        let affinity = Affinity::new(Arc::clone(&service.name), sticky, &key);
+        Ok(Some(Arc::new(affinity)))
+    };
+    config.services.iter().map(affinity).collect()
+}
+
 /// What a service's backends begin with.
-fn terms(service: &crate::config::Service) -> Terms {
+fn terms(service: &crate::config::Service, affinity: Option<Arc<Affinity>>) -> Terms {
     Terms {
+        affinity,
         gate: service.in_flight.map(|limits| {
             let adaptive = limits.adaptive.map(|a| Adaptive::new(a.least, a.most));
             Gate::new(limits.per_backend, adaptive, limits.queue, limits.timeout)

@@ -248,6 +248,18 @@ fn settings_over_a_file() {
             |c| format!("{:?}", c.services[0].max_body),
             "Some(1048576)",
         ),
+        (
+            "a fraction",
+            "service.0.spill=1.5",
+            |c| format!("{:?}", c.services[0].balancing.spill),
+            "Some(1.5)",
+        ),
+        (
+            "a truth value that stands for a number",
+            "defaults.spill=true",
+            |c| format!("{:?}", c.services[0].balancing.spill),
+            "Some(1.4)",
+        ),
         ("by number", "service.0.strategy=cycle", strategy, "Cycle"),
         ("by name", "service.web-1.strategy=cycle", strategy, "Cycle"),
         (

@@ -2,14 +2,16 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use divan::{Bencher, black_box};
+use evenkeel::balance::hash;
 use evenkeel::balance::picker::Picker;
 use evenkeel::balance::service::Service;
 use evenkeel::balance::snapshot::Snapshot;
 use evenkeel::balance::wish::Wish;
 use evenkeel::clock::Millis;
-use evenkeel::config::Balancing;
+use evenkeel::config::{Balancing, Strategy};
 use evenkeel::discovery::{Discovered, Endpoint, Offer};
 use evenkeel::upstream::backend::BackendId;
 
@@ -65,6 +67,72 @@ fn pick_of_one_tier(bencher: Bencher<'_, '_>, n: u32) {
 #[divan::bench(args = SIZES)]
 fn pick_of_three_tiers(bencher: Bencher<'_, '_>, n: u32) {
     pick(bencher, n, 3, &[]);
+}
+
+/// A pick of each strategy, with latencies as if each backend had been used, and another key each
+/// time.
+fn strategy(bencher: Bencher<'_, '_>, n: u32, strategy: Strategy) {
+    let service = service(n, 1);
+    for (backend, micros) in service.snapshot().load().backends().zip(1_000..) {
+        backend.load.succeeded(NOW, Duration::from_micros(micros));
+    }
+    let balancing = Balancing {
+        strategy,
+        ..Balancing::default()
+    };
+    let mut picker = Picker::new(service.snapshot().reader(), &balancing, 7);
+    let mut nth = 0_u64;
+    bencher.bench_local(|| {
+        nth += 1;
+        picker.pick(Wish {
+            key: Some(hash::key([&nth.to_be_bytes()[..]])),
+            ..Wish::at(NOW)
+        })
+    });
+}
+
+/// A tier that is looked at as a whole, one that nearly is, and the largest by default.
+const TIERS: [u32; 3] = [3, 50, 4096];
+
+#[divan::bench(args = TIERS)]
+fn strategy_weighted(bencher: Bencher<'_, '_>, n: u32) {
+    strategy(bencher, n, Strategy::Weighted);
+}
+
+#[divan::bench(args = TIERS)]
+fn strategy_least_connections(bencher: Bencher<'_, '_>, n: u32) {
+    strategy(bencher, n, Strategy::LeastConnections);
+}
+
+#[divan::bench(args = TIERS)]
+fn strategy_random(bencher: Bencher<'_, '_>, n: u32) {
+    strategy(bencher, n, Strategy::Random);
+}
+
+#[divan::bench(args = TIERS)]
+fn strategy_two_choices(bencher: Bencher<'_, '_>, n: u32) {
+    strategy(bencher, n, Strategy::TwoChoices);
+}
+
+#[divan::bench(args = TIERS)]
+fn strategy_hash(bencher: Bencher<'_, '_>, n: u32) {
+    strategy(bencher, n, Strategy::Hash);
+}
+
+#[divan::bench(args = TIERS)]
+fn strategy_cycle(bencher: Bencher<'_, '_>, n: u32) {
+    strategy(bencher, n, Strategy::Cycle);
+}
+
+/// A success noted for a schedule that goes by load: nearly always it is not worth a write.
+#[divan::bench]
+fn note_of_a_success(bencher: Bencher<'_, '_>) {
+    let service = service(1, 1);
+    let snapshot = service.snapshot().load();
+    let backend = snapshot.backends().next().expect("there is one");
+    let latency = Duration::from_micros(900);
+    backend.load.succeeded(NOW, Duration::from_millis(1));
+    bencher.bench_local(|| backend.load.succeeded(black_box(NOW), black_box(latency)));
 }
 
 /// As a retry does: those whose turn it would be are excluded.

@@ -1,15 +1,25 @@
 //! Which backend serves the next request.
 //!
 //! `service.rs` writes snapshots on the control thread, `snapshot.rs` is what workers read,
-//! `picker.rs` is one worker's schedule over it, a file per strategy does the choosing, and
-//! `shares.rs` turns SRV weights into shares.
+//! `picker.rs` is one worker's schedule over it, `tiers.rs` goes from priority to priority (`spill.rs`
+//! where more than one takes part), a file
+//! per strategy does the choosing (`candidates.rs` is what some of them share), `shares.rs` turns
+//! SRV weights into shares, and `affinity.rs` makes the cookies that go before any strategy.
 
+pub mod affinity;
+mod candidates;
 mod cycle;
 mod edf;
+pub mod hash;
+mod least_connections;
 pub mod picker;
+mod random;
 pub mod service;
 pub mod shares;
 pub mod snapshot;
+mod spill;
 #[cfg(test)]
 mod testing;
+mod tiers;
+mod two_choices;
 pub mod wish;

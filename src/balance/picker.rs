@@ -1,19 +1,15 @@
-//! One worker's schedule of one service: strict tiers, and a strategy inside each.
+//! One worker's schedule of one service: tiers with a strategy inside each, or all in one cycle.
 //!
 //! It owns no backend's state: who is out is read from the backends. It takes up a new
 //! snapshot at the pick after it was published. Called once per attempt by `proxy`, and by
 //! `evenkeel schedule`.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use fastrand::Rng;
 
 use super::cycle::Cycle;
-use super::edf::Edf;
-use super::shares;
-use super::snapshot::{Snapshot, Tier};
-use super::wish::{Missed, WhenFull, Wish};
+use super::snapshot::Snapshot;
+use super::tiers::Tiers;
+use super::wish::{Missed, Wish};
 use crate::clock::Millis;
 use crate::config::{Balancing, Strategy};
 use crate::published::Reader;
@@ -36,6 +32,8 @@ pub struct Pick {
     pub trial: bool,
     /// Priority of its tier.
     pub priority: u16,
+    /// The request's cookie led to it.
+    pub by_cookie: bool,
 }
 
 impl Pick {
@@ -68,39 +66,14 @@ enum Schedule {
     Cycle(Cycle),
 }
 
-/// Tiers by rising priority, each with a schedule of its own (RFC 2782: the lowest-numbered
-/// priority that can be reached).
-#[derive(Debug)]
-struct Tiers {
-    weighing: Weighing,
-    tiers: Vec<(u16, Edf)>,
-    slow_start: Duration,
-    rng: Rng,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Weighing {
-    BySrvWeight,
-    Equal,
-}
-
 impl Picker {
     /// A schedule over `snapshot`; `seed` gives the random phase.
     pub fn new(snapshot: Reader<Snapshot>, balancing: &Balancing, seed: u64) -> Picker {
-        let tiers = |weighing| {
-            Schedule::Tiers(Tiers {
-                weighing,
-                tiers: Vec::new(),
-                slow_start: balancing.slow_start,
-                rng: Rng::with_seed(seed),
-            })
-        };
         let mut picker = Picker {
             snapshot,
             schedule: match balancing.strategy {
-                Strategy::Weighted => tiers(Weighing::BySrvWeight),
-                Strategy::RoundRobin => tiers(Weighing::Equal),
                 Strategy::Cycle => Schedule::Cycle(Cycle::default()),
+                _ => Schedule::Tiers(Tiers::new(*balancing, seed)),
             },
         };
         picker.rebuild();
@@ -120,8 +93,11 @@ impl Picker {
         if snapshot.tiers.is_empty() {
             return Err(NoBackend::Empty);
         }
+        if let Some(pick) = led_back(snapshot, wish) {
+            return Ok(pick);
+        }
         let picked = match &mut self.schedule {
-            Schedule::Tiers(tiers) => tiers.pick(wish),
+            Schedule::Tiers(tiers) => tiers.pick(&snapshot.tiers, wish),
             Schedule::Cycle(cycle) => cycle.pick(wish),
         };
         match picked {
@@ -129,6 +105,7 @@ impl Picker {
                 guard,
                 trial,
                 priority,
+                by_cookie: false,
             }),
             Err(Missed::Nobody) => Err(NoBackend::Exhausted),
             Err(Missed::Full) => Err(NoBackend::Full),
@@ -153,51 +130,20 @@ impl Picker {
     }
 }
 
-impl Tiers {
-    fn pick(&mut self, wish: Wish<'_>) -> Result<(u16, Claim), Missed> {
-        let mut missed = Missed::Nobody;
-        for (priority, tier) in &mut self.tiers {
-            match tier.pick(wish) {
-                Ok(claim) => return Ok((*priority, claim)),
-                Err(Missed::Full) if wish.when_full == WhenFull::Waits => return Err(Missed::Full),
-                Err(Missed::Full) => missed = Missed::Full,
-                Err(Missed::Nobody) => {}
-            }
-        }
-        if missed == Missed::Full {
-            // They can serve, only not now.
-            return Err(missed);
-        }
-        // Nobody can serve as far as we know: better to try than to refuse.
-        for (priority, tier) in &mut self.tiers {
-            match tier.pick_out(wish) {
-                Ok(claim) => return Ok((*priority, claim)),
-                Err(Missed::Full) => missed = Missed::Full,
-                Err(Missed::Nobody) => {}
-            }
-        }
-        Err(missed)
+/// The backend that a request's cookie stands for, if it can be had. Its tier does not matter: a
+/// session that was begun at a standby stays there.
+fn led_back(snapshot: &Snapshot, wish: Wish<'_>) -> Option<Pick> {
+    let (backend, priority) = snapshot.tokens.get(&wish.token?)?;
+    if wish.excluded.contains(&backend.id) {
+        return None;
     }
-
-    /// A tier is the same tier while its priority is the same.
-    fn rebuild(&mut self, tiers: &[Tier]) {
-        let mut old = std::mem::take(&mut self.tiers).into_iter().peekable();
-        for tier in tiers {
-            while old
-                .next_if(|(priority, _)| *priority < tier.priority)
-                .is_some()
-            {}
-            let (_, mut edf) = old
-                .next_if(|(priority, _)| *priority == tier.priority)
-                .unwrap_or_else(|| (tier.priority, Edf::new(self.rng.u64(..), self.slow_start)));
-            let strides = match self.weighing {
-                Weighing::BySrvWeight => shares::strides(&tier.weights()),
-                Weighing::Equal => shares::equal_strides(tier.members.len()),
-            };
-            edf.rebuild(&tier.members, &strides);
-            self.tiers.push((tier.priority, edf));
-        }
-    }
+    let Claim { guard, trial } = backend.claim(wish.now, wish.trial).ok()?;
+    Some(Pick {
+        guard,
+        trial,
+        priority: *priority,
+        by_cookie: true,
+    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::affinity::{Affinity, Tokens};
 use super::snapshot::{Member, Snapshot, Tier};
 use crate::clock::Millis;
 use crate::discovery::{Discovered, Endpoint, Offer};
@@ -39,6 +40,8 @@ pub struct Terms {
     pub unchecked_is_down: bool,
     /// The share of one that joins others grows from little.
     pub rises: bool,
+    /// Leads clients back to the backend that they had.
+    pub affinity: Option<Arc<Affinity>>,
 }
 
 /// Where an endpoint stands according to its record.
@@ -98,6 +101,11 @@ impl Service {
     /// Where requests wait, if what its backends have in flight is bounded.
     pub fn gate(&self) -> Option<&Arc<Gate>> {
         self.terms.gate.as_ref()
+    }
+
+    /// Its cookie, if it has one.
+    pub fn affinity(&self) -> Option<&Arc<Affinity>> {
+        self.terms.affinity.as_ref()
     }
 
     /// What the workers read.
@@ -182,8 +190,8 @@ impl Service {
         }
     }
 
-    /// Whoever joins others in its tier begins with a small share. In a tier that is all new
-    /// everybody has all of it: nobody is there to take the rest.
+    /// Whoever joins others in its tier begins with a small share, and so does a tier that comes in
+    /// front of others: they take the rest. Where nobody is there to take it everybody has all.
     fn let_rise(&self, now: Millis, changes: &Changes) {
         let is_new = |backend: &Arc<Backend>| changes.added.iter().any(|(b, _)| b.id == backend.id);
         let settled: BTreeSet<u16> = self
@@ -193,7 +201,7 @@ impl Service {
             .map(|(_, place)| place.priority)
             .collect();
         for (backend, place) in &changes.added {
-            let rises = settled.contains(&place.priority);
+            let rises = settled.range(place.priority..).next().is_some();
             backend.rise(rises.then_some(now));
         }
     }
@@ -225,12 +233,13 @@ impl Service {
                 split: place.split,
             });
         }
+        let tier = |(priority, members)| Tier { priority, members };
+        let tiers: Vec<_> = tiers.into_iter().map(tier).collect();
+        let affinity = self.terms.affinity.as_ref();
         Snapshot {
             answered: self.answered,
-            tiers: tiers
-                .into_iter()
-                .map(|(priority, members)| Tier { priority, members })
-                .collect(),
+            tokens: affinity.map_or_else(Tokens::new, |affinity| affinity.tokens(&tiers)),
+            tiers,
         }
     }
 }

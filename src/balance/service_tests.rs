@@ -1,5 +1,5 @@
 use super::*;
-use crate::balance::testing::{endpoint, found, tier, tiers};
+use crate::balance::testing::{endpoint, found, number, tier, tiers};
 use crate::config::Strategy;
 use crate::upstream::standing::State;
 
@@ -197,5 +197,38 @@ fn any_sequence_converges_on_the_last_answer() {
         let mut fresh = self::service();
         fresh.apply(&tiers(&records));
         assert_eq!(layout(&service), layout(&fresh));
+    }
+}
+
+#[test]
+fn who_rises() {
+    let terms = Terms {
+        rises: true,
+        ..Terms::default()
+    };
+    let mut service = Service::on("web".into(), terms);
+    let now = Millis(1_000);
+    let whole_after = Duration::from_secs(10);
+    type Row<'a> = (&'a str, &'a [(u32, u16, u16)], &'a [u32]);
+    let rows: &[Row<'_>] = &[
+        ("nobody in the first answer", &[(1, 5, 1)], &[]),
+        ("whoever joins others", &[(1, 5, 1), (2, 5, 1)], &[2]),
+        ("not a tier behind", &[(1, 5, 1), (2, 5, 1), (3, 9, 1)], &[]),
+        (
+            "a tier in front",
+            &[(1, 5, 1), (2, 5, 1), (3, 9, 1), (4, 0, 1), (5, 0, 1)],
+            &[4, 5],
+        ),
+        ("nobody where all are new", &[(6, 5, 1), (7, 9, 1)], &[]),
+    ];
+    for (rule, records, expected) in rows {
+        let changes = service.apply_at(&tiers(records), now);
+        let rising: Vec<_> = changes
+            .added
+            .iter()
+            .filter(|(backend, _)| backend.part(now, whole_after).is_some())
+            .map(|(backend, _)| number(backend))
+            .collect();
+        assert_eq!(rising, *expected, "{rule}");
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::affinity::Tokens;
 use super::shares::{self, Weight};
 use crate::clock::Millis;
 use crate::config::Strategy;
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub answered: bool,
     /// By rising priority value; none is empty.
     pub tiers: Vec<Tier>,
+    /// Where cookies lead; empty if the service has none.
+    pub tokens: Tokens,
 }
 
 /// The backends of one SRV priority.
@@ -52,7 +55,7 @@ pub struct BackendStatus {
     /// Number of addresses that share that weight.
     pub split: u16,
     /// Its configured share, between 0 and 1: of its tier's requests, or of all requests with
-    /// strategy `cycle`.
+    /// strategy `cycle`. Strategies that go by load give it where the load is equal.
     pub share: f64,
     /// Exchanges under way.
     pub in_flight: u32,
@@ -72,7 +75,11 @@ impl Snapshot {
     pub fn shares(&self, strategy: Strategy) -> Vec<f64> {
         let tiers = self.tiers.iter();
         match strategy {
-            Strategy::Weighted => tiers.flat_map(|t| shares::shares(&t.weights())).collect(),
+            Strategy::Weighted
+            | Strategy::LeastConnections
+            | Strategy::Random
+            | Strategy::TwoChoices
+            | Strategy::Hash => tiers.flat_map(|t| shares::shares(&t.weights())).collect(),
             Strategy::RoundRobin => tiers
                 .flat_map(|t| t.members.iter().map(|_| 1.0 / t.members.len() as f64))
                 .collect(),

@@ -1,5 +1,6 @@
 //! What a request asks of a schedule, and why it may get nobody.
 
+use super::affinity::Token;
 use crate::clock::Millis;
 use crate::upstream::backend::{BackendId, Trial};
 
@@ -16,6 +17,8 @@ pub struct Wish<'a> {
     pub when_full: WhenFull,
     /// What it is told apart from others by, hashed; for strategy `hash`. `None`: nothing.
     pub key: Option<u64>,
+    /// The backend that it was with before, by its cookie.
+    pub token: Option<Token>,
 }
 
 /// What a request does when all backends of a tier that could serve it are full.
@@ -27,8 +30,8 @@ pub enum WhenFull {
     GoesOn,
 }
 
-/// Why a tier has nobody for a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a tier has nobody for a request. By rising hope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Missed {
     /// All are out, or excluded.
     Nobody,
@@ -45,6 +48,7 @@ impl Wish<'_> {
             trial: Trial::Welcome,
             when_full: WhenFull::Waits,
             key: None,
+            token: None,
         }
     }
 }

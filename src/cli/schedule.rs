@@ -12,6 +12,7 @@ use anyhow::{Context as _, anyhow, bail};
 
 use super::proxy_options;
 use super::run_options::ConfigurationOptions;
+use crate::balance::hash;
 use crate::balance::picker::Picker;
 use crate::balance::service::Service;
 use crate::balance::snapshot::BackendStatus;
@@ -158,11 +159,7 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
     let mut text = format!(
         "service {}: {}, {} in {}\n",
         service.name,
-        match service.balancing.strategy {
-            Strategy::Weighted => "weighted",
-            Strategy::RoundRobin => "round_robin",
-            Strategy::Cycle => "cycle",
-        },
+        service.balancing.strategy.name(),
         count(backends.len(), "backend"),
         count(snapshot.tiers.len(), "tier"),
     );
@@ -177,15 +174,22 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
         .collect();
     let mut got = vec![0u32; backends.len()];
     let mut order = Vec::new();
-    for _ in 0..picks {
+    for nth in 0..picks {
+        let wish = Wish {
+            key: Some(hash::key([&nth.to_be_bytes()[..]])),
+            ..Wish::at(now)
+        };
         // Nothing is excluded and somebody is there, so somebody is picked.
-        if let Ok(pick) = picker.pick(Wish::at(now)) {
+        if let Ok(pick) = picker.pick(wish) {
             let row = row_of[&pick.backend().id];
             got[row] += 1;
             if order.len() < LISTED {
                 order.push((row + 1).to_string());
             }
         }
+    }
+    if let Some(note) = note(service.balancing.strategy) {
+        let _ = writeln!(text, "  {note}");
     }
     write_order(&mut text, &order, picks);
     write_rows(
@@ -196,6 +200,20 @@ fn table(service: &config::Service, offer: &Offer, picks: u32, seed: u64) -> Str
         service.balancing.strategy,
     );
     text
+}
+
+/// What a strategy goes by that is not there before any request is.
+fn note(strategy: Strategy) -> Option<&'static str> {
+    match strategy {
+        Strategy::Weighted | Strategy::RoundRobin | Strategy::Random | Strategy::Cycle => None,
+        Strategy::LeastConnections => {
+            Some("goes by what is under way; here nothing is, and the weights alone decide")
+        }
+        Strategy::Hash => Some("goes by the key of a request; here each pick has another one"),
+        Strategy::TwoChoices => Some(
+            "goes by latency and by what is under way; here is neither, and the weights alone decide",
+        ),
+    }
 }
 
 fn write_order(text: &mut String, order: &[String], picks: u32) {
@@ -232,9 +250,7 @@ fn write_rows(
     );
     for (row, ((status, name), got)) in backends.iter().zip(&names).zip(got).enumerate() {
         let measured = match strategy {
-            Strategy::Weighted | Strategy::RoundRobin if status.priority != first => {
-                "standby".to_owned()
-            }
+            other if other != Strategy::Cycle && status.priority != first => "standby".to_owned(),
             _ => format!("{:.1} %", 100.0 * f64::from(*got) / f64::from(picks)),
         };
         let _ = writeln!(

@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostics::{Problem, Problems};
-use super::load::Files;
 use super::raw;
 use super::read::At;
 use super::scalar::{Positive, Within};
-use super::source::{Sources, Span};
+use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
     MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, rate, routes, services,
-    state_dir,
+    state_dir, sticky,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -51,9 +50,10 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     if let Some(limit) = &defaults.rate_limit {
         rate::check(limit, problems);
     }
+    sticky::check_default(defaults.sticky.as_ref(), files, sources, problems);
     let services: Vec<Service> = raw_services
         .iter()
-        .map(|s| services::service(s, &dns, &defaults, problems))
+        .map(|s| services::service(s, &dns, &defaults, (files, sources), problems))
         .collect();
     services::refuse_own_addresses(&raw_services, &listeners, problems);
     let known = routes::Known::new(&raw_listeners, &listeners, &raw_services, problems);

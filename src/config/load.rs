@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostics::{Diagnostic, Problems};
 use super::read::{Key, Read};
-use super::source::Sources;
+use super::source::{Files, Sources};
 use super::tree::{self, Format, Node, Value};
 use super::zone::{self, ZoneConfig, ZoneFile};
 use super::{Config, build, overlay, raw};
@@ -28,17 +28,6 @@ pub struct Loader {
     variables: Vec<(String, String)>,
     flags: Vec<String>,
     files: Files,
-}
-
-/// Whether the files that a configuration names are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Files {
-    /// Whoever needs them opens them.
-    #[default]
-    Trusted,
-    /// A certificate or key that cannot be opened is an error, and so is a folder that cannot be
-    /// written.
-    Opened,
 }
 
 #[derive(Debug, Clone)]

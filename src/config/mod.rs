@@ -23,6 +23,7 @@ mod routes;
 mod scalar;
 mod services;
 mod state_dir;
+mod sticky;
 mod zone;
 
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +42,7 @@ pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
 pub use in_flight::{AdaptiveLimit, InFlightLimits};
 pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
 pub use rate::{RateKey, RateLimit};
+pub use sticky::Sticky;
 pub use tree::Format;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
 
@@ -185,6 +187,10 @@ pub struct Service {
     pub discover: Discover,
     /// How a backend is chosen.
     pub balancing: Balancing,
+    /// What tells requests apart for strategy `hash`.
+    pub hash_by: HashBy,
+    /// Leads clients back to the backend that they had; `None`: nothing does.
+    pub sticky: Option<Sticky>,
     /// How backends are checked; `None`: they are not.
     pub check: Option<Arc<Check>>,
     /// When what became of requests ejects a backend.
@@ -298,6 +304,9 @@ pub struct Balancing {
     /// How long the share of a backend grows that comes, or comes back; zero: it has all of it at
     /// once.
     pub slow_start: Duration,
+    /// A tier passes on what the part of it that can be picked, times this, is short of the whole;
+    /// `None`: only what nobody in it can take.
+    pub spill: Option<f64>,
 }
 
 /// How a backend is chosen within a tier.
@@ -308,8 +317,50 @@ pub enum Strategy {
     Weighted,
     /// Every backend of the tier alike.
     RoundRobin,
+    /// Whoever has the fewest exchanges under way for its SRV weight.
+    LeastConnections,
+    /// By chance, over SRV weights.
+    Random,
+    /// The better of two that are drawn by SRV weight, by latency and exchanges under way.
+    TwoChoices,
+    /// One and the same for each key, by consistent hashing over SRV weights.
+    Hash,
     /// The older Go project's: all tiers in one cycle.
     Cycle,
+}
+
+/// What tells requests apart for [`Strategy::Hash`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HashBy {
+    /// The client's address.
+    #[default]
+    Address,
+    /// The value of the field of that name.
+    Header(Box<str>),
+    /// The value of the cookie of that name.
+    Cookie(Box<str>),
+    /// The path, without the query.
+    Path,
+}
+
+impl Strategy {
+    /// As the configuration calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::Weighted => "weighted",
+            Strategy::RoundRobin => "round_robin",
+            Strategy::LeastConnections => "least_connections",
+            Strategy::Random => "random",
+            Strategy::TwoChoices => "two_choices",
+            Strategy::Hash => "hash",
+            Strategy::Cycle => "cycle",
+        }
+    }
+
+    /// Does it ask for what becomes of attempts: latency, and what failed?
+    pub fn minds_load(self) -> bool {
+        matches!(self, Strategy::LeastConnections | Strategy::TwoChoices)
+    }
 }
 
 /// Deadlines and retries of the exchanges with a service.

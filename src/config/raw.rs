@@ -13,9 +13,12 @@ use super::health::{Ejection, Health, RetryOnTable};
 use super::in_flight::Adaptive;
 use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
-use super::scalar::{Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, SizeOrOff, Within};
+use super::scalar::{
+    Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, SizeOrOff, Spill, Within,
+};
+use super::sticky::RawSticky;
 use super::tree::{Node, Value};
-use super::{AccessFormat, Family, LogFormat, Strategy, TlsVersion};
+use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion};
 
 table! {
     /// The whole file.
@@ -132,6 +135,7 @@ table! {
         "name" => name: At<String>,
         "discover" => discover: Discover,
         "strategy" => strategy: At<Strategy>,
+        "hash_by" => hash_by: At<HashBy>,
         "upstream" => upstream: At<UpstreamProtocol>,
         "dns" => dns: Dns,
         "connect_timeout" => connect_timeout: At<Positive>,
@@ -158,8 +162,10 @@ table! {
         "health" => health: Health,
         "ejection" => ejection: Ejection,
         "slow_start" => slow_start: At<Positive>,
+        "spill" => spill: At<Spill>,
+        "sticky" => sticky: RawSticky,
     }
-    later ["tls", "sticky", "spill", "proxy_protocol"]
+    later ["tls", "proxy_protocol"]
     elsewhere {
         "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
         "keep_alive" => "it is the idle time of a client's connection: set it in [defaults]; a \
@@ -172,12 +178,16 @@ table! {
 }
 
 choice! {
-    Strategy = "\"weighted\", \"round_robin\" or \"cycle\"" {
+    Strategy = "\"weighted\", \"round_robin\", \"least_connections\", \"random\", \"two_choices\", \"hash\" or \"cycle\"" {
         "weighted" => Strategy::Weighted,
         "round_robin" => Strategy::RoundRobin,
+        "least_connections" => Strategy::LeastConnections,
+        "random" => Strategy::Random,
+        "two_choices" => Strategy::TwoChoices,
+        "hash" => Strategy::Hash,
         "cycle" => Strategy::Cycle,
     }
-    later ["least_connections", "random", "two_choices", "hash"]
+    later []
 }
 
 /// `upstream` of a service.
@@ -308,8 +318,11 @@ table! {
         "ejection" => ejection: Ejection,
         "slow_start" => slow_start: At<Positive>,
         "strategy" => strategy: At<Strategy>,
+        "hash_by" => hash_by: At<HashBy>,
+        "spill" => spill: At<Spill>,
+        "sticky" => sticky: RawSticky,
     }
-    later ["tls", "sticky", "spill"]
+    later ["tls"]
 }
 
 table! {

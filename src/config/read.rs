@@ -52,6 +52,11 @@ pub trait Scalar: Sized {
         Err(Refusal::kind())
     }
 
+    /// Reads a number that is not whole.
+    fn from_fraction(_: f64) -> Result<Self, Refusal> {
+        Err(Refusal::kind())
+    }
+
     /// Reads a truth value.
     fn from_bool(_: bool) -> Result<Self, Refusal> {
         Err(Refusal::kind())
@@ -99,6 +104,7 @@ impl<T: Scalar> Read for At<T> {
             Value::Text(text) => T::from_text(text),
             Value::Word(word) => T::from_word(word),
             Value::Integer(n) => T::from_integer(*n),
+            Value::Fraction(x) => T::from_fraction(*x),
             Value::Bool(b) => T::from_bool(*b),
             Value::Null | Value::List(_) | Value::Table(_) | Value::Other(_) => {
                 Err(Refusal::kind())

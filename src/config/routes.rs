@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::build::{missing, unique};
 use super::diagnostics::{Problem, Problems};
 use super::read::At;
+pub(super) use super::scalar::is_token_byte;
 use super::source::Span;
 use super::{HostPattern, Listener, Route, names, raw};
 
@@ -293,11 +294,6 @@ fn unneeded_escape(path: &str) -> Option<&str> {
             && byte.is_some_and(|b| b != 0 && !(b.is_ascii_alphanumeric() || b"-._~".contains(&b)));
         (!fine).then_some(escape)
     })
-}
-
-/// RFC 9110 §5.6.2 `tchar`.
-pub(super) fn is_token_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
 fn headers(raw: &raw::Route, problems: &mut Problems) -> Vec<(Box<str>, Box<str>)> {

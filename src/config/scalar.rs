@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::HashBy;
 use super::read::{Refusal, Scalar};
 
 impl Scalar for String {
@@ -279,6 +280,79 @@ impl Scalar for NameServer {
                 .filter(|address| address.port() != 0)
                 .map(NameServer)
                 .ok_or_else(Refusal::kind),
+        }
+    }
+}
+
+/// `spill`: the factor, if there is one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spill(pub Option<f64>);
+
+impl Scalar for Spill {
+    const EXPECTS: &'static str = "true, false or a number from 1 on";
+
+    fn from_text(_: &str) -> Result<Self, Refusal> {
+        Err(Refusal::kind())
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        Self::from_fraction(n as f64)
+    }
+
+    fn from_fraction(x: f64) -> Result<Self, Refusal> {
+        match (1.0..=MOST_SPILL).contains(&x) {
+            true => Ok(Spill(Some(x))),
+            false => Err(
+                Refusal::because(format!("{x} is not between 1 and {MOST_SPILL}")).help(
+                    "1 passes on whatever part of a tier is gone, 1.4 nothing until 29 % are",
+                ),
+            ),
+        }
+    }
+
+    fn from_bool(b: bool) -> Result<Self, Refusal> {
+        Ok(Spill(b.then_some(USUAL_SPILL)))
+    }
+
+    fn from_word(word: &str) -> Result<Self, Refusal> {
+        match (word.parse(), word.parse()) {
+            (Ok(b), _) => Self::from_bool(b),
+            (_, Ok(x)) => Self::from_fraction(x),
+            _ => Err(Refusal::kind()),
+        }
+    }
+}
+
+/// The factor of `spill = true`: Envoy's default overprovisioning.
+const USUAL_SPILL: f64 = 1.4;
+
+/// With a hundredth of a tier left, a larger one would be strict priority.
+const MOST_SPILL: f64 = 100.0;
+
+/// RFC 9110 §5.6.2 `tchar`.
+pub(super) fn is_token_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+impl Scalar for HashBy {
+    const EXPECTS: &'static str = "\"address\", \"path\", \"header:NAME\" or \"cookie:NAME\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let name = |name: &str, what| match name.bytes().all(is_token_byte) && !name.is_empty() {
+            true => Ok(name.into()),
+            false => Err(Refusal::because(format!(
+                "`{name}` is not the name of a {what}"
+            ))),
+        };
+        match text.split_once(':') {
+            Some(("header", field)) => name(field, "field").map(HashBy::Header),
+            Some(("cookie", cookie)) => name(cookie, "cookie").map(HashBy::Cookie),
+            None if text == "address" => Ok(HashBy::Address),
+            None if text == "path" => Ok(HashBy::Path),
+            None if text == "header" || text == "cookie" => {
+                Err(Refusal::kind().help(format!("write \"{text}:NAME\"")))
+            }
+            _ => Err(Refusal::kind()),
         }
     }
 }

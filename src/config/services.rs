@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::build::{missing, number};
 use super::diagnostics::{Problem, Problems};
 use super::read::At;
-use super::source::Span;
+use super::source::{Files, Sources, Span};
 use super::{
-    Balancing, Discover, Family, Listener, Lookup, Service, StaticEndpoint, Strategy, Upstream,
-    health, in_flight, names, rate, raw, routes,
+    Balancing, Discover, Family, HashBy, Listener, Lookup, Service, StaticEndpoint, Strategy,
+    Upstream, health, in_flight, names, rate, raw, routes, sticky,
 };
 
 /// Builds one service.
@@ -19,6 +19,7 @@ pub fn service(
     raw: &raw::Service,
     dns: &raw::Dns,
     defaults: &raw::Defaults,
+    (files, sources): (Files, &Sources),
     problems: &mut Problems,
 ) -> Service {
     if raw.name.is_none() {
@@ -47,21 +48,14 @@ pub fn service(
             None
         }
     };
+    let balancing = balancing(raw, defaults, problems);
+    sticky::check(raw.sticky.as_ref(), files, sources, problems);
     Service {
         name: Arc::from(raw.name.as_ref().map_or("", |at| at.value.as_str())),
         discover: discover.unwrap_or(Discover::Static(Vec::new())),
-        balancing: Balancing {
-            strategy: raw
-                .strategy
-                .as_ref()
-                .or(defaults.strategy.as_ref())
-                .map_or(Strategy::default(), |at| at.value),
-            slow_start: raw
-                .slow_start
-                .as_ref()
-                .or(defaults.slow_start.as_ref())
-                .map_or(Duration::ZERO, |at| at.value.0),
-        },
+        balancing,
+        hash_by: hash_by(raw, defaults, balancing.strategy, problems),
+        sticky: sticky::build(raw.sticky.as_ref().or(defaults.sticky.as_ref()), sources),
         check: health::check(raw.health.as_ref().or(defaults.health.as_ref()), problems),
         ejection: health::ejection(
             raw.ejection.as_ref().or(defaults.ejection.as_ref()),
@@ -81,6 +75,40 @@ pub fn service(
             problems,
         ),
     }
+}
+
+fn balancing(own: &raw::Service, defaults: &raw::Defaults, problems: &mut Problems) -> Balancing {
+    let strategy = own.strategy.as_ref().or(defaults.strategy.as_ref());
+    let strategy = strategy.map_or(Strategy::default(), |at| at.value);
+    if let (Some(span), Strategy::Cycle) = (own.key("spill"), strategy) {
+        problems.push(
+            Problem::error(span, "`spill` has no effect with strategy = \"cycle\"")
+                .help("every tier takes part in a cycle"),
+        );
+    }
+    let spill = own.spill.as_ref().or(defaults.spill.as_ref());
+    let slow_start = own.slow_start.as_ref().or(defaults.slow_start.as_ref());
+    Balancing {
+        strategy,
+        spill: spill.and_then(|at| at.value.0),
+        slow_start: slow_start.map_or(Duration::ZERO, |at| at.value.0),
+    }
+}
+
+fn hash_by(
+    own: &raw::Service,
+    defaults: &raw::Defaults,
+    strategy: Strategy,
+    problems: &mut Problems,
+) -> HashBy {
+    if let (Some(span), true) = (own.key("hash_by"), strategy != Strategy::Hash) {
+        problems.push(
+            Problem::error(span, "`hash_by` has no effect without strategy = \"hash\"")
+                .help("it says which requests go to the same backend"),
+        );
+    }
+    let given = own.hash_by.as_ref().or(defaults.hash_by.as_ref());
+    given.map_or(HashBy::default(), |at| at.value.clone())
 }
 
 fn discover(raw: &raw::Discover, lookup: Lookup, problems: &mut Problems) -> Option<Discover> {

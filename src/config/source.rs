@@ -31,6 +31,17 @@ pub struct Source {
 #[derive(Debug, Clone, Default)]
 pub struct Sources(Vec<Source>);
 
+/// Whether the files that a configuration names are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Files {
+    /// Whoever needs them opens them.
+    #[default]
+    Trusted,
+    /// A certificate or key that cannot be opened is an error, and so is a folder that cannot be
+    /// written.
+    Opened,
+}
+
 impl Sources {
     /// Adds a text and returns the span of the whole of it.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>, base: &Path) -> Span {

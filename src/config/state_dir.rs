@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use super::diagnostics::{Problem, Problems};
-use super::load::Files;
 use super::read::At;
+use super::source::Files;
 use super::source::Sources;
 
 /// The folder. With [`Files::Opened`], what would keep it from being made or written is an error,

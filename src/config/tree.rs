@@ -35,6 +35,8 @@ pub enum Value {
     Bool(bool),
     /// A whole number.
     Integer(i64),
+    /// A number that is not whole, or is written as if it were not.
+    Fraction(f64),
     /// A string.
     Text(String),
     /// What a flag or a variable holds: text whose type the key decides.
@@ -76,6 +78,7 @@ impl Value {
             Value::Null => "nothing",
             Value::Bool(_) => "true or false",
             Value::Integer(_) => "a number",
+            Value::Fraction(_) => "a fraction",
             Value::Text(_) | Value::Word(_) => "text",
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
@@ -139,7 +142,10 @@ pub(super) fn from_toml(value: &DeValue<'_>, span: Span, whole: Span) -> Node {
             Ok(n) => Value::Integer(n),
             Err(_) => Value::Other("a number that is too large"),
         },
-        DeValue::Float(_) => Value::Other("a fraction"),
+        DeValue::Float(text) => match text.as_str().replace('_', "").parse() {
+            Ok(x) => Value::Fraction(x),
+            Err(_) => Value::Other("a fraction"),
+        },
         DeValue::Boolean(b) => Value::Bool(*b),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Array(items) => Value::List(
@@ -247,8 +253,8 @@ impl<'de> Visitor<'de> for YamlVisitor {
         }))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<YamlValue, E> {
-        Ok(YamlValue::Plain(Value::Other("a fraction")))
+    fn visit_f64<E>(self, v: f64) -> Result<YamlValue, E> {
+        Ok(YamlValue::Plain(Value::Fraction(v)))
     }
 
     fn visit_str<E>(self, v: &str) -> Result<YamlValue, E> {

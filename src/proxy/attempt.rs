@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::drain::{Phase, Withdrawal};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward;
+use super::preference::Preference;
 use super::recode::{Recode, TRAILERS, gather, joined};
 use super::worker::Worker;
 use crate::config::Upstream;
@@ -54,6 +55,10 @@ pub struct Job<'a> {
     pub nominated: &'a Nominated,
     /// Protocol to switch to, if the client asked for one that is allowed.
     pub upgrade: Option<&'a str>,
+    /// Whom the request wants.
+    pub preference: Preference,
+    /// Value of a `Set-Cookie` that its client is given with the response.
+    pub cookie: Option<&'a str>,
     /// The client's connection may go on after the response.
     pub keep_alive: bool,
     /// The client waits for `100 (Continue)` before it sends its body.
@@ -363,6 +368,7 @@ async fn receive(
                 if response.status == 101 {
                     return match job.upgrade {
                         Some(token) if forward::switches_to(response, token) => {
+                            forward::push_cookie(&mut response.fields, job.cookie);
                             Ok(Done::Switched(inbox))
                         }
                         Some(_) => Err(bad(state, "101 to another protocol")),
@@ -429,6 +435,7 @@ async fn receive(
     };
     let nominated = forward::nominated(framing, &response.fields);
     forward::rewrite_response(response);
+    forward::push_cookie(&mut response.fields, job.cookie);
 
     let mut body = BodyDecoder::new(framing, TRAILERS).barring(nominated);
     let mut first = true;

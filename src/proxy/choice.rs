@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::exchange::Pinned;
+use super::preference::Preference;
 use super::worker::Worker;
 use crate::balance::picker::{NoBackend, Pick};
 use crate::balance::wish::{WhenFull, Wish};
@@ -24,6 +25,8 @@ pub(super) struct Choice {
     pub trial: bool,
     /// Over which connection.
     pub over: Over,
+    /// The request's cookie led to it: its client needs no other one.
+    pub by_cookie: bool,
 }
 
 /// Over which connection an attempt goes.
@@ -46,17 +49,20 @@ pub(super) struct Chooser {
     pub trial: Trial,
     /// It has waited in line, and does not a second time.
     when_full: WhenFull,
+    /// Whom it wants.
+    preference: Preference,
     /// The backend whose kept connection failed: it may be asked again over a new one.
     pub stale: Option<Arc<Backend>>,
 }
 
 impl Chooser {
     /// For a request to that service that nothing was done for yet.
-    pub fn new(service: usize, trial: Trial) -> Chooser {
+    pub fn new(service: usize, trial: Trial, preference: Preference) -> Chooser {
         Chooser {
             service,
             trial,
             when_full: WhenFull::Waits,
+            preference,
             stale: None,
         }
     }
@@ -75,19 +81,27 @@ impl Chooser {
                 guard: own.backend.begin(),
                 trial: false,
                 over: Over::Own(own.io),
+                by_cookie: false,
             });
         }
         match self.pick(worker, tried, timer, left).await {
-            Ok(Pick { guard, trial, .. }) => Ok(Choice {
+            Ok(Pick {
+                guard,
+                trial,
+                by_cookie,
+                ..
+            }) => Ok(Choice {
                 guard,
                 trial,
                 over: Over::Any,
+                by_cookie,
             }),
             Err(NoBackend::Exhausted) => match self.stale.take() {
                 Some(backend) => Ok(Choice {
                     guard: backend.begin(),
                     trial: false,
                     over: Over::New,
+                    by_cookie: false,
                 }),
                 None => Err(NoBackend::Exhausted),
             },
@@ -138,7 +152,8 @@ impl Chooser {
                 excluded: tried,
                 trial: self.trial,
                 when_full: self.when_full,
-                key: None,
+                key: self.preference.key,
+                token: self.preference.token,
             },
         )
     }

@@ -11,6 +11,7 @@ use super::attempt::{self, Again, Client, Done, Job, OutOfPatience, State};
 use super::choice::{Choice, Chooser, Over};
 use super::drain::Withdrawal;
 use super::failure::{Cause, Failure, Progress, Side};
+use super::preference::Preference;
 use super::retry::{Facts, Verdict, verdict};
 use super::worker::{Evidence, Worker};
 use crate::http::body::BodyFraming;
@@ -139,7 +140,7 @@ pub async fn exchange(
         true => Trial::Welcome,
         false => Trial::Reluctant,
     };
-    let mut chooser = Chooser::new(service, trial);
+    let mut chooser = Chooser::new(service, trial, job.preference);
     tried.clear();
     worker.earn_retry(service);
     loop {
@@ -149,7 +150,12 @@ pub async fn exchange(
         };
         let own = pinned.take().filter(|p| p.is_for(service));
         let chosen = chooser.choose(worker, own, tried, timer, left).await;
-        let Choice { guard, trial, over } = match chosen {
+        let Choice {
+            guard,
+            trial,
+            over,
+            by_cookie,
+        } = match chosen {
             Ok(choice) => choice,
             Err(none) => {
                 return Err(last.unwrap_or_else(|| {
@@ -199,6 +205,7 @@ pub async fn exchange(
                     Err(e) => {
                         let evidence = worker.connect_failed(service, &backend, &e);
                         worker.judge(service, &backend, trial, evidence);
+                        worker.weigh(service, &backend, evidence, 0, Some(begun.elapsed()));
                         let failure = Failure::new(Cause::Connect(e), Progress::NothingSent);
                         worker.upstream_failed(service, &backend, &failure);
                         last = Some(Failed::unconsumed(failure));
@@ -218,7 +225,15 @@ pub async fn exchange(
         let streams = worker.shared.config.drain.streams;
         let withdrawal = Withdrawal::watch(&backend, streams, watch);
         let deadlines = (timer, &mut *pushing, &withdrawal);
-        let job = this_attempt(job, service, tried, left, retries_left);
+        let Preference { token, secure, .. } = job.preference;
+        let cookie = worker
+            .affinity(service)
+            .filter(|_| !by_cookie)
+            .and_then(|affinity| affinity.set_cookie(&backend, token, secure));
+        let job = Job {
+            cookie: cookie.as_deref(),
+            ..this_attempt(job, service, tried, left, retries_left)
+        };
         let outcome =
             attempt::attempt(worker, job, client, &upstream, deadlines, response, &state).await;
         watch.clear();
@@ -230,6 +245,9 @@ pub async fn exchange(
         worker.attempted(service, &backend, first_byte.map(|at| at - begun));
         let evidence = evidence(worker, service, &outcome, &state, reused);
         worker.judge(service, &backend, trial, evidence);
+        let status = final_status(&outcome, &state);
+        let latency = backends_time(&state, begun);
+        worker.weigh(service, &backend, evidence, status, latency);
         match outcome {
             Ok(Done::Answered {
                 client_keeps,
@@ -368,6 +386,26 @@ fn evidence(
             _ => Evidence::Failure,
         },
     }
+}
+
+/// The status that a backend answered with, whether the client got it or not; 0: none.
+fn final_status(outcome: &Result<Done, Failure>, state: &State) -> u16 {
+    match outcome {
+        Err(Failure {
+            cause: Cause::Status(status),
+            ..
+        }) => *status,
+        _ => state.status.get(),
+    }
+}
+
+/// How long the first byte of the response took, or how long there was none; `None`: it had to
+/// wait for the client's body, whose time is not the backend's.
+fn backends_time(state: &State, begun: Instant) -> Option<Duration> {
+    (!state.consumed.get()).then(|| match state.first_byte.get() {
+        Some(at) => at - begun,
+        None => begun.elapsed(),
+    })
 }
 
 impl Failed {

@@ -175,6 +175,13 @@ pub fn push_upgrade(fields: &mut Fields, token: &str) {
     fields.push(b"Upgrade", token.as_bytes());
 }
 
+/// Gives the client a cookie of ours, beside those of the backend.
+pub fn push_cookie(fields: &mut Fields, cookie: Option<&str>) {
+    if let Some(cookie) = cookie {
+        fields.push_known(Known::SetCookie, b"Set-Cookie", cookie.as_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

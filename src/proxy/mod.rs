@@ -17,6 +17,7 @@ mod exchange;
 pub mod failure;
 pub mod forward;
 pub mod limits;
+mod preference;
 mod recode;
 mod request;
 mod respond;

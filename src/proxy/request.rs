@@ -13,6 +13,7 @@ use super::drain::Phase;
 use super::exchange::{Failed, Lent, Outcome, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
+use super::preference::Preference;
 use super::recode::whole_body;
 use super::respond;
 use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
@@ -185,6 +186,8 @@ impl Serving<'_> {
             framing,
             nominated: &nominated,
             upgrade,
+            preference: Preference::of(service, worker.affinity(index), self.head, self.peer),
+            cookie: None,
             keep_alive,
             expects_continue,
             max_body: service.max_body.unwrap_or(u64::MAX),

@@ -16,6 +16,7 @@ use super::failure::{self, Failure};
 use super::limits::{Admitted, Limits, Refused};
 use super::retry::Budget;
 use super::seating::{Seat, Seating};
+use crate::balance::affinity::Affinity;
 use crate::balance::picker::{NoBackend, Pick, Picker};
 use crate::balance::snapshot::Snapshot;
 use crate::balance::wish::Wish;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub snapshots: Vec<Arc<Published<Snapshot>>>,
     /// Where requests to each service wait; `None`: nothing bounds what its backends have.
     pub gates: Vec<Option<Arc<Gate>>>,
+    /// The cookie of each service; `None`: it has none.
+    pub affinities: Vec<Option<Arc<Affinity>>>,
     /// How far a drain has come.
     pub drain: Arc<Drain>,
     /// Where noticed things go.
@@ -146,6 +149,11 @@ impl Worker {
         self.shared.gates[service].as_ref()
     }
 
+    /// The cookie of a service, if it has one.
+    pub fn affinity(&self, service: usize) -> Option<&Affinity> {
+        self.shared.affinities[service].as_deref()
+    }
+
     /// Is there a backend besides those tried, and can a retry be paid for?
     pub fn may_try_another(&self, service: usize, tried: &[BackendId]) -> bool {
         let (now, service) = (self.deadlines.now(), &self.services[service]);
@@ -222,6 +230,31 @@ impl Worker {
         };
         // A full queue: a trial is made again after its time, a failing backend fails again.
         let _ = self.shared.events.try_send(event);
+    }
+
+    /// The same for schedules that go by load: what failed burdens its backend, and so does an
+    /// answer of 500 to 599, whatever the ejection rules say, or whoever fails fast would be
+    /// thought idle. `first_byte`: how long it took to come, where that was the backend's time.
+    pub fn weigh(
+        &self,
+        service: usize,
+        backend: &Backend,
+        verdict: Evidence,
+        status: u16,
+        first_byte: Option<Duration>,
+    ) {
+        if !self.service(service).balancing.strategy.minds_load() {
+            return;
+        }
+        let now = self.deadlines.now();
+        match (verdict, first_byte) {
+            (Evidence::None, _) => {}
+            (Evidence::Success, Some(latency)) if status < 500 => {
+                backend.load.succeeded(now, latency);
+            }
+            (Evidence::Success, None) if status < 500 => {}
+            (_, took) => backend.load.failed(now, took.unwrap_or_default()),
+        }
     }
 
     /// An attempt with a backend is over; the first byte of its response came after so long.

@@ -79,6 +79,11 @@ impl Adaptive {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Is there room for nothing more, as things look?
+    pub(super) fn is_full(&self) -> bool {
+        self.in_flight() >= self.limit()
+    }
+
     /// One more, if there may be; to be ended with [`Adaptive::leave`].
     pub(super) fn enter(&self) -> bool {
         let (relaxed, limit) = (Ordering::Relaxed, self.limit());

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::connects::Connects;
 use super::gate::Gate;
+use super::load::Load;
 use super::standing::{Ejection, Reason, State};
 use crate::clock::Millis;
 use crate::discovery::Endpoint;
@@ -69,6 +70,8 @@ pub struct Backend {
     /// Times that it was ejected, for failures in a row and for its success rate. Written by the
     /// control thread.
     ejections: [AtomicU64; 2],
+    /// Its latency and what failed lately, where the strategy of its service asks for that.
+    pub load: Load,
     /// No longer listed by discovery. Written by the service, read by the pools: a pool that sees
     /// it late keeps an idle connection until its own deadline.
     withdrawn: AtomicBool,
@@ -143,6 +146,7 @@ impl Backend {
             rising_since: AtomicU64::new(0),
             check_failures: AtomicU64::new(0),
             ejections: [const { AtomicU64::new(0) }; 2],
+            load: Load::default(),
             withdrawn: AtomicBool::new(false),
         })
     }
@@ -157,6 +161,23 @@ impl Backend {
         let connects = Connects::unpack(self.connects.load(Ordering::Relaxed));
         let passed_over = (connects.until > now).then_some(connects.until);
         passed_over.max(self.ejection().out_until(now))
+    }
+
+    /// What [`Backend::claim`] would say, without taking it.
+    pub fn look(&self, now: Millis, trial: Trial) -> Result<(), Unavailable> {
+        if let Some(until) = self.out_until(now) {
+            return Err(Unavailable::Until(until));
+        }
+        if let Ejection::Until(due) | Ejection::Trial(due) = self.ejection() {
+            let held_back = due.after(TRIAL_HELD_BACK);
+            if trial == Trial::Reluctant && now < held_back {
+                return Err(Unavailable::Until(held_back));
+            }
+        }
+        match &self.gate {
+            Some(gate) if gate.is_full(self.in_flight()) => Err(Unavailable::Full),
+            _ => Ok(()),
+        }
     }
 
     /// Wins it for a request, if it may be picked and has room.
@@ -517,6 +538,7 @@ mod tests {
         let won = claim(100).expect("its time is over");
         assert!(won.trial);
         assert!(claim(100).is_err(), "one at a time");
+        assert!(backend.look(Millis(100), Trial::Welcome).is_err());
         assert_eq!(backend.state(Millis(100)), (State::Trial, Reason::Failures));
         backend.trial_abandoned(Millis(101));
         assert!(claim(101).expect("nobody tries any more").trial);
@@ -531,6 +553,9 @@ mod tests {
         let backend = backend();
         backend.eject(Millis(100), Reason::Failures);
         let claim = |now, trial| backend.claim(Millis(now), trial);
+        let look = |now, trial| backend.look(Millis(now), trial).is_ok();
+        assert!(!look(99, Trial::Welcome) && look(100, Trial::Welcome));
+        assert!(!look(1_099, Trial::Reluctant) && look(1_100, Trial::Reluctant));
         assert!(claim(1_099, Trial::Reluctant).is_err());
         assert!(
             claim(1_100, Trial::Reluctant)
@@ -569,6 +594,8 @@ mod tests {
         let all: Vec<_> = (0..4).map(|_| backend.claim_anyway()).collect();
         assert_eq!(all.iter().filter(|claim| claim.is_ok()).count(), 3);
         assert_eq!(all[3].as_ref().err(), Some(&Unavailable::Full));
+        let look = backend.look(Millis(1), Trial::Welcome);
+        assert_eq!(look, Err(Unavailable::Full));
     }
 
     #[test]

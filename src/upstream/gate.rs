@@ -83,6 +83,13 @@ impl Gate {
         self.adaptive.as_ref()
     }
 
+    /// May a backend that has so many exchanges not have one more, as things look?
+    pub(super) fn is_full(&self, in_flight: u32) -> bool {
+        self.per_backend
+            .is_some_and(|limit| in_flight >= limit.get())
+            || self.adaptive.as_ref().is_some_and(Adaptive::is_full)
+    }
+
     /// One more exchange of the service, if there may be.
     pub(super) fn admit(&self) -> bool {
         self.adaptive.as_ref().is_none_or(Adaptive::enter)

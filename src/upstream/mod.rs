@@ -5,5 +5,6 @@ pub mod backend;
 pub mod connect;
 mod connects;
 pub mod gate;
+pub mod load;
 pub mod pool;
 pub mod standing;

@@ -26,6 +26,7 @@ impl Workers {
             router: Arc::new(Router::new(&config)),
             snapshots: Vec::new(),
             gates: Vec::new(),
+            affinities: Vec::new(),
             drain: Drain::new(),
             events,
             limits: Limits::new(Arc::clone(&config)),
