@@ -33,11 +33,11 @@ struct Row {
     /// The version, over TLS.
     tls: Option<&'static rustls::SupportedProtocolVersion>,
     access: &'static str,
-    /// More keys of the service.
-    service: &'static str,
     /// Bytes of the request's body, if it has one.
     request: Option<usize>,
     response: Response,
+    /// More lines of the service, which then has two backends.
+    service: &'static str,
     /// Allocations for each request, in thousandths, and why they are right.
     bound: (u64, &'static str),
 }
@@ -61,9 +61,9 @@ const SMALL: Row = Row {
     name: "plain, access log off",
     tls: None,
     access: "off",
-    service: "",
     request: None,
     response: Response::Length(128),
+    service: "",
     bound: NOTHING,
 };
 
@@ -143,6 +143,32 @@ fn a_request_allocates_nothing() {
             request: Some(1024),
             ..SMALL
         },
+        Row {
+            name: "least_connections",
+            service: "strategy = \"least_connections\"",
+            ..SMALL
+        },
+        Row {
+            name: "random",
+            service: "strategy = \"random\"",
+            ..SMALL
+        },
+        Row {
+            name: "two_choices",
+            service: "strategy = \"two_choices\"",
+            ..SMALL
+        },
+        Row {
+            name: "hash by a header, with spill",
+            service: "strategy = \"hash\"\nhash_by = \"header:User-Agent\"\nspill = true",
+            ..SMALL
+        },
+        Row {
+            name: "sticky, a client without a cookie",
+            service: "sticky = \"cookie\"",
+            bound: (3_000, "a cookie is put together for whoever has none"),
+            ..SMALL
+        },
     ];
     leave_out();
     let failures: Vec<String> = rows.iter().filter_map(failure).collect();
@@ -169,7 +195,10 @@ fn failure(row: &Row) -> Option<String> {
 fn measure(row: &Row, allowed: u64) -> (Count, Option<String>) {
     let (request, response) = (request(row), response(row));
     let body = row.request.unwrap_or(0);
-    let backend = backend(body, response);
+    let backends = if row.service.is_empty() { 1 } else { 2 };
+    let backends: Vec<_> = (0..backends)
+        .map(|_| backend(body, response.clone()).to_string())
+        .collect();
     let folder = Folder::new();
     let certificate = folder.certificate("localhost", &["localhost"]);
     let protocol = match row.tls {
@@ -190,7 +219,7 @@ fn measure(row: &Row, allowed: u64) -> (Count, Option<String>) {
             {protocol}
             [[service]]
             name = "web"
-            discover = {{ static = ["{backend}"] }}
+            discover = {{ static = {backends:?} }}
             {}
             [[route]]
             service = "web"

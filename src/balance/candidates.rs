@@ -142,18 +142,24 @@ impl Candidates {
         if wish.now < self.all_out_until {
             return Err(Missed::Nobody);
         }
+        match self.try_draw(wish, but) {
+            Some(index) => Ok(index),
+            None => self.draw_among_all(wish, but),
+        }
+    }
+
+    /// The same without a look at all of them; `None`: [`DRAWS`] led to nobody.
+    pub(super) fn try_draw(&mut self, wish: Wish<'_>, but: Option<usize>) -> Option<usize> {
         for _ in 0..DRAWS {
-            let Some(index) = self.draw_any() else {
-                return Err(Missed::Nobody);
-            };
+            let index = self.draw_any()?;
             if Some(index) != but
                 && self.look(index, wish).is_ok()
                 && self.keeps(self.part(index, wish.now))
             {
-                return Ok(index);
+                return Some(index);
             }
         }
-        self.draw_among_all(wish, but)
+        None
     }
 
     /// One, by weight, whether it can be had or not; `None`: there is nobody.

@@ -84,7 +84,10 @@ impl LeastConnections {
     fn least_of_some(&mut self, wish: Wish<'_>) -> Result<usize, Missed> {
         let mut best: Option<(f64, usize)> = None;
         for _ in 0..DRAWN {
-            let index = self.candidates.draw(wish, None)?;
+            let Some(index) = self.candidates.try_draw(wish, None) else {
+                // Most are out: one pass over all is less than many draws.
+                return self.least_of_all(wish);
+            };
             let part = self.candidates.part(index, wish.now);
             let load = load(self.candidates.get(index), part, wish.now);
             if best.is_none_or(|(least, _)| load < least) {

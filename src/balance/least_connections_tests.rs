@@ -111,3 +111,12 @@ fn who_is_out_tried_or_full_is_left_out() {
     let panic = fixture.count(300);
     assert_eq!(panic.len(), 3, "{panic:?}");
 }
+
+#[test]
+fn the_last_of_a_large_tier_is_found() {
+    let mut fixture = fixture(&[10; 200]);
+    for n in (1..=200).filter(|n| *n != 77) {
+        fixture.backend(n).set_down(Reason::CheckTimeout);
+    }
+    assert!(fixture.picks(100).iter().all(|n| *n == 77));
+}
