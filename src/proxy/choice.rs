@@ -51,6 +51,8 @@ pub(super) struct Chooser {
     when_full: WhenFull,
     /// Whom it wants.
     preference: Preference,
+    /// It had to wait at the last choice.
+    pub waited: bool,
     /// The backend whose kept connection failed: it may be asked again over a new one.
     pub stale: Option<Arc<Backend>>,
 }
@@ -63,6 +65,7 @@ impl Chooser {
             trial,
             when_full: WhenFull::Waits,
             preference,
+            waited: false,
             stale: None,
         }
     }
@@ -76,6 +79,7 @@ impl Chooser {
         timer: &Timer,
         left: Duration,
     ) -> Result<Choice, NoBackend> {
+        self.waited = false;
         if let Some(own) = own {
             return Ok(Choice {
                 guard: own.backend.begin(),
@@ -130,11 +134,16 @@ impl Chooser {
         }
         if let Some(place) = gate.enter() {
             let (begun, patience) = (Instant::now(), gate.patience.min(left));
+            self.waited = true;
             while let Some(left) = patience.checked_sub(begun.elapsed()) {
-                // Either way it is looked again: a backend may have come, or come back, without
-                // anybody having finished.
-                let _ = timer.limit(LOOK_AGAIN.min(left), place.turn()).await;
+                let called = timer.limit(LOOK_AGAIN.min(left), place.turn()).await;
+                // A backend may have come, or come back, without anybody having finished.
+                if called.is_err() && !place.is_first() {
+                    continue;
+                }
                 match self.pick_now(worker, tried) {
+                    // What is free may be where it has been.
+                    Err(NoBackend::Full) if !tried.is_empty() => place.pass_on(),
                     Err(NoBackend::Full) => {}
                     picked => return picked,
                 }
@@ -159,5 +168,5 @@ impl Chooser {
     }
 }
 
-/// Whoever waits in line looks again this often, besides when it is its turn.
+/// Whoever is first in line looks again this often, besides when it is called.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -170,9 +170,9 @@ pub async fn exchange(
         }
         account.attempts += 1;
         account.connect = None;
-        // Nothing was waited for before the first attempt: its time need not be asked for again.
+        // If nothing was waited for before the first attempt, its time need not be asked for again.
         let begun = match account.attempts {
-            1 => account.begun,
+            1 if !chooser.waited => account.begun,
             _ => Instant::now(),
         };
         account.backend = Some(Arc::clone(&backend));

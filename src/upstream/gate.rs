@@ -5,12 +5,14 @@
 //! first in line look again. What each backend has in flight (`max_in_flight`) is counted by the
 //! backends themselves, what the service has as a whole (`adaptive`) by `adaptive.rs`.
 
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
-
-use tokio::sync::Notify;
 
 use super::adaptive::Adaptive;
 
@@ -25,17 +27,36 @@ pub struct Gate {
     pub patience: Duration,
     /// Requests that may wait.
     pub room: usize,
-    /// Requests that wait. Relaxed: a bound and a number for people; `turn` orders what matters.
+    /// Requests that wait, for whoever only asks whether anybody does. SeqCst and the fences: who
+    /// joins the line looks once more afterwards, and who finishes looks at this afterwards, so
+    /// that one of the two sees the other.
     waiting: AtomicUsize,
     /// The most that ever did.
     high_water: AtomicUsize,
-    /// First come, first served, across threads.
-    turn: Notify,
+    /// Held to join, to leave and to call; never across an await.
+    line: Mutex<Line>,
 }
 
-/// A place in the line, until it is dropped.
+/// Who waits, in the order of coming.
+#[derive(Debug, Default)]
+struct Line {
+    next: u64,
+    places: BTreeMap<u64, Place>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// It may look.
+    called: bool,
+    waker: Option<Waker>,
+}
+
+/// A place in the line, until it is dropped: then the first one left may look.
 #[derive(Debug)]
-pub struct Waiting(Arc<Gate>);
+pub struct Waiting {
+    gate: Arc<Gate>,
+    number: u64,
+}
 
 impl Gate {
     /// Nobody waits.
@@ -52,13 +73,13 @@ impl Gate {
             room,
             waiting: AtomicUsize::new(0),
             high_water: AtomicUsize::new(0),
-            turn: Notify::new(),
+            line: Mutex::default(),
         })
     }
 
     /// Requests that wait.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::SeqCst)
     }
 
     /// The most that ever waited at once.
@@ -68,14 +89,28 @@ impl Gate {
 
     /// A place in the line; `None`: it is as long as it may be.
     pub fn enter(self: &Arc<Self>) -> Option<Waiting> {
-        // Every taker adds first: the bound holds.
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = Waiting(Arc::clone(self));
-        if before >= self.room {
+        let mut line = self.line();
+        if line.places.len() >= self.room {
             return None;
         }
-        self.high_water.fetch_max(before + 1, Ordering::Relaxed);
-        Some(place)
+        let number = line.next;
+        line.next += 1;
+        // A slot may have come free between the look that failed and now.
+        let called = line.places.is_empty();
+        let place = Place {
+            called,
+            waker: None,
+        };
+        line.places.insert(number, place);
+        let waiting = line.places.len();
+        self.waiting.store(waiting, Ordering::SeqCst);
+        // Its next look is after this.
+        fence(Ordering::SeqCst);
+        self.high_water.fetch_max(waiting, Ordering::Relaxed);
+        Some(Waiting {
+            gate: Arc::clone(self),
+            number,
+        })
     }
 
     /// The bound on what the service has as a whole, if there is one.
@@ -113,23 +148,77 @@ impl Gate {
     /// An exchange with one of its backends is over: the first in line may look.
     pub(super) fn released(&self) {
         self.take_back();
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.turn.notify_one();
+        // What was in flight with the backend was counted down before this.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.line().call_first();
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    fn call_first(&mut self) {
+        if let Some(mut first) = self.places.first_entry() {
+            first.get_mut().call();
+        }
+    }
+}
+
+impl Place {
+    fn call(&mut self) {
+        self.called = true;
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 }
 
 impl Waiting {
-    /// Waits until it is this one's turn to look. Cancel-safe: a turn that is not taken goes to
-    /// the next.
+    /// Waits until this one may look. Cancel-safe.
     pub async fn turn(&self) {
-        self.0.turn.notified().await;
+        poll_fn(|cx| {
+            let mut line = self.gate.line();
+            // It is there until `self` is dropped.
+            let Some(place) = line.places.get_mut(&self.number) else {
+                return Poll::Ready(());
+            };
+            if std::mem::take(&mut place.called) {
+                return Poll::Ready(());
+            }
+            place.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Is nobody before it? Then it may look uncalled.
+    pub fn is_first(&self) -> bool {
+        let line = self.gate.line();
+        line.places.first_key_value().map(|(number, _)| *number) == Some(self.number)
+    }
+
+    /// What is free is of no use to this one: the next may look.
+    pub fn pass_on(&self) {
+        let mut line = self.gate.line();
+        let after = (Bound::Excluded(self.number), Bound::Unbounded);
+        if let Some((_, next)) = line.places.range_mut(after).next() {
+            next.call();
+        }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        let mut line = self.gate.line();
+        line.places.remove(&self.number);
+        let waiting = line.places.len();
+        self.gate.waiting.store(waiting, Ordering::SeqCst);
+        // More may be free than the slot that this one took, or it left one unused.
+        line.call_first();
     }
 }
 
@@ -142,35 +231,71 @@ mod tests {
         Gate::new(None, None, room, Duration::from_secs(5))
     }
 
-    #[tokio::test]
-    async fn first_come_first_served() {
+    /// Who may look.
+    fn called(places: &[&Waiting]) -> Vec<bool> {
+        let looks = |place: &&Waiting| place.turn().now_or_never().is_some();
+        places.iter().map(looks).collect()
+    }
+
+    #[test]
+    fn first_come_first_served() {
         let gate = gate(8);
-        let places: Vec<_> = (0..3)
-            .map(|_| gate.enter().expect("there is room"))
-            .collect();
-        let mut turns: Vec<_> = places.iter().map(|place| Box::pin(place.turn())).collect();
-        for turn in &mut turns {
-            assert!(turn.now_or_never().is_none());
-        }
-        for next in 0..3 {
-            gate.released();
-            for (index, turn) in turns.iter_mut().enumerate().skip(next) {
-                assert_eq!(turn.now_or_never().is_some(), index == next, "{index}");
-            }
-        }
+        let place = || gate.enter().expect("there is room");
+        let (first, second, third) = (place(), place(), place());
+        let all = [&first, &second, &third];
+        assert_eq!(called(&all), [true, false, false], "it looks once more");
+        assert_eq!(called(&all), [false; 3], "and finds nothing");
+        gate.released();
+        assert_eq!(called(&all), [true, false, false]);
+        gate.released();
+        assert_eq!(called(&all), [true, false, false], "it keeps its place");
+        assert!(first.is_first() && !second.is_first());
+        drop(first);
+        assert_eq!(called(&[&second, &third]), [true, false]);
+    }
+
+    #[test]
+    fn two_slots_are_two_turns() {
+        let gate = gate(8);
+        let place = || gate.enter().expect("there is room");
+        let (first, second) = (place(), place());
+        called(&[&first, &second]);
+        gate.released();
+        gate.released();
+        assert_eq!(called(&[&first, &second]), [true, false]);
+        drop(first);
+        assert_eq!(called(&[&second]), [true]);
+    }
+
+    #[test]
+    fn what_is_of_no_use_to_one_is_offered_to_the_next() {
+        let gate = gate(8);
+        let place = || gate.enter().expect("there is room");
+        let (first, second) = (place(), place());
+        called(&[&first, &second]);
+        first.pass_on();
+        assert_eq!(called(&[&first, &second]), [false, true]);
+        second.pass_on();
+        assert_eq!(called(&[&first, &second]), [false, false]);
     }
 
     #[tokio::test]
-    async fn a_turn_of_somebody_who_left_goes_to_the_next() {
+    async fn whoever_waits_is_woken() {
         let gate = gate(8);
-        let (first, second) = (gate.enter().expect("room"), gate.enter().expect("room"));
-        let mut first_turn = Box::pin(first.turn());
-        let mut second_turn = Box::pin(second.turn());
-        assert!((&mut first_turn).now_or_never().is_none());
-        assert!((&mut second_turn).now_or_never().is_none());
+        let place = gate.enter().expect("there is room");
+        place.turn().await;
+        let waits = tokio::spawn(async move { place.turn().await });
+        while gate
+            .line()
+            .places
+            .values()
+            .all(|place| place.waker.is_none())
+        {
+            tokio::task::yield_now().await;
+        }
         gate.released();
-        drop(first_turn);
-        assert!(second_turn.now_or_never().is_some());
+        waits.await.expect("it ends");
+        assert_eq!(gate.waiting(), 0);
     }
 
     #[test]

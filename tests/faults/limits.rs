@@ -155,6 +155,25 @@ fn a_client_that_leaves_the_line_takes_nobodys_turn() {
     wait_until("nobody waits", || waiting(&server) == 0);
 }
 
+/// If a slot came free without anybody being told, the first in line would look a tenth of a second
+/// later: 1,280 times that is longer than anybody waits here.
+#[test]
+fn no_turn_is_lost_between_workers() {
+    let backend = Backend::start("b");
+    let server = server(&[(backend.address, 0)], "max_in_flight = 1");
+    std::thread::scope(|scope| {
+        for client in 0..32 {
+            let server = &server;
+            scope.spawn(move || {
+                for request in 0..40 {
+                    assert_eq!(status(&mut begin(server, client * 100 + request)), 200);
+                }
+            });
+        }
+    });
+    assert_eq!(backend.requests(), 1_280);
+}
+
 /// A backend that has ten requests in hand at once, 20 ms each; whatever is more queues inside it.
 fn of_ten() -> Backend {
     let hands = std::sync::Arc::new((std::sync::Mutex::new(10), std::sync::Condvar::new()));
