@@ -244,7 +244,7 @@ impl Candidates {
         if wish.excluded.contains(&backend.id) {
             return Err(Missed::Nobody);
         }
-        backend.claim_anyway().map_err(|_| Missed::Full)
+        backend.claim_anyway(wish.now).map_err(|_| Missed::Full)
     }
 }
 

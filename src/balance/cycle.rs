@@ -189,7 +189,10 @@ impl Cycle {
         });
         let index = first.ok_or(Missed::Nobody)?;
         let slot = &mut self.slots[index];
-        let claim = slot.backend.claim_anyway().map_err(|_| Missed::Full)?;
+        let claim = slot
+            .backend
+            .claim_anyway(wish.now)
+            .map_err(|_| Missed::Full)?;
         self.taken += 1;
         slot.left -= 1;
         slot.served = self.taken;

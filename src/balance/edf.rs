@@ -227,7 +227,7 @@ impl Edf {
                 self.skipped.push(PeekMut::pop(top));
                 continue;
             }
-            match slot.backend.claim_anyway() {
+            match slot.backend.claim_anyway(wish.now) {
                 Ok(claim) => {
                     take(&mut top.0, slot, &mut self.virtual_now);
                     picked = Ok(claim);

@@ -13,7 +13,7 @@ use super::wish::{Missed, Wish};
 use crate::clock::Millis;
 use crate::config::{Balancing, Strategy};
 use crate::published::Reader;
-use crate::upstream::backend::{Backend, BackendId, Claim, InFlight};
+use crate::upstream::backend::{Backend, BackendId, Claim, InFlight, Trial};
 
 /// The schedule. Owned by one worker; a pick takes no lock, and allocates nothing unless the
 /// snapshot has changed.
@@ -118,7 +118,7 @@ impl Picker {
             self.rebuild();
         }
         let mut backends = self.snapshot.current().backends();
-        backends.any(|b| !excluded.contains(&b.id) && b.out_until(now).is_none())
+        backends.any(|b| !excluded.contains(&b.id) && b.look(now, Trial::Welcome).is_ok())
     }
 
     fn rebuild(&mut self) {

@@ -46,6 +46,13 @@ impl Scalar for RateKey {
         if name.is_empty() || !name.bytes().all(routes::is_token_byte) {
             return Err(Refusal::because(format!("`{name}` is not a field name")));
         }
+        if name.eq_ignore_ascii_case("host") {
+            return Err(
+                Refusal::because("`Host` says what is asked for, not by whom").help(
+                    "a route with a host of its own leads to a service with limits of its own",
+                ),
+            );
+        }
         Ok(RateKey::Header(name.into()))
     }
 }

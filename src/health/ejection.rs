@@ -100,7 +100,7 @@ impl Ejector {
             return Some(Ruling { backend, what });
         }
         let time = self.sentence(backend.id.0);
-        let reason = backend.state(now).1;
+        let reason = backend.ejected_for();
         backend.eject(now.after(time), reason);
         let what = What::TrialFailed(time);
         Some(Ruling { backend, what })
@@ -173,7 +173,10 @@ impl Ejector {
     fn hold_bounds(&mut self, now: Millis, snapshot: &Snapshot, rulings: &mut Vec<Ruling>) {
         for (index, tier) in snapshot.tiers.iter().enumerate() {
             let lower = &snapshot.tiers[index + 1..];
-            if lower.iter().any(|tier| in_service(tier).next().is_some()) {
+            if lower
+                .iter()
+                .any(|tier| in_service(now, tier).next().is_some())
+            {
                 continue;
             }
             let mut out: Vec<_> = ejected(tier).cloned().collect();
@@ -184,8 +187,10 @@ impl Ejector {
                 Ejection::Until(until) | Ejection::Trial(until) => (is_down(backend), until),
                 Ejection::None => (is_down(backend), now),
             });
-            let needed =
-                in_service(tier).next().is_none() && out.first().is_some_and(|b| !is_down(b));
+            // One whose trial is due does not count here: a trial is one request.
+            let mut members = tier.members.iter().map(|member| &member.backend);
+            let somebody = members.any(|b| b.ejection() == Ejection::None && !is_down(b));
+            let needed = !somebody && out.first().is_some_and(|b| !is_down(b));
             out.truncate(excess.max(usize::from(needed)));
             for backend in out {
                 backend.readmit();
@@ -256,15 +261,17 @@ pub(super) fn lower_serves(now: Millis, snapshot: &Snapshot, tier: usize) -> boo
     lower.any(|tier| serving(now, tier).next().is_some())
 }
 
-/// Those of a tier that can be picked now.
+/// Those of a tier that can be picked now, be it as a trial: one whose time is over long ago is in a
+/// tier that nobody needed meanwhile.
 pub(super) fn serving(now: Millis, tier: &Tier) -> impl Iterator<Item = &Arc<Backend>> {
-    in_service(tier).filter(move |backend| backend.out_until(now).is_none())
+    in_service(now, tier).filter(move |backend| backend.out_until(now).is_none())
 }
 
-/// Those of a tier that are neither ejected nor down, be they passed over for this moment.
-fn in_service(tier: &Tier) -> impl Iterator<Item = &Arc<Backend>> {
+/// Those of a tier that are neither down nor within the time of an ejection, be they passed over
+/// for this moment.
+fn in_service(now: Millis, tier: &Tier) -> impl Iterator<Item = &Arc<Backend>> {
     let backends = tier.members.iter().map(|member| &member.backend);
-    backends.filter(|b| b.ejection() == Ejection::None && b.down() == Reason::None)
+    backends.filter(move |b| b.ejection().out_until(now).is_none() && b.down() == Reason::None)
 }
 
 fn ejected(tier: &Tier) -> impl Iterator<Item = &Arc<Backend>> {

@@ -217,6 +217,31 @@ fn the_last_one_comes_back_when_the_others_go_down() {
 }
 
 #[test]
+fn a_standby_that_nobody_needed_meanwhile_can_serve() {
+    let mut court = Court::new(&[0, 10, 10], EjectionRules::default());
+    court.failing(1);
+    court.pass(60);
+    court.backend(2).set_down(Reason::CheckConnect);
+    assert_eq!(
+        court.failing(0),
+        ejected_for(10),
+        "the standby is to be tried"
+    );
+}
+
+#[test]
+fn a_trial_that_fails_keeps_the_reason_of_the_ejection() {
+    let mut court = Court::new(&[0, 0], EjectionRules::default());
+    court.failing(0);
+    court.pass(10);
+    assert!(court.try_it(0));
+    court.backend(0).set_down(Reason::CheckTimeout);
+    court.trial(0, false);
+    court.backend(0).set_down(Reason::None);
+    assert_eq!(court.backend(0).state(court.now).1, Reason::Failures);
+}
+
+#[test]
 fn late_news_of_a_trial_says_nothing() {
     let mut court = Court::new(&[0, 0], EjectionRules::default());
     assert_eq!(court.trial(0, true), None, "it is not out");

@@ -30,7 +30,7 @@ use crate::clock::Millis;
 use crate::config::{Check, Service};
 use crate::published::Published;
 use crate::upstream::backend::Backend;
-use crate::upstream::standing::{Reason, State};
+use crate::upstream::standing::Reason;
 
 /// The health of all services.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Health {
         let snapshot = self.wards[service].snapshot.load();
         let out = snapshot
             .backends()
-            .filter(|b| matches!(b.state(now).0, State::Down | State::Ejected | State::Trial));
+            .filter(|b| b.down() != Reason::None || b.ejection().out_until(now).is_some());
         out.map(|backend| backend.endpoint.socket()).collect()
     }
 

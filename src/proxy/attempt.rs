@@ -30,7 +30,7 @@ use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
 use crate::io::duplex::{Duplex, WriteError};
 use crate::io::pace::Pace;
-use crate::upstream::backend::BackendId;
+use crate::upstream::backend::{BackendId, InFlight};
 
 /// Bounds of a backend's response head: twice what a client may send, and within one buffer.
 const RESPONSE_HEAD: HeadLimits = HeadLimits {
@@ -40,6 +40,9 @@ const RESPONSE_HEAD: HeadLimits = HeadLimits {
 
 /// Interim responses that one request may be given.
 const INTERIM: u32 = 64;
+
+/// A trial has passed when its response has gone on for so long.
+const LIVES: Duration = Duration::from_secs(2);
 
 /// A write to the backend failed: so long for the response that it may have sent before.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -73,6 +76,8 @@ pub struct Job<'a> {
     pub out_of_patience: OutOfPatience,
     /// Responses that are not passed on, if the request may go to another backend.
     pub again: Option<Again<'a>>,
+    /// Its backend, and what is found out about it by the way.
+    pub watched: Option<&'a Watched<'a>>,
 }
 
 /// What it is called when the first byte of a response does not come in time.
@@ -82,6 +87,41 @@ pub enum OutOfPatience {
     ResponseTimeout,
     /// The time for this attempt is over.
     TryTimeout,
+}
+
+/// The backend of an attempt, while it goes on.
+#[derive(Debug)]
+pub struct Watched<'a> {
+    /// Index of the service.
+    pub service: usize,
+    /// Counts the attempt.
+    pub guard: &'a InFlight,
+    /// When the attempt began.
+    pub begun: Instant,
+    /// What becomes of the attempt decides whether the backend is taken back.
+    pub trial: Cell<bool>,
+}
+
+impl Watched<'_> {
+    /// A final response has begun.
+    fn answered(&self, worker: &Worker, state: &State) {
+        // The time of a client that was slow with its body is not the backend's.
+        let first_byte = state.first_byte.get().filter(|_| !state.consumed.get());
+        let latency = first_byte.map(|at| at.saturating_duration_since(self.begun));
+        self.guard.answered(latency, worker.deadlines.now());
+    }
+
+    /// A response that goes on for long is a trial that has passed: a stream may have no end.
+    fn look_at_trial(&self, worker: &Worker, state: &State) {
+        if !self.trial.get() || state.status.get() == 0 {
+            return;
+        }
+        let since = state.first_byte.get().map(|at| at.elapsed());
+        if since.is_some_and(|since| since >= LIVES) {
+            self.trial.set(false);
+            worker.trial_passed(self.service, self.guard.backend());
+        }
+    }
 }
 
 /// Responses that are tried again rather than passed on.
@@ -192,12 +232,13 @@ pub async fn attempt(
         writing,
     } = client;
     timer.set(job.patience);
+    let sent_before = pushing.moved();
     let outcome = {
         let mut send = pin!(send(
             worker,
             job,
             (io, inbox, reading),
-            (upstream, pushing),
+            (upstream, &mut *pushing),
             timer,
             state
         ));
@@ -248,12 +289,22 @@ pub async fn attempt(
             {
                 return Poll::Ready(Err(state.fail(Cause::Drained)));
             }
+            if let Some(watched) = job.watched {
+                watched.look_at_trial(worker, state);
+            }
             Poll::Pending
         })
         .await
     };
     timer.clear();
-    outcome
+    if pushing.moved() > sent_before {
+        // A write that was cut short had sent something all the same.
+        state.reached(Progress::Sent);
+    }
+    outcome.map_err(|failure| Failure {
+        progress: failure.progress.max(state.progress.get()),
+        ..failure
+    })
 }
 
 /// Writes the request to the backend: the head together with what there is of the body, then the
@@ -366,6 +417,9 @@ async fn receive(
                 response_framing(job.head.method, response)
                     .map_err(|e| state.fail(Cause::BadResponse(e)))?;
                 if response.status == 101 {
+                    if let Some(watched) = job.watched {
+                        watched.answered(worker, state);
+                    }
                     return match job.upgrade {
                         Some(token) if forward::switches_to(response, token) => {
                             forward::push_cookie(&mut response.fields, job.cookie);
@@ -407,11 +461,15 @@ async fn receive(
 
     if let Some(again) = job.again
         && again.statuses.contains(&response.status)
+        && interim == 0
         && state.request_done.get()
         && !state.consumed.get()
         && worker.may_try_another(again.service, again.tried)
     {
         return Err(state.fail(Cause::Status(response.status)));
+    }
+    if let Some(watched) = job.watched {
+        watched.answered(worker, state);
     }
     let framing = response_framing(job.head.method, response)
         .map_err(|e| state.fail(Cause::BadResponse(e)))?;
@@ -539,3 +597,7 @@ async fn write(
 fn bad(state: &State, what: &'static str) -> Failure {
     state.fail(Cause::BadResponse(BadResponse(what)))
 }
+
+#[cfg(test)]
+#[path = "attempt_tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::drain::Phase;
 use super::exchange::Pinned;
 use super::preference::Preference;
 use super::worker::Worker;
@@ -51,8 +52,9 @@ pub(super) struct Chooser {
     when_full: WhenFull,
     /// Whom it wants.
     preference: Preference,
-    /// It had to wait at the last choice.
+    /// It had to wait at the last choice, and for how long.
     pub waited: bool,
+    pub waited_for: Duration,
     /// The backend whose kept connection failed: it may be asked again over a new one.
     pub stale: Option<Arc<Backend>>,
 }
@@ -66,8 +68,14 @@ impl Chooser {
             when_full: WhenFull::Waits,
             preference,
             waited: false,
+            waited_for: Duration::ZERO,
             stale: None,
         }
+    }
+
+    /// From now on it does not wait in line.
+    pub fn goes_on(&mut self) {
+        self.when_full = WhenFull::GoesOn;
     }
 
     /// Chooses. `tried` are left out; `left`: time that there is for waiting, at most.
@@ -137,6 +145,10 @@ impl Chooser {
             self.waited = true;
             while let Some(left) = patience.checked_sub(begun.elapsed()) {
                 let called = timer.limit(LOOK_AGAIN.min(left), place.turn()).await;
+                self.waited_for = begun.elapsed();
+                if worker.shared.drain.phase() >= Phase::CutRequests {
+                    break;
+                }
                 // A backend may have come, or come back, without anybody having finished.
                 if called.is_err() && !place.is_first() {
                     continue;

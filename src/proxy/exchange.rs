@@ -1,5 +1,6 @@
 //! A request's way to a backend: pick, connect or reuse, attempt, and again where that is safe.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::account::Account;
-use super::attempt::{self, Again, Client, Done, Job, OutOfPatience, State};
+use super::attempt::{self, Again, Client, Done, Job, OutOfPatience, State, Watched};
 use super::choice::{Choice, Chooser, Over};
 use super::drain::Withdrawal;
 use super::failure::{Cause, Failure, Progress, Side};
@@ -191,6 +192,12 @@ pub async fn exchange(
             }
         };
         let reused = kept.is_some();
+        // What was waited for, in line or for a connection, is gone.
+        let left = match chooser.waited {
+            true => left.saturating_sub(chooser.waited_for),
+            false => left,
+        };
+        let mut connecting = Duration::ZERO;
         let upstream = match kept {
             Some(kept) => kept,
             None => {
@@ -198,7 +205,8 @@ pub async fn exchange(
                 match connect(address, timer, job.limits.connect_timeout.min(left)).await {
                     Ok(tcp) => {
                         backend.connected();
-                        account.connect = Some(begun.elapsed());
+                        connecting = begun.elapsed();
+                        account.connect = Some(connecting);
                         let counted = worker.metrics.open(metrics::Side::Upstream(service));
                         Duplex::new(Transport::Plain(tcp)).counted(counted)
                     }
@@ -230,8 +238,16 @@ pub async fn exchange(
             .affinity(service)
             .filter(|_| !by_cookie)
             .and_then(|affinity| affinity.set_cookie(&backend, token, secure));
+        let watched = Watched {
+            service,
+            guard: &guard,
+            begun,
+            trial: Cell::new(trial),
+        };
+        let left = left.saturating_sub(connecting);
         let job = Job {
             cookie: cookie.as_deref(),
+            watched: Some(&watched),
             ..this_attempt(job, service, tried, left, retries_left)
         };
         let outcome =
@@ -242,9 +258,9 @@ pub async fn exchange(
         account.status = state.status.get();
         let first_byte = state.first_byte.get();
         account.first_byte = first_byte.map(|at| at - account.begun);
-        worker.attempted(service, &backend, first_byte.map(|at| at - begun));
+        worker.attempted(&backend, first_byte.map(|at| at - begun));
         let evidence = evidence(worker, service, &outcome, &state, reused);
-        worker.judge(service, &backend, trial, evidence);
+        worker.judge(service, &backend, watched.trial.get(), evidence);
         let status = final_status(&outcome, &state);
         let latency = backends_time(&state, begun);
         worker.weigh(service, &backend, evidence, status, latency);
@@ -299,6 +315,10 @@ pub async fn exchange(
                 };
                 if reused {
                     chooser.stale = Some(backend);
+                }
+                if matches!(failure.cause, Cause::Status(_)) {
+                    // There is an answer: nobody waits for another one.
+                    chooser.goes_on();
                 }
                 let failed = Failed {
                     failure,

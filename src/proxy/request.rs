@@ -195,6 +195,7 @@ impl Serving<'_> {
             patience: limits.response_timeout,
             out_of_patience: OutOfPatience::ResponseTimeout,
             again: None,
+            watched: None,
         };
         let lent = Lent {
             client: Client {

@@ -1,7 +1,5 @@
 //! May a failed attempt be made again? Pure; the rules are RFC 9110 §9.2.2 and the budget.
 
-use std::time::Duration;
-
 use super::failure::{Cause, Failure, Progress, Side};
 use crate::clock::Millis;
 use crate::http::head::Method;
@@ -52,45 +50,55 @@ pub fn verdict(failure: &Failure, facts: Facts) -> Verdict {
     }
 }
 
-/// Retries that one worker may still make for one service: a share of its requests and some per
-/// second besides, so that a service in trouble is not buried under retries.
+/// Retries that one worker may still make for one service: a share of its requests and its part of
+/// some per second besides, so that a service in trouble is not buried under retries.
 #[derive(Debug)]
 pub struct Budget {
-    /// In hundredths of a retry.
+    /// In millionths of a retry, as everything here.
     tokens: u64,
-    percent: u64,
-    per_second: u64,
+    per_request: u64,
+    per_ms: u64,
+    most: u64,
     refilled: Millis,
 }
 
-/// Retries that are saved up at most, in seconds of `per_second` and in requests' shares alike.
+/// Retries that are saved up at most, in seconds of `per_second` and in requests' shares alike; all
+/// workers together.
 const SAVED: u64 = 10;
 
+/// One retry.
+const RETRY: u64 = 1_000_000;
+
 impl Budget {
-    /// `percent` of the requests and `per_second` besides. Starts with one second's worth.
-    pub fn new(percent: u8, per_second: u32, now: Millis) -> Budget {
+    /// `percent` of the requests and `per_second` besides, of which each of `workers` has its part.
+    /// Starts with one second's worth, and one retry at least.
+    pub fn new(percent: u8, per_second: u32, workers: u32, now: Millis) -> Budget {
+        let (percent, per_second) = (u64::from(percent), u64::from(per_second));
+        let workers = u64::from(workers.max(1));
+        let any = if per_second > 0 { RETRY } else { 0 };
         Budget {
-            tokens: u64::from(per_second) * 100,
-            percent: u64::from(percent),
-            per_second: u64::from(per_second),
+            tokens: (per_second * RETRY / workers).max(any),
+            per_request: percent * RETRY / 100,
+            per_ms: per_second * RETRY / 1000 / workers,
+            most: ((per_second + percent) * RETRY * SAVED / workers).max(RETRY),
             refilled: now,
         }
     }
 
     /// A request was begun: earns its share.
     pub fn earn(&mut self) {
-        self.tokens = (self.tokens + self.percent).min(self.limit());
+        self.tokens = (self.tokens + self.per_request).min(self.most);
     }
 
     /// Takes one retry out of the budget, if it is there.
     pub fn spend(&mut self, now: Millis) -> bool {
-        let passed = now.since(self.refilled);
-        if passed >= Duration::from_millis(10) {
-            let earned = self.per_second * passed.as_millis() as u64 / 10;
-            self.tokens = self.tokens.saturating_add(earned).min(self.limit());
-            self.refilled = now;
-        }
-        match self.tokens.checked_sub(100) {
+        let passed = now.since(self.refilled).as_millis() as u64;
+        self.tokens = self
+            .tokens
+            .saturating_add(self.per_ms.saturating_mul(passed))
+            .min(self.most);
+        self.refilled = now.max(self.refilled);
+        match self.tokens.checked_sub(RETRY) {
             Some(rest) => {
                 self.tokens = rest;
                 true
@@ -103,13 +111,9 @@ impl Budget {
     pub fn affords(&mut self, now: Millis) -> bool {
         let affords = self.spend(now);
         if affords {
-            self.tokens += 100;
+            self.tokens += RETRY;
         }
         affords
-    }
-
-    fn limit(&self) -> u64 {
-        (self.per_second * 100 + self.percent * 100).max(100) * SAVED
     }
 }
 
@@ -278,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_a_share_of_the_requests_and_some_per_second() {
-        let mut budget = Budget::new(20, 10, Millis(1));
+        let mut budget = Budget::new(20, 10, 1, Millis(1));
         let spent =
             |budget: &mut Budget, now| (0..10_000).take_while(|_| budget.spend(now)).count();
         assert_eq!(
@@ -314,6 +318,7 @@ mod tests {
         fn the_budget_holds_under_any_mix(
             percent in 0u8..=100,
             per_second in 0u32..50,
+            workers in 1u32..100,
             steps in prop::collection::vec(
                 prop_oneof![
                     4 => Just(Step::Earn),
@@ -324,7 +329,7 @@ mod tests {
                 0..500,
             ),
         ) {
-            let mut budget = Budget::new(percent, per_second, Millis(1));
+            let mut budget = Budget::new(percent, per_second, workers, Millis(1));
             let (mut now, mut earned, mut spent) = (1, 0u64, 0u64);
             for step in steps {
                 match step {
@@ -339,14 +344,18 @@ mod tests {
                     }
                     Step::Pass(ms) => now += ms,
                 }
-                let allowed = u64::from(per_second) * 100
-                    + u64::from(percent) * earned
-                    + u64::from(per_second) * (now - 1) / 10;
-                prop_assert!(spent * 100 <= allowed, "{} of {}", spent * 100, allowed);
+                // The part of this worker, and the one retry that it may have at the start.
+                let (rate, workers) = (f64::from(per_second), f64::from(workers));
+                let start = if per_second > 0 { f64::max(rate / workers, 1.0) } else { 0.0 };
+                let allowed = start
+                    + f64::from(percent) * earned as f64 / 100.0
+                    + rate * (now - 1) as f64 / 1000.0 / workers;
+                prop_assert!(spent as f64 <= allowed + 1e-6, "{} of {}", spent, allowed);
             }
             now += 3_600_000;
             let at_once = (0..100_000).take_while(|_| budget.spend(Millis(now))).count() as u64;
-            prop_assert!(at_once * 100 <= budget.limit());
+            let most = f64::from(per_second + u32::from(percent)) * SAVED as f64 / f64::from(workers);
+            prop_assert!(at_once as f64 <= most.max(1.0));
         }
     }
 }

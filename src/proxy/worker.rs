@@ -102,7 +102,6 @@ impl Worker {
         let services = shared.config.services.iter().zip(&shared.snapshots);
         let services = services.map(|(service, snapshot)| {
             let upstream = &service.upstream;
-            let per_second = upstream.retry_budget_per_second.div_ceil(workers);
             ServiceState {
                 picker: RefCell::new(Picker::new(
                     snapshot.reader(),
@@ -111,7 +110,8 @@ impl Worker {
                 )),
                 budget: RefCell::new(Budget::new(
                     upstream.retry_budget_percent,
-                    per_second,
+                    upstream.retry_budget_per_second,
+                    workers,
                     deadlines.now(),
                 )),
             }
@@ -232,7 +232,18 @@ impl Worker {
         let _ = self.shared.events.try_send(event);
     }
 
-    /// The same for schedules that go by load: what failed burdens its backend, and so does an
+    /// The trial of a backend has passed, although its response goes on.
+    pub fn trial_passed(&self, service: usize, backend: &Backend) {
+        let event = Event::Trial {
+            service,
+            backend: backend.id.0,
+            passed: true,
+        };
+        // A full queue: the trial is made again after its time.
+        let _ = self.shared.events.try_send(event);
+    }
+
+    /// The same as [`Worker::judge`] for schedules that go by load: what failed burdens its backend, and so does an
     /// answer of 500 to 599, whatever the ejection rules say, or whoever fails fast would be
     /// thought idle. `first_byte`: how long it took to come, where that was the backend's time.
     pub fn weigh(
@@ -258,11 +269,7 @@ impl Worker {
     }
 
     /// An attempt with a backend is over; the first byte of its response came after so long.
-    pub fn attempted(&self, service: usize, backend: &Backend, first_byte: Option<Duration>) {
-        let adaptive = self.gate(service).and_then(|gate| gate.adaptive());
-        if let (Some(adaptive), Some(latency)) = (adaptive, first_byte) {
-            adaptive.sample(latency, self.deadlines.now());
-        }
+    pub fn attempted(&self, backend: &Backend, first_byte: Option<Duration>) {
         self.metrics
             .attempt(backend.id.0, first_byte, || labels(backend));
     }

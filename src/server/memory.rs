@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, MemoryLimit};
 use crate::memory;
@@ -17,6 +17,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks when it is near. Connections that are closed need a moment to be gone.
 const NEAR: Duration = Duration::from_millis(500);
 
+/// Giving memory back holds workers up: the pause is so many times as long as that took, where that
+/// is more. It may be others in the group who need the memory, for hours.
+const RARITY: u32 = 100;
+
+/// Most of that pause.
+const LONGEST: Duration = Duration::from_secs(10);
+
 /// What is to be watched, if anything is.
 pub fn budget(config: &Config) -> Option<Budget> {
     match config.memory {
@@ -29,10 +36,12 @@ pub fn budget(config: &Config) -> Option<Budget> {
 /// Watches for as long as the runtime lives.
 pub async fn watch(budget: Budget, limits: Arc<Limits>) {
     loop {
+        let begun = Instant::now();
         if limits.pressure.level() > Level::Fine {
             // What was closed since the last look is free, and counts still.
             memory::give_back();
         }
+        let took = begun.elapsed();
         let look = budget.look();
         let (before, now) = limits.pressure.update(look);
         let (used, budget) = look.map_or((0, 0), |look| (look.used, look.budget));
@@ -47,10 +56,10 @@ pub async fn watch(budget: Budget, limits: Arc<Limits>) {
                 }
             }
         }
-        sleep(match is_near(used, budget) {
+        let pause = match is_near(used, budget) {
             true => NEAR,
             false => LOOK,
-        })
-        .await;
+        };
+        sleep(pause.max((took * RARITY).min(LONGEST))).await;
     }
 }

@@ -29,9 +29,17 @@ pub struct Adaptive {
     count: AtomicU32,
     /// When the window ends.
     ends: AtomicU64,
+    /// When it is given up to find out what is usual now; 0: that is not being found out.
+    probe_ends: AtomicU64,
+    /// How often that was begun: what entered before is not what it asks for.
+    probes: AtomicU32,
     /// Locked by whoever takes a step, about once a window.
     gradient: Mutex<Gradient>,
 }
+
+/// When something entered: before which probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entered(u32);
 
 /// The state behind a limit. Pure.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +51,8 @@ struct Gradient {
     long: f64,
     /// Windows in a row with a latency above what is tolerated.
     crowded: u32,
-    /// It is being found out what is usual now: windows left, and the limit before.
-    probing: Option<(u32, f64)>,
+    /// It is being found out what is usual now, and this was the limit before.
+    probing: Option<f64>,
 }
 
 impl Adaptive {
@@ -58,6 +66,8 @@ impl Adaptive {
             sum: AtomicU64::new(0),
             count: AtomicU32::new(0),
             ends: AtomicU64::new(0),
+            probe_ends: AtomicU64::new(0),
+            probes: AtomicU32::new(0),
             gradient: Mutex::new(Gradient {
                 limit: f64::from(first),
                 least: f64::from(least),
@@ -85,25 +95,27 @@ impl Adaptive {
     }
 
     /// One more, if there may be; to be ended with [`Adaptive::leave`].
-    pub(super) fn enter(&self) -> bool {
+    pub(super) fn enter(&self, now: Millis) -> Option<Entered> {
         let (relaxed, limit) = (Ordering::Relaxed, self.limit());
         let more = |n: u32| (n < limit).then_some(n + 1);
         match self.in_flight.fetch_update(relaxed, relaxed, more) {
             Ok(before) => {
                 self.note(before + 1);
-                true
+                Some(Entered(self.probes.load(relaxed)))
             }
             Err(_) => {
                 self.note(limit);
-                false
+                self.give_probe_up(now);
+                None
             }
         }
     }
 
     /// One more in any case.
-    pub(super) fn enter_anyway(&self) {
+    pub(super) fn enter_anyway(&self) -> Entered {
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.note(before + 1);
+        Entered(self.probes.load(Ordering::Relaxed))
     }
 
     /// One less.
@@ -111,8 +123,12 @@ impl Adaptive {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The first byte of a response came after so long.
-    pub fn sample(&self, latency: Duration, now: Millis) {
+    /// The first byte of a response came after so long; `entered`: of its request.
+    pub(super) fn sample(&self, latency: Duration, entered: Entered, now: Millis) {
+        let probing = self.probe_ends.load(Ordering::Relaxed) != 0;
+        if probing && entered != Entered(self.probes.load(Ordering::Relaxed)) {
+            return self.give_probe_up(now);
+        }
         self.sum
             .fetch_add(latency.as_micros() as u64, Ordering::Relaxed);
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
@@ -137,6 +153,28 @@ impl Adaptive {
         let mut gradient = self.gradient.lock().unwrap_or_else(PoisonError::into_inner);
         gradient.step(sum as f64 / f64::from(count), f64::from(peak));
         self.limit.store(gradient.limit as u32, relaxed);
+        let probe_ends = match gradient.probing {
+            Some(_) => {
+                self.probes.fetch_add(1, relaxed);
+                now.after(PROBE_AT_MOST).0
+            }
+            None => 0,
+        };
+        self.probe_ends.store(probe_ends, relaxed);
+    }
+
+    /// Ends a probe that takes too long: the limit is what it was, and nothing was learnt.
+    fn give_probe_up(&self, now: Millis) {
+        let ends = self.probe_ends.load(Ordering::Relaxed);
+        if ends == 0 || now.0 < ends {
+            return;
+        }
+        let mut gradient = self.gradient.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(limit) = gradient.probing.take() {
+            gradient.limit = limit;
+            self.limit.store(limit as u32, Ordering::Relaxed);
+        }
+        self.probe_ends.store(0, Ordering::Relaxed);
     }
 
     fn note(&self, in_flight: u32) {
@@ -152,13 +190,10 @@ impl Gradient {
         if self.long == 0.0 {
             self.long = short;
         }
-        if let Some((left, limit)) = self.probing {
-            self.probing = (left > 1).then_some((left - 1, limit));
-            if self.probing.is_none() {
-                // Nobody queues behind so few: this is how long it takes now.
-                self.long = short;
-                self.limit = limit;
-            }
+        if let Some(limit) = self.probing.take() {
+            // Nobody queues behind so few: this is how long it takes now.
+            self.long = short;
+            self.limit = limit;
             return;
         }
         if short <= TOLERANCE * self.long {
@@ -169,7 +204,7 @@ impl Gradient {
             self.crowded += 1;
             if self.crowded >= PROBE_AFTER {
                 self.crowded = 0;
-                self.probing = Some((PROBE, self.limit));
+                self.probing = Some(self.limit);
                 self.limit = self.least;
                 return;
             }
@@ -205,9 +240,8 @@ const LONG_TERM: f64 = 2.0 / 601.0;
 /// slower for good.
 const PROBE_AFTER: u32 = 240;
 
-/// Windows with the least limit in which that is found out; the last one counts, when what was in
-/// flight before is done.
-const PROBE: u32 = 3;
+/// That is given up after so long: where responses take longer it is not found out.
+const PROBE_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Latency may rise by so much before the limit falls.
 const TOLERANCE: f64 = 1.5;
@@ -315,9 +349,9 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for step in 0..1_000 {
-                        if adaptive.enter() {
+                        if let Some(entered) = adaptive.enter(Millis(step)) {
                             assert!(adaptive.in_flight() <= 3);
-                            adaptive.sample(Duration::from_micros(step), Millis(step));
+                            adaptive.sample(Duration::from_micros(step), entered, Millis(step));
                             adaptive.leave();
                         }
                     }
@@ -325,5 +359,58 @@ mod tests {
             }
         });
         assert_eq!((adaptive.in_flight(), adaptive.limit()), (0, 3));
+    }
+
+    /// Takes a step with ten samples of that latency; time passes.
+    fn window(adaptive: &Adaptive, now: &mut u64, latency_ms: u64, in_flight: u32) {
+        *now += 300;
+        let entered: Vec<_> = (0..in_flight).map(|_| adaptive.enter_anyway()).collect();
+        for &entered in entered.iter().take(10) {
+            adaptive.sample(Duration::from_millis(latency_ms), entered, Millis(*now));
+        }
+        (0..in_flight).for_each(|_| adaptive.leave());
+    }
+
+    /// One that is crowded so long that it is found out what is usual.
+    fn probing(now: &mut u64) -> (Adaptive, Vec<Entered>, u32) {
+        let adaptive = Adaptive::new(10, 1_000);
+        for _ in 0..20 {
+            window(&adaptive, now, 10, 20);
+        }
+        let before: Vec<_> = (0..20).map(|_| adaptive.enter_anyway()).collect();
+        let mut limit = adaptive.limit();
+        while adaptive.probe_ends.load(Ordering::Relaxed) == 0 {
+            limit = adaptive.limit();
+            window(&adaptive, now, 1_000, 200);
+        }
+        assert_eq!(adaptive.limit(), 10);
+        (adaptive, before, limit)
+    }
+
+    #[test]
+    fn what_entered_before_a_probe_does_not_answer_it() {
+        let mut now = 1_000;
+        let (adaptive, before, limit) = probing(&mut now);
+        for entered in before {
+            adaptive.sample(Duration::from_secs(1), entered, Millis(now + 300));
+        }
+        assert_eq!(adaptive.limit(), 10, "still being found out");
+        window(&adaptive, &mut now, 10, 10);
+        assert_eq!(adaptive.limit(), limit, "found out");
+        let long = adaptive.gradient.lock().expect("nobody panicked").long;
+        assert_eq!(long as u64, 10_000, "in microseconds");
+    }
+
+    #[test]
+    fn a_probe_that_nothing_answers_is_given_up() {
+        let mut now = 1_000;
+        let (adaptive, _before, limit) = probing(&mut now);
+        // Twenty are in flight still, so nobody enters.
+        assert!(adaptive.enter(Millis(now)).is_none());
+        assert!(
+            adaptive.enter(Millis(now + 6_000)).is_none(),
+            "that was the look"
+        );
+        assert_eq!(adaptive.limit(), limit);
     }
 }

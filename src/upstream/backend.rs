@@ -4,11 +4,13 @@
 //! machines (`connects.rs`, `standing.rs`). It never picks (the schedules do that) and never
 //! connects (the pool does). Made by `balance::service`, used by everybody above.
 
+use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::adaptive::Entered;
 use super::connects::Connects;
 use super::gate::Gate;
 use super::load::Load;
@@ -79,7 +81,11 @@ pub struct Backend {
 
 /// Counts one exchange in flight until it is dropped.
 #[derive(Debug)]
-pub struct InFlight(Arc<Backend>);
+pub struct InFlight {
+    backend: Arc<Backend>,
+    /// It counts in what the service has in flight as a whole; until the response has begun.
+    share: Cell<Option<Entered>>,
+}
 
 /// A backend that was won for a request.
 #[derive(Debug)]
@@ -188,7 +194,7 @@ impl Backend {
         let word = self.ejection.load(Ordering::Relaxed);
         let due = match Ejection::unpack(word) {
             Ejection::None => {
-                let guard = self.enter().ok_or(Unavailable::Full)?;
+                let guard = self.enter(now).ok_or(Unavailable::Full)?;
                 return Ok(Claim {
                     guard,
                     trial: false,
@@ -200,7 +206,7 @@ impl Backend {
         if trial == Trial::Reluctant && now < held_back {
             return Err(Unavailable::Until(held_back));
         }
-        let guard = self.enter().ok_or(Unavailable::Full)?;
+        let guard = self.enter(now).ok_or(Unavailable::Full)?;
         let (relaxed, begun) = (Ordering::Relaxed, Ejection::trial(now));
         match self
             .ejection
@@ -213,8 +219,8 @@ impl Backend {
     }
 
     /// Wins it although it is out, if it has room: for when nobody else is left.
-    pub fn claim_anyway(self: &Arc<Self>) -> Result<Claim, Unavailable> {
-        let guard = self.enter().ok_or(Unavailable::Full)?;
+    pub fn claim_anyway(self: &Arc<Self>, now: Millis) -> Result<Claim, Unavailable> {
+        let guard = self.enter(now).ok_or(Unavailable::Full)?;
         Ok(Claim {
             guard,
             trial: false,
@@ -227,7 +233,7 @@ impl Backend {
         if down != Reason::None {
             return (State::Down, down);
         }
-        let ejected_for = Reason::of(self.ejected_for.load(Ordering::Relaxed));
+        let ejected_for = self.ejected_for();
         match self.ejection() {
             Ejection::Until(_) => return (State::Ejected, ejected_for),
             Ejection::Trial(_) => return (State::Trial, ejected_for),
@@ -239,21 +245,22 @@ impl Backend {
         }
     }
 
-    fn enter(self: &Arc<Self>) -> Option<InFlight> {
+    fn enter(self: &Arc<Self>, now: Millis) -> Option<InFlight> {
         let Some(gate) = &self.gate else {
             return Some(self.begin());
         };
-        if !gate.admit() {
-            return None;
-        }
+        let share = gate.admit(now).ok()?;
         let limit = gate.per_backend.map_or(u32::MAX, NonZeroU32::get);
         let (relaxed, more) = (Ordering::Relaxed, |n: u32| (n < limit).then_some(n + 1));
         let entered = self.in_flight.fetch_update(relaxed, relaxed, more);
         if entered.is_err() {
-            gate.take_back();
+            gate.leave(share);
             return None;
         }
-        Some(InFlight(Arc::clone(self)))
+        Some(InFlight {
+            backend: Arc::clone(self),
+            share: Cell::new(share),
+        })
     }
 
     // ---- connects
@@ -328,6 +335,11 @@ impl Backend {
         self.failures.store(0, Ordering::Relaxed);
         let word = Ejection::Until(until).pack();
         self.ejection.store(word, Ordering::Relaxed);
+    }
+
+    /// Why it was ejected last.
+    pub fn ejected_for(&self) -> Reason {
+        Reason::of(self.ejected_for.load(Ordering::Relaxed))
     }
 
     /// Takes it back.
@@ -412,11 +424,12 @@ impl Backend {
 
     /// Counts an exchange in flight until the guard is dropped, whatever the bound.
     pub fn begin(self: &Arc<Self>) -> InFlight {
-        if let Some(gate) = &self.gate {
-            gate.admit_anyway();
-        }
+        let share = self.gate.as_ref().and_then(|gate| gate.admit_anyway());
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+        InFlight {
+            backend: Arc::clone(self),
+            share: Cell::new(share),
+        }
     }
 
     /// Exchanges under way.
@@ -428,14 +441,31 @@ impl Backend {
 impl InFlight {
     /// The backend that is counted.
     pub fn backend(&self) -> &Arc<Backend> {
-        &self.0
+        &self.backend
+    }
+
+    /// The response has begun, after `latency` if that was the backend's time: what follows may be
+    /// a stream that lasts for hours, and says nothing about how much the service can take.
+    pub fn answered(&self, latency: Option<Duration>, now: Millis) {
+        let Some(gate) = &self.backend.gate else {
+            return;
+        };
+        let Some(entered) = self.share.take() else {
+            return;
+        };
+        gate.leave(Some(entered));
+        if let (Some(adaptive), Some(latency)) = (gate.adaptive(), latency) {
+            adaptive.sample(latency, entered, now);
+        }
+        gate.released();
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if let Some(gate) = &self.0.gate {
+        self.backend.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(gate) = &self.backend.gate {
+            gate.leave(self.share.take());
             gate.released();
         }
     }
@@ -570,7 +600,10 @@ mod tests {
         backend.set_down(Reason::CheckTimeout);
         assert!(backend.claim(Millis(1 << 40), Trial::Welcome).is_err());
         assert_eq!(backend.state(Millis(1)).0, State::Down);
-        assert!(backend.claim_anyway().is_ok(), "nobody else is left");
+        assert!(
+            backend.claim_anyway(Millis(1)).is_ok(),
+            "nobody else is left"
+        );
         backend.set_down(Reason::None);
         assert!(backend.claim(Millis(1), Trial::Welcome).is_ok());
     }
@@ -591,7 +624,7 @@ mod tests {
                 });
             }
         });
-        let all: Vec<_> = (0..4).map(|_| backend.claim_anyway()).collect();
+        let all: Vec<_> = (0..4).map(|_| backend.claim_anyway(Millis(1))).collect();
         assert_eq!(all.iter().filter(|claim| claim.is_ok()).count(), 3);
         assert_eq!(all[3].as_ref().err(), Some(&Unavailable::Full));
         let look = backend.look(Millis(1), Trial::Welcome);

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::adaptive::Adaptive;
+use super::adaptive::{Adaptive, Entered};
+use crate::clock::Millis;
 
 /// The gate of one service.
 #[derive(Debug)]
@@ -50,6 +51,10 @@ struct Place {
     called: bool,
     waker: Option<Waker>,
 }
+
+/// The service has as much in flight as it may.
+#[derive(Debug)]
+pub(super) struct Full;
 
 /// A place in the line, until it is dropped: then the first one left may look.
 #[derive(Debug)]
@@ -125,29 +130,29 @@ impl Gate {
             || self.adaptive.as_ref().is_some_and(Adaptive::is_full)
     }
 
-    /// One more exchange of the service, if there may be.
-    pub(super) fn admit(&self) -> bool {
-        self.adaptive.as_ref().is_none_or(Adaptive::enter)
-    }
-
-    /// One more in any case.
-    pub(super) fn admit_anyway(&self) {
-        if let Some(adaptive) = &self.adaptive {
-            adaptive.enter_anyway();
+    /// One more exchange of the service, if there may be; `Ok(None)`: nobody counts.
+    pub(super) fn admit(&self, now: Millis) -> Result<Option<Entered>, Full> {
+        match &self.adaptive {
+            Some(adaptive) => adaptive.enter(now).map(Some).ok_or(Full),
+            None => Ok(None),
         }
     }
 
-    /// The exchange that was admitted is not made: its backend is full. Nobody is told, or those in
-    /// line would wake each other for ever.
-    pub(super) fn take_back(&self) {
-        if let Some(adaptive) = &self.adaptive {
+    /// One more in any case.
+    pub(super) fn admit_anyway(&self) -> Option<Entered> {
+        self.adaptive.as_ref().map(Adaptive::enter_anyway)
+    }
+
+    /// One that was admitted is over, or not made because its backend is full. Nobody is told, or
+    /// those in line would wake each other for ever.
+    pub(super) fn leave(&self, entered: Option<Entered>) {
+        if let (Some(adaptive), Some(_)) = (&self.adaptive, entered) {
             adaptive.leave();
         }
     }
 
-    /// An exchange with one of its backends is over: the first in line may look.
+    /// There is room for one of its exchanges: the first in line may look.
     pub(super) fn released(&self) {
-        self.take_back();
         // What was in flight with the backend was counted down before this.
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {

@@ -155,6 +155,54 @@ fn a_client_that_leaves_the_line_takes_nobodys_turn() {
     wait_until("nobody waits", || waiting(&server) == 0);
 }
 
+/// What waits in line is not the backend's time: with a line the limit stays where the backend can
+/// do with it.
+#[test]
+fn a_line_does_not_lower_the_limit_that_is_found_out() {
+    let backend = of_ten();
+    let server = server(&[(backend.address, 0)], "adaptive = { min = 2, max = 10 }");
+    std::thread::scope(|scope| {
+        for number in 0..40 {
+            let server = &server;
+            scope.spawn(move || {
+                for _ in 0..30 {
+                    assert_eq!(status(&mut begin(server, number)), 200);
+                }
+            });
+        }
+    });
+    let all = series(&server, "evenkeel_bounded_limit{of=\"in_flight\"");
+    let limit = all.first().expect("it is there").1;
+    assert!(limit >= 8.0, "{limit}");
+}
+
+/// Responses that go on for ever hold no place: those who come later are served.
+#[test]
+fn streams_do_not_shut_others_out() {
+    let backend = Backend::start("b");
+    let gate = Gate::new();
+    let begins = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+    for _ in 0..10 {
+        backend.next(vec![
+            Step::Request,
+            Step::send(begins),
+            Step::Wait(gate.clone()),
+            Step::Close,
+        ]);
+    }
+    let limits = "adaptive = { min = 2, max = 4 }\nmax_queue = 0";
+    let server = server(&[(backend.address, 0)], limits);
+    let mut streams = Vec::new();
+    for number in 0..10 {
+        let mut client = begin(&server, number);
+        let received = client.exactly(12).expect("it has begun");
+        assert_eq!(received, b"HTTP/1.1 200");
+        streams.push(client);
+    }
+    assert_eq!(status(&mut begin(&server, 10)), 200);
+    gate.open();
+}
+
 /// If a slot came free without anybody being told, the first in line would look a tenth of a second
 /// later: 1,280 times that is longer than anybody waits here.
 #[test]
