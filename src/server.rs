@@ -6,6 +6,7 @@
 
 mod control;
 mod memory;
+mod orders;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -16,12 +17,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 
 use control::Control;
+pub use orders::Order;
+use orders::Signals;
 
 use crate::balance::affinity::Affinity;
 use crate::balance::service::{Service, Terms};
@@ -69,17 +71,6 @@ pub struct Running {
     control: std::thread::JoinHandle<anyhow::Result<Drained>>,
 }
 
-/// What the control thread can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Drain, then end.
-    Drain,
-    /// End at once.
-    Stop,
-    /// Write the state of every service to the log.
-    Report,
-}
-
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
@@ -122,56 +113,6 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         }
         Ok(Err(e)) => Err(e),
         Err(_) => anyhow::bail!("the control thread panicked"),
-    }
-}
-
-/// The signals that mean something to us.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-    usr1: Signal,
-}
-
-impl Signals {
-    /// From now on they do not end the process.
-    fn listen() -> anyhow::Result<Signals> {
-        Ok(Signals {
-            term: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
-            int: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
-            hup: signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?,
-            usr1: signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?,
-        })
-    }
-
-    /// Turns signals into orders: the first TERM or INT drains, the second ends at once, USR1 asks
-    /// for the state. HUP is taken so that it ends nothing.
-    async fn give(mut self, orders: mpsc::UnboundedSender<Order>) {
-        let mut draining = false;
-        loop {
-            let order = tokio::select! {
-                _ = self.term.recv() => None,
-                _ = self.int.recv() => None,
-                _ = self.usr1.recv() => Some(Order::Report),
-                _ = self.hup.recv() => {
-                    tracing::warn!("reload is not in this version yet: restart to take up a changed configuration");
-                    continue;
-                }
-            };
-            let order = order.unwrap_or(match draining {
-                false => Order::Drain,
-                true => Order::Stop,
-            });
-            match order {
-                Order::Drain => tracing::info!("draining; another signal ends at once"),
-                Order::Stop => tracing::warn!("ending at once"),
-                Order::Report => {}
-            }
-            draining |= order != Order::Report;
-            if orders.send(order).is_err() {
-                return;
-            }
-        }
     }
 }
 

@@ -6,6 +6,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
 use crate::config::from_toml_str;
+use crate::http::head::RequestHead;
+use crate::http::headers::Nominated;
 use crate::io::pace::Patience;
 use crate::io::transport::Transport;
 use crate::proxy::preference::Preference;

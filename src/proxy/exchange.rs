@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::account::Account;
-use super::attempt::{self, Again, Client, Done, Job, OutOfPatience, State, Watched};
+use super::attempt::attempt;
 use super::choice::{Choice, Chooser, Over};
 use super::drain::Withdrawal;
 use super::failure::{Cause, Failure, Progress, Side};
+use super::job::{Again, Client, Done, Job, OutOfPatience, State, Watched};
 use super::preference::Preference;
 use super::retry::{Facts, Verdict, verdict};
 use super::worker::{Evidence, Worker};
@@ -250,8 +251,7 @@ pub async fn exchange(
             watched: Some(&watched),
             ..this_attempt(job, service, tried, left, retries_left)
         };
-        let outcome =
-            attempt::attempt(worker, job, client, &upstream, deadlines, response, &state).await;
+        let outcome = attempt(worker, job, client, &upstream, deadlines, response, &state).await;
         watch.clear();
         account.received = state.received.get();
         account.sent = state.sent.get();

@@ -3,7 +3,7 @@
 //! `serve.rs` leads a client's connection from request to request: `connection.rs` reads their
 //! heads off it, `request.rs` carries one out and answers what never reaches a backend;
 //! `exchange.rs` tries backends one after the other, which `choice.rs` chooses; `attempt.rs` is one
-//! try: the copies in both directions; `tunnel.rs` is what follows a switch of protocols;
+//! try: the copies in both directions, about a `job.rs`; `tunnel.rs` is what follows a switch of protocols;
 //! `forward.rs` rewrites heads and `recode.rs` (pure) bodies; `failure.rs` says what a failure
 //! means and `retry.rs` (pure) whether it may be tried again; `limits.rs` is what the workers
 //! together may take on; `seating.rs` says which worker a connection goes to.
@@ -16,6 +16,7 @@ pub mod drain;
 mod exchange;
 pub mod failure;
 pub mod forward;
+mod job;
 pub mod limits;
 mod preference;
 mod recode;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::account::Account;
-use super::attempt::{Client, Job, OutOfPatience};
 use super::connection::Serving;
 use super::drain::Phase;
 use super::exchange::{Failed, Lent, Outcome, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
+use super::job::{Client, Job, OutOfPatience};
 use super::preference::Preference;
 use super::recode::whole_body;
 use super::respond;

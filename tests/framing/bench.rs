@@ -310,6 +310,9 @@ impl Bench {
             address = "127.0.0.1:0"
             protocol = "http"
             redirect = "https"
+            # The rows have it fail in a row, and go on with it.
+            [defaults]
+            ejection = "off"
             [[service]]
             name = "main"
             discover = {{ static = ["{main}"] }}

@@ -1,0 +1,189 @@
+//! What an attempt is about, how far it has come, and how it can end: what `exchange.rs`, which makes
+//! attempts, and `attempt.rs`, which is one, say to each other.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::failure::{Cause, Failure, Progress};
+use super::preference::Preference;
+use super::worker::Worker;
+use crate::config::Upstream;
+use crate::http::body::BodyFraming;
+use crate::http::head::RequestHead;
+use crate::http::headers::Nominated;
+use crate::io::buffer::Inbox;
+use crate::io::duplex::Duplex;
+use crate::io::pace::Pace;
+use crate::upstream::backend::{BackendId, InFlight};
+
+/// What an attempt is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The head for the backend.
+    pub head: &'a RequestHead,
+    /// Framing of the request's body, the same on both sides.
+    pub framing: BodyFraming,
+    /// Trailers of the request that belong to the client's connection.
+    pub nominated: &'a Nominated,
+    /// Protocol to switch to, if the client asked for one that is allowed.
+    pub upgrade: Option<&'a str>,
+    /// Whom the request wants.
+    pub preference: Preference,
+    /// Value of a `Set-Cookie` that its client is given with the response.
+    pub cookie: Option<&'a str>,
+    /// The client's connection may go on after the response.
+    pub keep_alive: bool,
+    /// The client waits for `100 (Continue)` before it sends its body.
+    pub expects_continue: bool,
+    /// Largest body.
+    pub max_body: u64,
+    /// Deadlines.
+    pub limits: &'a Upstream,
+    /// The first byte of a response has so long; the clock starts when the request has been sent.
+    pub patience: Duration,
+    /// What `patience` running out is called.
+    pub out_of_patience: OutOfPatience,
+    /// Responses that are not passed on, if the request may go to another backend.
+    pub again: Option<Again<'a>>,
+    /// Its backend, and what is found out about it by the way.
+    pub watched: Option<&'a Watched<'a>>,
+}
+
+/// What it is called when the first byte of a response does not come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutOfPatience {
+    /// The time for all attempts is over.
+    ResponseTimeout,
+    /// The time for this attempt is over.
+    TryTimeout,
+}
+
+/// The backend of an attempt, while it goes on.
+#[derive(Debug)]
+pub struct Watched<'a> {
+    /// Index of the service.
+    pub service: usize,
+    /// Counts the attempt.
+    pub guard: &'a InFlight,
+    /// When the attempt began.
+    pub begun: Instant,
+    /// What becomes of the attempt decides whether the backend is taken back.
+    pub trial: Cell<bool>,
+}
+
+impl Watched<'_> {
+    /// A final response has begun.
+    pub(super) fn answered(&self, worker: &Worker, state: &State) {
+        // The time of a client that was slow with its body is not the backend's.
+        let first_byte = state.first_byte.get().filter(|_| !state.consumed.get());
+        let latency = first_byte.map(|at| at.saturating_duration_since(self.begun));
+        self.guard.answered(latency, worker.deadlines.now());
+    }
+
+    /// A response that goes on for long is a trial that has passed: a stream may have no end.
+    pub(super) fn look_at_trial(&self, worker: &Worker, state: &State) {
+        if !self.trial.get() || state.status.get() == 0 {
+            return;
+        }
+        let since = state.first_byte.get().map(|at| at.elapsed());
+        if since.is_some_and(|since| since >= LIVES) {
+            self.trial.set(false);
+            worker.trial_passed(self.service, self.guard.backend());
+        }
+    }
+}
+
+/// Responses that are tried again rather than passed on.
+#[derive(Debug, Clone, Copy)]
+pub struct Again<'a> {
+    /// Their status codes.
+    pub statuses: &'a [u16],
+    /// Index of the service.
+    pub service: usize,
+    /// Backends that have had the request.
+    pub tried: &'a [BackendId],
+}
+
+/// The client's side of an attempt.
+#[derive(Debug)]
+pub struct Client<'a> {
+    /// Its connection.
+    pub io: &'a Duplex,
+    /// What came from it and was not used yet.
+    pub inbox: &'a mut Inbox,
+    /// Patience with its sending.
+    pub reading: &'a mut Pace,
+    /// Patience with its receiving.
+    pub writing: &'a mut Pace,
+}
+
+/// How far an attempt has come; looked at by both futures and by the caller afterwards.
+#[derive(Debug)]
+pub struct State {
+    /// See [`Progress`].
+    pub progress: Cell<Progress>,
+    /// Bytes of the request body were taken out of the inbox: it cannot be sent again.
+    pub consumed: Cell<bool>,
+    /// The request has been sent to its end.
+    pub request_done: Cell<bool>,
+    /// Bytes in the inbox that belong to a request which is done.
+    pub used: Cell<usize>,
+    /// Bytes of the request's body taken from the client.
+    pub received: Cell<u64>,
+    /// Bytes of the response's body given to the client.
+    pub sent: Cell<u64>,
+    /// The client was given the 100 that it waits for.
+    pub continued: Cell<bool>,
+    /// When the first byte of the response came.
+    pub first_byte: Cell<Option<Instant>>,
+    /// Final status forwarded; 0: none yet.
+    pub status: Cell<u16>,
+    /// The response has no other end than the closing of the connection.
+    pub until_close: Cell<bool>,
+}
+
+impl State {
+    /// Nothing has happened.
+    pub fn new() -> State {
+        State {
+            progress: Cell::new(Progress::NothingSent),
+            consumed: Cell::new(false),
+            request_done: Cell::new(false),
+            used: Cell::new(0),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            continued: Cell::new(false),
+            first_byte: Cell::new(None),
+            status: Cell::new(0),
+            until_close: Cell::new(false),
+        }
+    }
+
+    pub(super) fn reached(&self, progress: Progress) {
+        self.progress.set(self.progress.get().max(progress));
+    }
+
+    pub(super) fn fail(&self, cause: Cause) -> Failure {
+        Failure::new(cause, self.progress.get())
+    }
+}
+
+/// How an attempt ended well.
+#[derive(Debug)]
+pub enum Done {
+    /// The response went to the client to its end.
+    Answered {
+        /// The client's connection may be used again.
+        client_keeps: bool,
+        /// The backend's connection may be used again.
+        upstream_keeps: bool,
+    },
+    /// The backend switches protocols (101); nothing was sent to the client yet. What the backend
+    /// sent after its head is in the inbox.
+    Switched(Inbox),
+}
+
+/// A trial has passed when its response has gone on for so long.
+const LIVES: Duration = Duration::from_secs(2);
