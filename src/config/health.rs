@@ -87,7 +87,7 @@ pub struct EjectionRules {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RetryOn {
     /// Status codes (none).
-    pub statuses: Vec<u16>,
+    pub statuses: Vec<RangeInclusive<u16>>,
     /// Methods for which that is safe (GET, HEAD).
     pub methods: Vec<Box<str>>,
 }
@@ -162,22 +162,23 @@ table! {
 table! {
     /// `retry_on`
     pub(super) struct RetryOnTable = "retry_on" {
-        "status" => statuses: Vec<At<Within<400, 599>>>,
+        "status" => statuses: Vec<At<Statuses>>,
         "methods" => methods: Vec<At<String>>,
     }
     later ["grpc"]
 }
 
-/// `health`: a path, the word `tcp`, or a table.
+/// `health`: a path, a word, or a table. `None`: off.
 #[derive(Debug, Clone)]
-pub(super) struct Health(HealthTable);
+pub(super) struct Health(Option<Box<HealthTable>>);
 
 impl Read for Health {
-    const EXPECTS: &'static str = "a path such as \"/healthz\", \"tcp\", \"grpc\", or a table";
+    const EXPECTS: &'static str =
+        "a path such as \"/healthz\", \"tcp\", \"grpc\", \"off\", or a table";
 
     fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         if matches!(node.value, Value::Table(_)) {
-            return HealthTable::read(node, problems).map(Health);
+            return HealthTable::read(node, problems).map(|table| Health(Some(Box::new(table))));
         }
         let text = At::<String>::read(node, problems)?;
         let mut table = HealthTable {
@@ -191,6 +192,7 @@ impl Read for Health {
                     span: text.span,
                 });
             }
+            "off" => return Some(Health(None)),
             path if path.starts_with('/') => table.http = Some(text),
             "grpc" => {
                 table.grpc = Some(At {
@@ -207,11 +209,42 @@ impl Read for Health {
                 return None;
             }
         }
-        Some(Health(table))
+        Some(Health(Some(Box::new(table))))
     }
 
     fn keys() -> &'static [Key] {
         HealthTable::keys()
+    }
+}
+
+/// `retry_on`: the word `off`, or a table.
+#[derive(Debug, Clone)]
+pub(super) enum RawRetryOn {
+    Off,
+    Table(RetryOnTable),
+}
+
+impl Read for RawRetryOn {
+    const EXPECTS: &'static str = "a table such as { status = [502, 503] }, or \"off\"";
+
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        match node.value {
+            Value::Table(_) => RetryOnTable::read(node, problems).map(RawRetryOn::Table),
+            Value::Text(_) | Value::Word(_) => {
+                At::<Off>::read(node, problems).map(|_| RawRetryOn::Off)
+            }
+            _ => {
+                problems.push(
+                    Problem::error(node.span, format!("this takes {}", Self::EXPECTS))
+                        .help("retry_on = { status = [502, 503, 504] }"),
+                );
+                None
+            }
+        }
+    }
+
+    fn keys() -> &'static [Key] {
+        RetryOnTable::keys()
     }
 }
 
@@ -327,7 +360,7 @@ impl Scalar for Statuses {
 
 /// Builds the check of a service, if it has one.
 pub(super) fn check(raw: Option<&Health>, problems: &mut Problems) -> Option<Arc<Check>> {
-    let Health(raw) = raw?;
+    let raw = raw?.0.as_deref()?;
     let ask = ask(raw, problems)?;
     let seconds = Duration::from_secs;
     let interval = raw.interval.as_ref().map_or(seconds(2), |at| at.value.0);
@@ -486,8 +519,8 @@ pub(super) fn ejection(raw: Option<&Ejection>, problems: &mut Problems) -> Eject
 }
 
 /// Builds what is tried again.
-pub(super) fn retry_on(raw: Option<&RetryOnTable>, problems: &mut Problems) -> RetryOn {
-    let Some(raw) = raw else {
+pub(super) fn retry_on(raw: Option<&RawRetryOn>, problems: &mut Problems) -> RetryOn {
+    let Some(RawRetryOn::Table(raw)) = raw else {
         return RetryOn::default();
     };
     if raw.statuses.is_none() {
@@ -498,6 +531,11 @@ pub(super) fn retry_on(raw: Option<&RetryOnTable>, problems: &mut Problems) -> R
             "for example { status = [502, 503, 504] }",
             problems,
         );
+    }
+    for at in raw.statuses.iter().flatten() {
+        if *at.value.0.start() < 400 {
+            problems.error(at.span, "only an error is tried again: 400 to 599");
+        }
     }
     for at in raw.methods.iter().flatten() {
         if !KNOWN_METHODS.contains(&at.value.as_str()) {
@@ -512,7 +550,7 @@ pub(super) fn retry_on(raw: Option<&RetryOnTable>, problems: &mut Problems) -> R
             .statuses
             .iter()
             .flatten()
-            .map(|at| at.value.0 as u16)
+            .map(|at| at.value.0.clone())
             .collect(),
         methods: match &raw.methods {
             Some(list) => list.iter().map(|at| at.value.as_str().into()).collect(),

@@ -74,7 +74,7 @@ pub(super) fn limits(
             own.$field.as_ref().or(defaults.$field.as_ref())
         };
     }
-    let per_backend = pick!(max_in_flight).and_then(|at| NonZeroU32::new(at.value.0 as u32));
+    let per_backend = pick!(max_in_flight).and_then(|at| NonZeroU32::new(at.value.0? as u32));
     let adaptive = adaptive(pick!(adaptive), problems);
     if per_backend.is_none() && adaptive.is_none() {
         for key in ["max_queue", "queue_timeout"] {

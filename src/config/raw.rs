@@ -9,12 +9,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::diagnostics::Problems;
-use super::health::{Ejection, Health, RetryOnTable};
+use super::health::{Ejection, Health, RawRetryOn};
 use super::in_flight::Adaptive;
 use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
 use super::scalar::{
-    Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, SizeOrOff, Spill, Within,
+    Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, PositiveOrOff, SizeOrOff, Spill,
+    Within, WithinOrOff,
 };
 use super::sticky::RawSticky;
 use super::tree::{Node, Value};
@@ -153,15 +154,15 @@ table! {
         "max_body" => max_body: At<ByteSize>,
         "rate_limit" => rate_limit: RawRateLimit,
         "upgrade" => upgrade: Vec<At<String>>,
-        "max_in_flight" => max_in_flight: At<Within<1, 1_000_000>>,
+        "max_in_flight" => max_in_flight: At<WithinOrOff<1, 1_000_000>>,
         "adaptive" => adaptive: Adaptive,
         "max_queue" => max_queue: At<Within<0, 1_000_000>>,
         "queue_timeout" => queue_timeout: At<Positive>,
-        "try_timeout" => try_timeout: At<Positive>,
-        "retry_on" => retry_on: RetryOnTable,
+        "try_timeout" => try_timeout: At<PositiveOrOff>,
+        "retry_on" => retry_on: RawRetryOn,
         "health" => health: Health,
         "ejection" => ejection: Ejection,
-        "slow_start" => slow_start: At<Positive>,
+        "slow_start" => slow_start: At<PositiveOrOff>,
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
     }
@@ -308,15 +309,15 @@ table! {
         "max_body" => max_body: At<ByteSize>,
         "rate_limit" => rate_limit: RawRateLimit,
         "upgrade" => upgrade: Vec<At<String>>,
-        "max_in_flight" => max_in_flight: At<Within<1, 1_000_000>>,
+        "max_in_flight" => max_in_flight: At<WithinOrOff<1, 1_000_000>>,
         "adaptive" => adaptive: Adaptive,
         "max_queue" => max_queue: At<Within<0, 1_000_000>>,
         "queue_timeout" => queue_timeout: At<Positive>,
-        "try_timeout" => try_timeout: At<Positive>,
-        "retry_on" => retry_on: RetryOnTable,
+        "try_timeout" => try_timeout: At<PositiveOrOff>,
+        "retry_on" => retry_on: RawRetryOn,
         "health" => health: Health,
         "ejection" => ejection: Ejection,
-        "slow_start" => slow_start: At<Positive>,
+        "slow_start" => slow_start: At<PositiveOrOff>,
         "strategy" => strategy: At<Strategy>,
         "hash_by" => hash_by: At<HashBy>,
         "spill" => spill: At<Spill>,

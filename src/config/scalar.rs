@@ -172,6 +172,51 @@ impl Scalar for SizeOrOff {
     }
 }
 
+/// A [`Positive`] duration, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PositiveOrOff(pub Option<Duration>);
+
+impl Scalar for PositiveOrOff {
+    const EXPECTS: &'static str = "a duration such as \"10s\" or \"500ms\", or \"off\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        if text == "off" {
+            return Ok(PositiveOrOff(None));
+        }
+        Positive::from_text(text).map(|Positive(time)| PositiveOrOff(Some(time)))
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        Positive::from_integer(n).map(|Positive(time)| PositiveOrOff(Some(time)))
+    }
+}
+
+/// A whole number between two bounds, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WithinOrOff<const LEAST: u64, const MOST: u64>(pub Option<u64>);
+
+impl<const LEAST: u64, const MOST: u64> Scalar for WithinOrOff<LEAST, MOST> {
+    const EXPECTS: &'static str = "a number, or \"off\"";
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        if text == "off" {
+            return Ok(WithinOrOff(None));
+        }
+        Within::<LEAST, MOST>::from_text(text).map(|Within(n)| WithinOrOff(Some(n)))
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        Within::<LEAST, MOST>::from_integer(n).map(|Within(n)| WithinOrOff(Some(n)))
+    }
+
+    fn from_word(word: &str) -> Result<Self, Refusal> {
+        match word {
+            "off" => Ok(WithinOrOff(None)),
+            word => Within::<LEAST, MOST>::from_word(word).map(|Within(n)| WithinOrOff(Some(n))),
+        }
+    }
+}
+
 /// An address to listen on; `:8443` is every address of both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bind(pub SocketAddr);

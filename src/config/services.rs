@@ -91,7 +91,7 @@ fn balancing(own: &raw::Service, defaults: &raw::Defaults, problems: &mut Proble
     Balancing {
         strategy,
         spill: spill.and_then(|at| at.value.0),
-        slow_start: slow_start.map_or(Duration::ZERO, |at| at.value.0),
+        slow_start: slow_start.and_then(|at| at.value.0).unwrap_or_default(),
     }
 }
 
@@ -318,7 +318,7 @@ fn upstream(own: &raw::Service, defaults: &raw::Defaults, problems: &mut Problem
         retries: pick!(retries, |at| at.value.0 as u8, 1),
         retry_budget_percent: pick!(retry_budget_percent, |at| at.value.0 as u8, 20),
         retry_budget_per_second: pick!(retry_budget_per_second, |at| at.value.0 as u32, 10),
-        try_timeout: pick!(try_timeout, |at| Some(at.value.0), None),
+        try_timeout: pick!(try_timeout, |at| at.value.0, None),
         retry_on: health::retry_on(
             own.retry_on.as_ref().or(defaults.retry_on.as_ref()),
             problems,

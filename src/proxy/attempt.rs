@@ -287,7 +287,10 @@ async fn receive(
     }
 
     if let Some(again) = job.again
-        && again.statuses.contains(&response.status)
+        && again
+            .statuses
+            .iter()
+            .any(|range| range.contains(&response.status))
         && interim == 0
         && state.request_done.get()
         && !state.consumed.get()

@@ -2,6 +2,7 @@
 //! attempts, and `attempt.rs`, which is one, say to each other.
 
 use std::cell::Cell;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -99,7 +100,7 @@ impl Watched<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct Again<'a> {
     /// Their status codes.
-    pub statuses: &'a [u16],
+    pub statuses: &'a [RangeInclusive<u16>],
     /// Index of the service.
     pub service: usize,
     /// Backends that have had the request.

@@ -156,9 +156,16 @@ impl Worker {
 
     /// Is there a backend besides those tried, and can a retry be paid for?
     pub fn may_try_another(&self, service: usize, tried: &[BackendId]) -> bool {
-        let (now, service) = (self.deadlines.now(), &self.services[service]);
-        service.picker.borrow_mut().has_other(now, tried)
-            && service.budget.borrow_mut().affords(now)
+        let (now, index) = (self.deadlines.now(), service);
+        let service = &self.services[index];
+        if !service.picker.borrow_mut().has_other(now, tried) {
+            return false;
+        }
+        let affords = service.budget.borrow_mut().affords(now);
+        if !affords {
+            self.metrics.retry_denied(index);
+        }
+        affords
     }
 
     /// A request was begun: the retry budget of its service grows.
@@ -168,8 +175,12 @@ impl Worker {
 
     /// Takes a retry out of the budget of a service, if it is there.
     pub fn spend_retry(&self, service: usize) -> bool {
-        let mut budget = self.services[service].budget.borrow_mut();
-        budget.spend(self.deadlines.now())
+        let now = self.deadlines.now();
+        let granted = self.services[service].budget.borrow_mut().spend(now);
+        if !granted {
+            self.metrics.retry_denied(service);
+        }
+        granted
     }
 
     /// The idle connections.

@@ -217,6 +217,16 @@ impl Page {
             family.add(&[("service", &**name)], Value::Count(count))?;
         }
         let mut family = out.family(
+            "retries_denied",
+            "Requests that were not sent another time because the budget was spent",
+            Counter,
+        )?;
+        for (index, name) in self.names.services.iter().enumerate() {
+            let denied = sums.get(&Rare::RetryDenied { service: index });
+            let count = denied.copied().unwrap_or(0);
+            family.add(&[("service", &**name)], Value::Count(count))?;
+        }
+        let mut family = out.family(
             "upstream_errors",
             "Attempts that failed on a backend's side",
             Counter,

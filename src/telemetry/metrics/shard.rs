@@ -137,6 +137,11 @@ impl Shard {
         self.counters.count(Rare::Retry { service });
     }
 
+    /// A request would go to a backend for another time, if the budget allowed it.
+    pub fn retry_denied(&self, service: usize) {
+        self.counters.count(Rare::RetryDenied { service });
+    }
+
     /// A handshake with a client ended. `version`: `1.2` or `1.3`; `None`: it did not get so far.
     pub fn handshake(&self, version: Option<&'static str>, ended: Handshake) {
         self.counters.count(Rare::Handshake { version, ended });
@@ -263,6 +268,9 @@ pub(super) enum Rare {
     },
     Shed,
     Retry {
+        service: usize,
+    },
+    RetryDenied {
         service: usize,
     },
     Handshake {
