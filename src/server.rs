@@ -357,7 +357,12 @@ async fn carry_out(
         for (wait, phase) in steps {
             tokio::select! {
                 () = sleep(wait) => drain.advance(phase),
-                _ = gone.recv() => return Ok(Drained::Clean),
+                _ = gone.recv() => {
+                    return Ok(match drain.has_cut() {
+                        true => Drained::Cut,
+                        false => Drained::Clean,
+                    });
+                }
                 _ = orders.next() => break,
             }
         }

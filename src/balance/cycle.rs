@@ -86,7 +86,7 @@ impl Cycle {
             self.begin_cycle();
             picked = self.take(wish);
         }
-        if matches!(picked, Err(Missed::Nobody)) {
+        if matches!(picked, Err(Missed::Nobody)) && wish.last_resort {
             picked = self.take_parked(wish);
         }
         let (index, claim) = picked?;

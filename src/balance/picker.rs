@@ -30,6 +30,8 @@ pub struct Pick {
     pub guard: InFlight,
     /// It was ejected: what becomes of the request decides whether it is taken back.
     pub trial: bool,
+    /// It may be out: nobody else was left.
+    pub out: bool,
     /// Priority of its tier.
     pub priority: u16,
     /// The request's cookie led to it.
@@ -101,9 +103,10 @@ impl Picker {
             Schedule::Cycle(cycle) => cycle.pick(wish),
         };
         match picked {
-            Ok((priority, Claim { guard, trial })) => Ok(Pick {
+            Ok((priority, Claim { guard, trial, out })) => Ok(Pick {
                 guard,
                 trial,
+                out,
                 priority,
                 by_cookie: false,
             }),
@@ -137,10 +140,11 @@ fn led_back(snapshot: &Snapshot, wish: Wish<'_>) -> Option<Pick> {
     if wish.excluded.contains(&backend.id) {
         return None;
     }
-    let Claim { guard, trial } = backend.claim(wish.now, wish.trial).ok()?;
+    let Claim { guard, trial, out } = backend.claim(wish.now, wish.trial).ok()?;
     Some(Pick {
         guard,
         trial,
+        out,
         priority: *priority,
         by_cookie: true,
     })

@@ -75,8 +75,8 @@ impl Tiers {
                 Err(Missed::Nobody) => {}
             }
         }
-        if missed == Missed::Full {
-            // They can serve, only not now.
+        if missed == Missed::Full || !wish.last_resort {
+            // They can serve, only not now; or those who cannot have been tried often enough.
             return Err(missed);
         }
         // Nobody can serve as far as we know: better to try than to refuse.

@@ -15,6 +15,8 @@ pub struct Wish<'a> {
     pub trial: Trial,
     /// What becomes of it where the backends whose turn it is have as much as they may.
     pub when_full: WhenFull,
+    /// If nobody else can be picked, one that is out is better than nobody.
+    pub last_resort: bool,
     /// What it is told apart from others by, hashed; for strategy `hash`. `None`: nothing.
     pub key: Option<u64>,
     /// The backend that it was with before, by its cookie.
@@ -47,6 +49,7 @@ impl Wish<'_> {
             excluded: &[],
             trial: Trial::Welcome,
             when_full: WhenFull::Waits,
+            last_resort: true,
             key: None,
             token: None,
         }

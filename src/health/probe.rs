@@ -14,12 +14,13 @@ use crate::http::body::response_framing;
 use crate::http::h1::body::BodyDecoder;
 use crate::http::h1::parse::{self, HeadLimits};
 use crate::http::head::{Method, ResponseHead};
+use crate::upstream::connect::is_exhaustion;
 use crate::upstream::standing::Reason;
 
 /// Why a check did not pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
-    /// For the metrics.
+    /// For the metrics. None: it was for want of something of ours, and says nothing.
     pub reason: Reason,
     /// For people.
     pub detail: String,
@@ -28,9 +29,13 @@ pub struct Failed {
 /// Makes one check. Not bounded in time; cancel-safe. `host`: what stands in Host unless the check
 /// says otherwise.
 pub async fn probe(address: SocketAddr, host: &str, check: &Check) -> Result<(), Failed> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|e| connect(format!("connect failed: {e}")))?;
+    let stream = TcpStream::connect(address).await.map_err(|e| Failed {
+        reason: match is_exhaustion(&e) {
+            true => Reason::None,
+            false => Reason::CheckConnect,
+        },
+        detail: format!("connect failed: {e}"),
+    })?;
     match &check.ask {
         Ask::Tcp => Ok(()),
         Ask::Http(http) => ask_http(stream, host, http).await,

@@ -183,7 +183,7 @@ struct Task {
 enum Found {
     Passed,
     Failed(Failed),
-    /// It was we who were late.
+    /// It was we who were late, or had no descriptor for it.
     Nothing,
 }
 
@@ -240,6 +240,13 @@ impl Task {
         .await;
         match found {
             Ok(Ok(())) => Found::Passed,
+            Ok(Err(Failed {
+                reason: Reason::None,
+                detail,
+            })) => {
+                tracing::debug!(address = %self.key.address, detail, "a check was not made");
+                Found::Nothing
+            }
             Ok(Err(failed)) => Found::Failed(failed),
             Err(_) if begun.elapsed() > check.timeout + LATE => Found::Nothing,
             Err(_) => Found::Failed(Failed {

@@ -109,11 +109,14 @@ pub async fn attempt(
                     (outcome, _) => outcome,
                 });
             }
-            let phase = worker.shared.drain.phase();
-            if phase >= Phase::CutAll
-                || (phase >= Phase::CutRequests && state.progress.get() < Progress::Forwarded)
-                || withdrawal.poll_over(cx)
-            {
+            let drain = &worker.shared.drain;
+            let phase = drain.phase();
+            let is_cut = phase >= Phase::CutAll
+                || (phase >= Phase::CutRequests && state.progress.get() < Progress::Forwarded);
+            if is_cut {
+                drain.cut();
+            }
+            if is_cut || withdrawal.poll_over(cx) {
                 return Poll::Ready(Err(state.fail(Cause::Drained)));
             }
             if let Some(watched) = job.watched {
@@ -193,6 +196,15 @@ async fn send(
             timer.set(job.patience);
             return Ok(());
         }
+        let awaits_continue =
+            job.expects_continue && !state.consumed.get() && !state.continued.get();
+        timer.set(match state.status.get() {
+            // The backend is to say that it wants the body.
+            0 if awaits_continue => job.patience,
+            // It is the client whom everybody waits for: `reading` is the clock for that.
+            0 => job.limits.body_timeout.saturating_add(job.patience),
+            _ => job.limits.stream_idle,
+        });
         let n = poll_fn(|cx| match client.poll_fill(cx, inbox) {
             Poll::Ready(outcome) => {
                 Poll::Ready(outcome.map_err(|e| state.fail(Cause::ClientIo(e))))
@@ -216,10 +228,9 @@ async fn send(
             return Err(state.fail(Cause::ClientClosed));
         }
         reading.progress(n);
-        timer.set(match state.status.get() {
-            0 => job.patience,
-            _ => job.limits.stream_idle,
-        });
+        if state.status.get() == 0 {
+            timer.set(job.patience);
+        }
     }
 }
 

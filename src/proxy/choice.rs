@@ -52,6 +52,8 @@ pub(super) struct Chooser {
     when_full: WhenFull,
     /// Whom it wants.
     preference: Preference,
+    /// Backends that it was given although they are out.
+    out: u32,
     /// It had to wait at the last choice, and for how long.
     pub waited: bool,
     pub waited_for: Duration,
@@ -67,6 +69,7 @@ impl Chooser {
             trial,
             when_full: WhenFull::Waits,
             preference,
+            out: 0,
             waited: false,
             waited_for: Duration::ZERO,
             stale: None,
@@ -89,25 +92,38 @@ impl Chooser {
     ) -> Result<Choice, NoBackend> {
         self.waited = false;
         if let Some(own) = own {
+            let claim = |_: &Self| own.backend.claim_anyway(worker.deadlines.now());
+            let claim = self
+                .in_line(worker, tried, timer, left, |this| {
+                    claim(this).map_err(|_| NoBackend::Full)
+                })
+                .await?;
             return Ok(Choice {
-                guard: own.backend.begin(),
+                guard: claim.guard,
                 trial: false,
                 over: Over::Own(own.io),
                 by_cookie: false,
             });
         }
-        match self.pick(worker, tried, timer, left).await {
+        let picked = self
+            .in_line(worker, tried, timer, left, |this| this.pick(worker, tried))
+            .await;
+        match picked {
             Ok(Pick {
                 guard,
                 trial,
+                out,
                 by_cookie,
                 ..
-            }) => Ok(Choice {
-                guard,
-                trial,
-                over: Over::Any,
-                by_cookie,
-            }),
+            }) => {
+                self.out += u32::from(out);
+                Ok(Choice {
+                    guard,
+                    trial,
+                    over: Over::Any,
+                    by_cookie,
+                })
+            }
             Err(NoBackend::Exhausted) => match self.stale.take() {
                 Some(backend) => Ok(Choice {
                     guard: backend.begin(),
@@ -121,23 +137,24 @@ impl Chooser {
         }
     }
 
-    /// Picks, if need be after waiting in line: no longer than the service's `queue_timeout` and
-    /// `left`. Whoever was there first is served first.
-    async fn pick(
+    /// What `look` gives, if need be after waiting in line: no longer than the service's
+    /// `queue_timeout` and `left`. Whoever was there first is served first.
+    async fn in_line<T>(
         &mut self,
         worker: &Rc<Worker>,
         tried: &[BackendId],
         timer: &Timer,
         left: Duration,
-    ) -> Result<Pick, NoBackend> {
+        look: impl Fn(&Self) -> Result<T, NoBackend>,
+    ) -> Result<T, NoBackend> {
         let gate = match (worker.gate(self.service), self.when_full) {
             (Some(gate), WhenFull::Waits) => gate,
-            _ => return self.pick_now(worker, tried),
+            _ => return look(self),
         };
         if gate.waiting() == 0 {
-            match self.pick_now(worker, tried) {
+            match look(self) {
                 Err(NoBackend::Full) => {}
-                picked => return picked,
+                found => return found,
             }
         }
         if let Some(place) = gate.enter() {
@@ -147,25 +164,26 @@ impl Chooser {
                 let called = timer.limit(LOOK_AGAIN.min(left), place.turn()).await;
                 self.waited_for = begun.elapsed();
                 if worker.shared.drain.phase() >= Phase::CutRequests {
+                    worker.shared.drain.cut();
                     break;
                 }
                 // A backend may have come, or come back, without anybody having finished.
                 if called.is_err() && !place.is_first() {
                     continue;
                 }
-                match self.pick_now(worker, tried) {
+                match look(self) {
                     // What is free may be where it has been.
                     Err(NoBackend::Full) if !tried.is_empty() => place.pass_on(),
                     Err(NoBackend::Full) => {}
-                    picked => return picked,
+                    found => return found,
                 }
             }
         }
         self.when_full = WhenFull::GoesOn;
-        self.pick_now(worker, tried)
+        look(self)
     }
 
-    fn pick_now(&self, worker: &Worker, tried: &[BackendId]) -> Result<Pick, NoBackend> {
+    fn pick(&self, worker: &Worker, tried: &[BackendId]) -> Result<Pick, NoBackend> {
         worker.pick(
             self.service,
             Wish {
@@ -173,6 +191,7 @@ impl Chooser {
                 excluded: tried,
                 trial: self.trial,
                 when_full: self.when_full,
+                last_resort: self.out < LAST_RESORTS,
                 key: self.preference.key,
                 token: self.preference.token,
             },
@@ -182,3 +201,8 @@ impl Chooser {
 
 /// Whoever is first in line looks again this often, besides when it is called.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A request tries so many backends that are out, when nobody else is left. With thousands that are
+/// gone each would try them all, again and again; those that are back are found by others' requests,
+/// or by checks.
+const LAST_RESORTS: u32 = 32;

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub enum Phase {
 pub struct Drain {
     /// Only ever grows. Relaxed: workers look again at every tick.
     phase: AtomicU8,
+    /// A deadline cut something off. Written by the workers, read when they have ended.
+    cut: AtomicBool,
 }
 
 impl Drain {
@@ -52,6 +54,16 @@ impl Drain {
             4 => Phase::CutRequests,
             _ => Phase::CutAll,
         }
+    }
+
+    /// A deadline cut something off.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Has a deadline cut something off?
+    pub fn has_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Goes on to `phase`; never back.

@@ -1,10 +1,13 @@
 //! A request's way to a backend: pick, connect or reuse, attempt, and again where that is safe.
 
 use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::account::Account;
@@ -26,7 +29,7 @@ use crate::io::pace::Pace;
 use crate::io::transport::Transport;
 use crate::telemetry::metrics;
 use crate::upstream::backend::{Backend, BackendId, InFlight, Trial};
-use crate::upstream::connect::connect;
+use crate::upstream::connect::{connect, is_exhaustion};
 
 /// A request that may not be repeated takes a kept connection only if it was used within this
 /// time: the shorter it was idle, the less likely its peer is closing it at this moment.
@@ -203,7 +206,8 @@ pub async fn exchange(
             Some(kept) => kept,
             None => {
                 let address = backend.endpoint.socket();
-                match connect(address, timer, job.limits.connect_timeout.min(left)).await {
+                let wait = job.limits.connect_timeout.min(left);
+                match connect_making_room(worker, address, timer, wait).await {
                     Ok(tcp) => {
                         backend.connected();
                         connecting = begun.elapsed();
@@ -334,6 +338,21 @@ pub async fn exchange(
     }
 }
 
+/// Connects. Where descriptors have run out, idle connections to backends go for it.
+async fn connect_making_room(
+    worker: &Worker,
+    address: SocketAddr,
+    timer: &Timer,
+    wait: Duration,
+) -> io::Result<TcpStream> {
+    match connect(address, timer, wait).await {
+        Err(e) if is_exhaustion(&e) && worker.pool().borrow_mut().shed() => {
+            connect(address, timer, wait).await
+        }
+        outcome => outcome,
+    }
+}
+
 /// What is left of the time for the first byte of a response, all attempts together; `None`:
 /// nothing. The first attempt has all of it, for a request whose body takes long to come has it
 /// anew with each part.
@@ -401,6 +420,10 @@ fn evidence(
         Err(failure) => match failure.cause {
             Cause::Status(status) if !rules.counts(status) => Evidence::Success,
             _ if failure.meaning().side != Side::Upstream || was_stale(failure, reused) => {
+                Evidence::None
+            }
+            // It was not asked yet: the client owes it a part of its request.
+            Cause::ResponseTimeout | Cause::TryTimeout if !state.request_done.get() => {
                 Evidence::None
             }
             _ => Evidence::Failure,

@@ -96,6 +96,7 @@ impl Serving<'_> {
     ) -> Result<Next, Failed> {
         if self.worker.shared.drain.phase() >= Phase::CutRequests {
             // There is no time left for it.
+            self.worker.shared.drain.cut();
             let failure = Failure::new(Cause::Drained, Progress::NothingSent);
             return Err(Failed::unconsumed(failure));
         }

@@ -128,7 +128,7 @@ impl Worker {
             shed_in: Cell::new(0),
             metrics,
             access,
-            pool: RefCell::default(),
+            pool: RefCell::new(Pool::new(idle_connections(&shared))),
             random: RefCell::new(random),
             shared,
         })
@@ -380,6 +380,20 @@ pub enum Evidence {
     Failure,
     /// Nothing: the client's fault, ours, or a kept connection that had to end some time.
     None,
+}
+
+/// Idle connections that a worker keeps, to all backends together: a quarter of the descriptors are
+/// for those of all workers.
+fn idle_connections(shared: &Shared) -> usize {
+    let workers = shared.config.workers.get();
+    let most = shared
+        .limits
+        .descriptors
+        .limit()
+        .map_or(usize::MAX, |limit| {
+            usize::try_from(limit / 4).unwrap_or(usize::MAX)
+        });
+    (most / workers).max(1)
 }
 
 /// What a backend is called in the metrics.

@@ -94,6 +94,8 @@ pub struct Claim {
     pub guard: InFlight,
     /// What becomes of the request decides whether the backend is taken back.
     pub trial: bool,
+    /// It was taken whether it is out or not, because nobody else was left.
+    pub out: bool,
 }
 
 /// Why a backend cannot be had.
@@ -198,6 +200,7 @@ impl Backend {
                 return Ok(Claim {
                     guard,
                     trial: false,
+                    out: false,
                 });
             }
             Ejection::Until(until) | Ejection::Trial(until) => until,
@@ -212,7 +215,11 @@ impl Backend {
             .ejection
             .compare_exchange(word, begun.pack(), relaxed, relaxed)
         {
-            Ok(_) => Ok(Claim { guard, trial: true }),
+            Ok(_) => Ok(Claim {
+                guard,
+                trial: true,
+                out: false,
+            }),
             // Another worker has won it, or the control thread has decided something else.
             Err(_) => Err(Unavailable::Until(now.after(TRIAL_HELD_BACK))),
         }
@@ -224,6 +231,7 @@ impl Backend {
         Ok(Claim {
             guard,
             trial: false,
+            out: true,
         })
     }
 

@@ -13,10 +13,12 @@ use crate::id_map::IdMap;
 use crate::io::duplex::Duplex;
 
 /// One worker's idle connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
     kept: IdMap<BackendId, Kept>,
     count: usize,
+    /// To all backends together.
+    most: usize,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,29 @@ struct Idle {
 }
 
 impl Pool {
+    /// Empty; it keeps `most` connections, to all backends together.
+    pub fn new(most: usize) -> Pool {
+        Pool {
+            kept: IdMap::default(),
+            count: 0,
+            most,
+        }
+    }
+
+    /// Drops some: descriptors are needed. False: there was none.
+    pub fn shed(&mut self) -> bool {
+        let mut left = SHED;
+        self.kept.retain(|_, kept| {
+            let some = kept.idle.len().min(left);
+            // Those that were idle for longest.
+            kept.idle.drain(..some);
+            left -= some;
+            !kept.idle.is_empty()
+        });
+        self.count -= SHED - left;
+        left < SHED
+    }
+
     /// An idle connection to `backend`, the one used last, if it has been idle for at most
     /// `max_age` and is still sound.
     pub fn take(&mut self, backend: BackendId, max_age: Duration, now: Millis) -> Option<Duplex> {
@@ -62,8 +87,11 @@ impl Pool {
         limit: usize,
         now: Millis,
     ) {
-        if limit == 0 || backend.withdrawn() || !io.is_quiet() {
+        if limit == 0 || self.most == 0 || backend.withdrawn() || !io.is_quiet() {
             return;
+        }
+        if self.count >= self.most {
+            self.shed();
         }
         let kept = self.kept.entry(backend.id).or_insert_with(|| Kept {
             backend: Arc::clone(backend),
@@ -106,6 +134,9 @@ impl Pool {
     }
 }
 
+/// So many go at once where descriptors are needed: each that goes may be wanted again.
+const SHED: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn last_in_is_first_out_and_the_oldest_makes_room() {
-        let (mut pool, backend) = (Pool::default(), backend());
+        let (mut pool, backend) = (Pool::new(100), backend());
         let mut peers = Vec::new();
         for at in 1..=3 {
             let (io, peer) = pair().await;
@@ -158,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_old_connection_is_not_given_out() {
-        let (mut pool, backend) = (Pool::default(), backend());
+        let (mut pool, backend) = (Pool::new(100), backend());
         let (io, _peer) = pair().await;
         pool.put(&backend, io, KEEP, 2, Millis(1));
         assert!(pool.take(A, Duration::from_secs(1), Millis(1500)).is_none());
@@ -170,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn stray_bytes_and_closure_end_a_pooled_connection() {
         for stray in [&b"HTTP/1.1 200 OK\r\n"[..], b""] {
-            let (mut pool, backend) = (Pool::default(), backend());
+            let (mut pool, backend) = (Pool::new(100), backend());
             let (io, mut peer) = pair().await;
             pool.put(&backend, io, KEEP, 2, Millis(1));
             peer.write_all(stray).await.expect("the other end is open");
@@ -189,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_whose_turn_is_over_is_not_given_a_closed_connection() {
         use tokio::task::coop;
-        let (mut pool, backend) = (Pool::default(), backend());
+        let (mut pool, backend) = (Pool::new(100), backend());
         let (io, peer) = pair().await;
         pool.put(&backend, io, KEEP, 2, Millis(1));
         drop(peer);
@@ -205,11 +236,28 @@ mod tests {
 
     #[tokio::test]
     async fn connections_to_a_removed_backend_go() {
-        let (mut pool, backend) = (Pool::default(), backend());
+        let (mut pool, backend) = (Pool::new(100), backend());
         let (io, _peer) = pair().await;
         pool.put(&backend, io, KEEP, 2, Millis(1));
         backend.set_withdrawn(true);
         pool.sweep(Millis(2));
+        assert!(pool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn all_backends_together_have_so_many_and_no_more() {
+        let mut pool = Pool::new(20);
+        let mut peers = Vec::new();
+        for at in 1..=50 {
+            let (io, peer) = pair().await;
+            peers.push(peer);
+            let id = BackendId(at);
+            let endpoint = backend().endpoint.clone();
+            let backend = Backend::new(id, "web".into(), endpoint);
+            pool.put(&backend, io, KEEP, 2, Millis(at));
+            assert!(pool.len() <= 20);
+        }
+        while pool.shed() {}
         assert!(pool.is_empty());
     }
 }

@@ -298,3 +298,33 @@ fn a_limit_that_is_found_out_by_latency() {
         assert!(refused > 0);
     });
 }
+
+/// A client that authenticates its connection has one to the backend for itself, and waits in line
+/// like everybody else.
+#[test]
+fn the_bound_holds_for_connections_of_one_client_too() {
+    let backend = Backend::start("b");
+    let server = server(&[(backend.address, 0)], "max_in_flight = 1");
+    let mut clients: Vec<_> = (0..4)
+        .map(|number| {
+            let mut client = Client::plain(server.address());
+            client.send(format!(
+                "GET /{number} HTTP/1.1\r\nHost: a\r\nAuthorization: NTLM abc\r\n\r\n"
+            ));
+            assert_eq!(status(&mut client), 200);
+            client
+        })
+        .collect();
+    let gate = Gate::new();
+    backend.usually(vec![Step::Request, Step::Wait(gate.clone()), Step::Echo]);
+    let before = backend.requests();
+    for client in &mut clients {
+        client.send("GET /again HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    wait_until("three wait in line", || waiting(&server) == 3);
+    assert_eq!(backend.requests() - before, 1);
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(status(client), 200);
+    }
+}

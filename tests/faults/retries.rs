@@ -289,3 +289,54 @@ fn one_request_tries_whether_an_ejected_backend_is_back() {
         state(&server, first.address).0 == "up"
     });
 }
+
+/// A client that pauses within its body is waited for as `body_timeout` says, and says nothing
+/// about the backend.
+#[test]
+fn a_client_that_is_slow_with_its_body_takes_no_backend_out() {
+    let backend = Backend::start("b");
+    let standby = Backend::start("standby");
+    let backends = [(backend.address, 0), (standby.address, 10)];
+    let timing = "try_timeout = \"300ms\"\nresponse_timeout = \"2s\"\nbody_timeout = \"10s\"\n\
+                  ejection = { failures = 1 }";
+    let server = server(&backends, timing);
+    let mut client = Client::plain(server.address());
+    client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nhi");
+    pause_for(Duration::from_millis(900));
+    client.send("ho");
+    let answer = client.response().expect("it is answered");
+    assert_eq!(
+        (answer.status(), answer.text().as_str()),
+        (200, "POST /x hiho")
+    );
+
+    let mut silent = Client::plain(server.address());
+    silent.send("POST /y HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nhi");
+    drop(silent);
+    assert_eq!(state(&server, backend.address).0, "up");
+}
+
+/// With hundreds of backends that are gone a request tries some of them, and is answered.
+#[test]
+fn a_request_does_not_try_hundreds_that_are_gone() {
+    let list: Vec<_> = (0..300)
+        .map(|n| format!("\"127.1.{}.{}:1\"", n / 250, n % 250 + 1))
+        .collect();
+    let server = Server::in_process(&format!(
+        "workers = 1\n[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[[service]]\n\
+         name = \"web\"\nstrategy = \"least_connections\"\ndiscover = {{ static = [{}] }}\n\
+         [[route]]\nservice = \"web\"\n",
+        list.join(", "),
+    ));
+    // The first one finds out that all are gone, and passes them over for a second.
+    let attempts = || crate::sum(&server, "evenkeel_upstream_errors_total", "");
+    wait_until("one has found all of them gone", || {
+        let before = attempts();
+        assert_eq!(get(&server), 503);
+        attempts() - before >= 300.0
+    });
+    let before = attempts();
+    assert_eq!(get(&server), 503);
+    let made = attempts() - before;
+    assert!(made <= 40.0, "{made} attempts");
+}

@@ -231,6 +231,21 @@ fn a_drain_has_a_deadline() {
     assert_eq!(site.server.process().exit_code(SOON), Some(3));
 }
 
+/// What was under way was answered, with a 503 of our own: that is cut off too.
+#[test]
+fn a_request_that_is_cut_off_shows_in_the_exit_code() {
+    let backend = Backend::start("b");
+    let times = "[drain]\nwait = \"100ms\"\nrequests = \"500ms\"\nstreams = \"20s\"\n";
+    let mut site = Site::start(&backend, times);
+    backend.usually(vec![Step::Request, Step::AwaitClose]);
+    let mut client = Client::plain(site.server.addresses[1]);
+    client.send("GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n");
+    backend.await_requests(1);
+    site.server.drain();
+    assert_eq!(client.response().expect("it is told").status(), 503);
+    assert_eq!(site.server.process().exit_code(SOON), Some(3));
+}
+
 #[test]
 fn a_second_signal_ends_at_once() {
     for signals in [[Signal::TERM, Signal::TERM], [Signal::INT, Signal::TERM]] {

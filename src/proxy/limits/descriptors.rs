@@ -38,6 +38,11 @@ impl Descriptors {
         }
     }
 
+    /// The process may have so many; `None`: as many as it likes.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
     /// Are there enough left, `latest` being the one that was opened last? The kernel gives out the
     /// lowest number that is free, so as many as this number says are in use, and nobody need count.
     pub fn suffice(&self, latest: BorrowedFd<'_>) -> bool {
