@@ -16,7 +16,7 @@ use crate::support::server::{Process, Server};
 use crate::traffic::{Record, Target, Traffic};
 
 /// How long a backend misbehaves.
-const MISBEHAVES: Duration = Duration::from_millis(2_500);
+const MISBEHAVES: Duration = Duration::from_millis(2_000);
 
 /// It must be back in within this once it is good again: checks and a trial take less than 2 s.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
@@ -467,7 +467,7 @@ async fn matrix() {
     );
     let mut wrong = Vec::new();
     // A few at a time: each has clients, three backends and a server of its own.
-    for some in (0..rows.len()).collect::<Vec<_>>().chunks(4) {
+    for some in (0..rows.len()).collect::<Vec<_>>().chunks(5) {
         let playing: Vec<_> = some
             .iter()
             .map(|&index| {

@@ -310,11 +310,10 @@ impl Bench {
             address = "127.0.0.1:0"
             protocol = "http"
             redirect = "https"
-            # The rows have it fail in a row, and go on with it.
-            [defaults]
-            ejection = "off"
             [[service]]
             name = "main"
+            # The rows have it fail in a row, and go on with it.
+            ejection = "off"
             discover = {{ static = ["{main}"] }}
             [[service]]
             name = "secret"
@@ -325,6 +324,7 @@ impl Bench {
             discover = {{ static = ["{main}"] }}
             [[service]]
             name = "pair"
+            ejection = "off"
             discover = {{ static = [
                 {{ address = "{main}", priority = 0 }},
                 {{ address = "{standby}", priority = 10 }},
