@@ -279,7 +279,7 @@ service = "web"
     println!("{requests} whole requests, {connections} connections, {changes} changes of records");
     println!("statuses of the whole ones: {:?}", done.statuses.take());
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    for second in [1, 5, 10, 20, 30, 40, 50, 58] {
+    for second in [1, 5, 10, 20, 30, 38] {
         let resident = around(&samples, Duration::from_secs(second));
         println!("after {second:2} s: {:.2} MiB", mib(resident));
     }
