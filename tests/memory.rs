@@ -1,5 +1,5 @@
-//! Memory stays where it is while records and connections come and go: the real binary for a
-//! minute, its resident memory after the first ten seconds against the last ones.
+//! Memory stays where it is while records and connections come and go: the real binary for some
+//! time, its resident memory after the first ten seconds against the last ones.
 //!
 //! Records change six times a second (members, weights, tiers, now and then a fault). Clients
 //! connect with and without TLS, ask a few times and leave, break off handshakes, dawdle over

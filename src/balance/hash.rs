@@ -8,10 +8,10 @@
 //! only those that it has from then on, and weights that all change in one proportion change
 //! nothing.
 //!
-//! **No member gets more** than [`BOUND`] times its share of what is under way, rounded up
+//! **No member gets more** than `BOUND` times its share of what is under way, rounded up
 //! (Mirrokni, Thorup, Zadimoghaddam 2018, "Consistent hashing with bounded loads"): the key goes to
 //! the next in its own order then, and comes back afterwards. The same holds for members that are
-//! out, tried or full. What is under way is counted in this process. Up to [`FEW`] are never too
+//! out, tried or full. What is under way is counted in this process. Up to `FEW` are never too
 //! much: where little is under way, two requests of one client at once would part otherwise.
 //!
 //! All replicas agree, now and after a restart, because nothing of chance is in it: strings are

@@ -106,7 +106,7 @@ impl Ejector {
         Some(Ruling { backend, what })
     }
 
-    /// To be called about once a second: compares success rates every [`WINDOW`], and takes back
+    /// To be called about once a second: compares success rates every `WINDOW`, and takes back
     /// whom the bounds do not allow to be out any more.
     pub fn tick(&mut self, now: Millis, snapshot: &Snapshot) -> Vec<Ruling> {
         let mut rulings = Vec::new();

@@ -1,7 +1,7 @@
 //! How much a service can have in flight, found out by its latency: when responses come slower than
 //! they used to, requests queue somewhere, and fewer at once are better.
 //!
-//! [`Gradient`] is the pure part, after Netflix' `Gradient2Limit` (concurrency-limits): the limit
+//! `Gradient` is the pure part, after Netflix' `Gradient2Limit` (concurrency-limits): the limit
 //! follows the ratio of the long-term latency to that of the last window, plus room for a short
 //! queue. Unlike there, a crowd does not teach what is usual: that is learnt while it is calm, and
 //! after a minute of crowd by letting hardly anything through for a moment, as Envoy's gradient
@@ -56,7 +56,7 @@ struct Gradient {
 }
 
 impl Adaptive {
-    /// Begins with [`FIRST`], between these two.
+    /// Begins with `FIRST`, between these two.
     pub fn new(least: u32, most: u32) -> Adaptive {
         let first = FIRST.clamp(least, most.max(least));
         Adaptive {

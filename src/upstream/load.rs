@@ -3,13 +3,13 @@
 //!
 //! **Latency** is a peak-sensitive moving average (Finagle's *peak EWMA*,
 //! `com.twitter.finagle.loadbalancer.p2c.PeakEwma`): a sample above it replaces it at once, one
-//! below it pulls it down with a time constant of [`LATENCY_FADES`], and without samples it fades
+//! below it pulls it down with a time constant of `LATENCY_FADES`, and without samples it fades
 //! towards zero, so that whoever was slow is tried again some time.
 //!
 //! **Burden**: a backend that fails fast is always idle, and would attract everything by that. So a
 //! failed attempt goes on counting as one in flight, and is forgotten with a time constant of
-//! [`BURDEN_FADES`]. If it attracts as much as others with n in flight do, it gets no more than
-//! n / [`BURDEN_FADES`] requests a second, however many there are.
+//! `BURDEN_FADES`. If it attracts as much as others with n in flight do, it gets no more than
+//! n / `BURDEN_FADES` requests a second, however many there are.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -85,7 +85,7 @@ impl Latency {
         (self.millis > 0.0).then(|| self.millis * self.left(now))
     }
 
-    /// With a sample more; `None`: it is as it was. Of many in one [`TICK`] only the first and
+    /// With a sample more; `None`: it is as it was. Of many in one `TICK` only the first and
     /// those above the average count: others would move it by less than a thousandth.
     pub fn with(self, now: Millis, sample: Duration) -> Option<Latency> {
         let sample = (sample.as_secs_f32() * 1e3).max(LEAST_LATENCY);
@@ -180,7 +180,7 @@ fn unpack(word: u64) -> (f32, u32) {
 /// Time constant of the average: Finagle's default.
 const LATENCY_FADES: Duration = Duration::from_secs(10);
 
-/// Latencies are told apart by moments of this length. Short beside [`LATENCY_FADES`], and it
+/// Latencies are told apart by moments of this length. Short beside `LATENCY_FADES`, and it
 /// spares the success of an ordinary request the write: 31 a second are enough. Ticks fill 32 bits
 /// after four years.
 const TICK: Duration = Duration::from_millis(32);
