@@ -142,7 +142,7 @@ pub fn start_logging(
             Protocol::Http => None,
             Protocol::Https(tls) => {
                 let name = &listener.name;
-                Some(front_end(tls).with_context(|| format!("listener {name}"))?)
+                Some(front_end(tls, listener.http2).with_context(|| format!("listener {name}"))?)
             }
         });
     }

@@ -27,6 +27,7 @@ fn record() -> Record<'static> {
         received: 0,
         sent: 4_567,
         broken: None,
+        grpc_status: None,
         request_id: b"4bf92f3577b34da6a3ce929d0e0e4736",
         traceparent: None,
         referer: None,

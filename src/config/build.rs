@@ -160,6 +160,7 @@ fn listener(
         self::redirect(&redirect.0, problems)
     });
     Listener {
+        http2: raw.http2.as_ref().is_none_or(|at| at.value),
         name: match &raw.name {
             Some(name) => Arc::from(name.value.as_str()),
             None => Arc::from(address.to_string()),
@@ -342,6 +343,8 @@ fn downstream(
             .keep_alive
             .as_ref()
             .map_or(Duration::from_secs(75), |at| at.value),
+        max_connection_age: (defaults.max_connection_age.as_ref()).and_then(|at| at.value.0),
+        max_streams: number(&limits.max_streams).map_or(128, |n| n as u32),
         max_connections: number(&limits.max_connections)
             .and_then(|n| NonZeroUsize::new(n as usize))
             .unwrap_or_else(default_max_connections),

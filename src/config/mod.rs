@@ -94,6 +94,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
+    /// HTTP/2 besides HTTP/1.1: by ALPN over TLS, else for clients that know it beforehand.
+    pub http2: bool,
     /// Answer every request with a redirect to https instead of routing it.
     pub redirect: Option<Redirect>,
 }
@@ -155,6 +157,11 @@ pub struct Downstream {
     pub handshake_timeout: Duration,
     /// Idle time between requests (75 s).
     pub keep_alive: Duration,
+    /// A client's connection takes new requests for so long, less a random part of it; `None`: for
+    /// ever.
+    pub max_connection_age: Option<Duration>,
+    /// Streams that are open at once on one HTTP/2 connection of a client (128).
+    pub max_streams: u32,
     /// Open client connections in this process.
     pub max_connections: NonZeroUsize,
     /// Of them, those of one client address (IPv6: of one /64); `None`: as many as there may be.
@@ -363,9 +370,34 @@ impl Strategy {
     }
 }
 
+/// What backends speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http,
+    /// HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3).
+    H2c,
+    /// HTTP/2 over TLS.
+    H2,
+}
+
+impl UpstreamProtocol {
+    /// Is it HTTP/2?
+    pub fn is_h2(self) -> bool {
+        matches!(self, UpstreamProtocol::H2c | UpstreamProtocol::H2)
+    }
+}
+
 /// Deadlines and retries of the exchanges with a service.
 #[derive(Debug, Clone)]
 pub struct Upstream {
+    /// What its backends speak.
+    pub protocol: UpstreamProtocol,
+    /// A connection over HTTP/2 takes new streams for so long, less a random part of it (10 min);
+    /// `None`: for ever.
+    pub max_age: Option<Duration>,
     /// TCP connect to a backend (1 s).
     pub connect_timeout: Duration,
     /// First byte of a response (60 s).

@@ -19,7 +19,7 @@ use super::scalar::{
 };
 use super::sticky::RawSticky;
 use super::tree::{Node, Value};
-use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion};
+use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion, UpstreamProtocol};
 
 table! {
     /// The whole file.
@@ -49,6 +49,7 @@ table! {
         "protocol" => protocol: At<ListenerProtocol>,
         "certificates" => certificates: Vec<Certificate>,
         "min_tls" => min_tls: At<TlsVersion>,
+        "http2" => http2: At<bool>,
         "redirect" => redirect: Redirect,
     }
     later ["proxy_protocol", "client_certificates", "acme"]
@@ -147,6 +148,7 @@ table! {
         "min_rate" => min_rate: At<ByteSize>,
         "tunnel_idle" => tunnel_idle: At<Positive>,
         "backend_keep_alive" => backend_keep_alive: At<Duration>,
+        "backend_max_age" => backend_max_age: At<PositiveOrOff>,
         "max_idle" => max_idle: At<Within<0, 65536>>,
         "retries" => retries: At<Within<0, 10>>,
         "retry_budget_percent" => retry_budget_percent: At<Within<0, 100>>,
@@ -191,13 +193,12 @@ choice! {
     later []
 }
 
-/// `upstream` of a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpstreamProtocol;
-
 choice! {
-    UpstreamProtocol = "\"http\"" { "http" => UpstreamProtocol, }
-    later ["https", "h2", "h2c"]
+    UpstreamProtocol = "\"http\" or \"h2c\"" {
+        "http" => UpstreamProtocol::Http,
+        "h2c" => UpstreamProtocol::H2c,
+    }
+    later ["https", "h2"]
 }
 
 table! {
@@ -294,6 +295,7 @@ table! {
         "header_timeout" => header_timeout: At<Positive>,
         "handshake_timeout" => handshake_timeout: At<Positive>,
         "keep_alive" => keep_alive: At<Duration>,
+        "max_connection_age" => max_connection_age: At<PositiveOrOff>,
         "connect_timeout" => connect_timeout: At<Positive>,
         "response_timeout" => response_timeout: At<Positive>,
         "body_timeout" => body_timeout: At<Positive>,
@@ -302,6 +304,7 @@ table! {
         "min_rate" => min_rate: At<ByteSize>,
         "tunnel_idle" => tunnel_idle: At<Positive>,
         "backend_keep_alive" => backend_keep_alive: At<Duration>,
+        "backend_max_age" => backend_max_age: At<PositiveOrOff>,
         "max_idle" => max_idle: At<Within<0, 65536>>,
         "retries" => retries: At<Within<0, 10>>,
         "retry_budget_percent" => retry_budget_percent: At<Within<0, 100>>,
@@ -329,6 +332,7 @@ table! {
 table! {
     /// `[limits]`
     pub struct Limits = "[limits]" {
+        "max_streams" => max_streams: At<Within<1, 10_000>>,
         "max_connections" => max_connections: At<Within<1, 10_000_000>>,
         "max_connections_per_client" => max_connections_per_client: At<Within<1, 10_000_000>>,
         "memory" => memory: At<SizeOrOff>,

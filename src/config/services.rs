@@ -11,7 +11,7 @@ use super::read::At;
 use super::source::{Files, Sources, Span};
 use super::{
     Balancing, Discover, Family, HashBy, Listener, Lookup, Service, StaticEndpoint, Strategy,
-    Upstream, health, in_flight, names, rate, raw, routes, sticky,
+    Upstream, UpstreamProtocol, health, in_flight, names, rate, raw, routes, sticky,
 };
 
 /// Builds one service.
@@ -306,6 +306,11 @@ fn upstream(own: &raw::Service, defaults: &raw::Defaults, problems: &mut Problem
     }
     let seconds = Duration::from_secs;
     Upstream {
+        protocol: own
+            .upstream
+            .as_ref()
+            .map_or(UpstreamProtocol::Http, |at| at.value),
+        max_age: pick!(backend_max_age, |at| at.value.0, Some(seconds(10 * 60))),
         connect_timeout: pick!(connect_timeout, |at| at.value.0, seconds(1)),
         response_timeout: pick!(response_timeout, |at| at.value.0, seconds(60)),
         body_timeout: pick!(body_timeout, |at| at.value.0, seconds(30)),

@@ -109,6 +109,14 @@ pub fn response_keeps_alive(head: &ResponseHead) -> bool {
     keeps_alive(head.version, &head.fields) && !(head.status == 204 && announces_body(head))
 }
 
+/// The length that a message's fields declare, if they do so once and rightly.
+pub fn declared(fields: &Fields) -> Option<u64> {
+    match declared_length(fields) {
+        Ok(Declared::Once(n) | Declared::Repeated(n)) => Some(n),
+        _ => None,
+    }
+}
+
 /// What the fields say of the body's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Declared {

@@ -43,6 +43,11 @@ impl Duplex {
         }
     }
 
+    /// The transport, uncounted.
+    pub fn into_transport(self) -> Transport {
+        self.transport.into_inner()
+    }
+
     /// The same, counted as open for as long as it lives.
     pub fn counted(self, connection: OpenConnection) -> Duplex {
         Duplex {

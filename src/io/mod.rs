@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows HTTP.
 
+pub mod adapter;
 pub mod buffer;
 pub mod deadline;
 pub mod duplex;

@@ -103,6 +103,11 @@ impl TlsStream {
         }
     }
 
+    /// What was agreed upon by ALPN, once the handshake is made (RFC 7301).
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.session.alpn_protocol()
+    }
+
     /// Was an earlier session resumed?
     pub fn is_resumed(&self) -> bool {
         matches!(self.session.handshake_kind(), Some(HandshakeKind::Resumed))

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::refusal::{self, Refusals};
+use crate::http::h2;
 use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
 use crate::proxy::connection::{Connection, Peer};
@@ -165,13 +166,17 @@ impl Entrance {
             }
             Some(config) => {
                 tokio::task::spawn_local(async move {
-                    if let Some((transport, version)) = handshake(&worker, config, stream).await {
+                    if let Some(tls) = handshake(&worker, config, stream).await {
+                        let is_h2 = tls.protocol() == Some(h2::ALPN);
                         let peer = Peer {
-                            tls: Some(version),
+                            tls: Some(tls.version()),
                             ..peer
                         };
-                        let connection = Connection::new(worker, transport, peer, open);
-                        Serve::new(connection, runners).await;
+                        let connection = Connection::new(worker, Transport::Tls(tls), peer, open);
+                        match is_h2 {
+                            true => Serve::h2(connection, runners).await,
+                            false => Serve::new(connection, runners).await,
+                        }
                     }
                 });
             }
@@ -183,7 +188,7 @@ async fn handshake(
     worker: &Rc<Worker>,
     config: Arc<ServerConfig>,
     stream: TcpStream,
-) -> Option<(Transport, &'static str)> {
+) -> Option<Box<TlsStream>> {
     let metrics = &worker.metrics;
     let failed = |error: &dyn std::error::Error| {
         tracing::debug!(%error, "TLS handshake failed");
@@ -209,7 +214,7 @@ async fn handshake(
                 false => Handshake::Full,
             };
             metrics.handshake(Some(version), ended);
-            Some((Transport::Tls(tls), version))
+            Some(tls)
         }
         Ok(Err(e)) => {
             failed(&e);

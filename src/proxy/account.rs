@@ -25,6 +25,8 @@ pub struct Account {
     pub attempts: u32,
     /// Status the client got; 0: none.
     pub status: u16,
+    /// What gRPC says of how the call went.
+    pub grpc_status: Option<u8>,
     /// Bytes of the request's body taken from the client.
     pub received: u64,
     /// Bytes of the response's body sent to the client.
@@ -48,6 +50,7 @@ impl Account {
             backend: None,
             attempts: 0,
             status: 0,
+            grpc_status: None,
             received: 0,
             sent: 0,
             connect: None,

@@ -1,8 +1,9 @@
 //! One attempt at a request with one backend: both directions copied at once.
 //!
-//! Two futures of one task: `send` writes head and body to the backend, `receive` reads its
-//! response and writes it to the client. The attempt is over when the response is; a response
-//! that comes before the request body is done is delivered.
+//! Two futures of one task: `send` writes head and body to the backend, `receive` (in `answer.rs`)
+//! reads its response and writes it to the client. The attempt is over when the response is; a response
+//! that comes before the request body is done is delivered. Either side is a connection of HTTP/1.1 or
+//! a stream of HTTP/2: `source.rs` and `sink.rs` know which.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -10,33 +11,21 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+use super::answer::{Answering, receive};
 use super::drain::{Phase, Withdrawal};
 use super::failure::{Cause, Failure, Progress, Side};
-use super::forward;
-use super::job::{Client, Done, Job, OutOfPatience, State};
-use super::recode::{Recode, TRAILERS, gather, joined};
+use super::job::{Client, Done, Downstream, Job, State, Upstream};
+use super::recode::TRAILERS;
+use super::sink::Sink;
+use super::source::{Broken, Source};
 use super::worker::Worker;
-use crate::http::body::{BodyFraming, response_framing, response_keeps_alive};
-use crate::http::h1::body::{BodyDecoder, encode_last_chunk};
+use crate::http::body::BodyFraming;
+use crate::http::h1::body::BodyDecoder;
 use crate::http::h1::encode::{self, ConnectionField};
-use crate::http::h1::parse::{self, HeadLimits};
-use crate::http::head::{BadResponse, ResponseHead, Version};
-use crate::http::headers::Fields;
-use crate::io::buffer::Inbox;
+use crate::http::head::ResponseHead;
 use crate::io::deadline::Timer;
-use crate::io::duplex::{Duplex, WriteError};
+use crate::io::duplex::WriteError;
 use crate::io::pace::Pace;
-
-/// Bounds of a backend's response head: twice what a client may send, and within one buffer.
-const RESPONSE_HEAD: HeadLimits = HeadLimits {
-    bytes: 60 * 1024,
-    fields: 256,
-};
-
-/// Interim responses that one request may be given.
-const INTERIM: u32 = 64;
 
 /// A write to the backend failed: so long for the response that it may have sent before.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -47,37 +36,57 @@ pub async fn attempt(
     worker: &Rc<Worker>,
     job: Job<'_>,
     client: Client<'_>,
-    upstream: &Duplex,
+    upstream: &Upstream,
     (timer, pushing, withdrawal): (&Timer, &mut Pace, &Withdrawal<'_>),
     response: &mut ResponseHead,
     state: &State,
 ) -> Result<Done, Failure> {
     let Client {
-        io,
-        inbox,
+        mut over,
         reading,
         writing,
     } = client;
     timer.set(job.patience);
     let sent_before = pushing.moved();
+    let leaving = over.leaving();
     let outcome = {
+        let (source, back) = match over.again() {
+            Downstream::H1 { io, inbox } => {
+                let body = BodyDecoder::new(job.framing, TRAILERS).barring(job.nominated.clone());
+                (Source::h1(io, inbox, body), Sink::H1(io))
+            }
+            // What comes then is for the tunnel.
+            Downstream::H2 { outgoing, .. } if job.upgrade.is_some() => {
+                (Source::Nothing, Sink::H2(outgoing))
+            }
+            Downstream::H2 { incoming, outgoing } => {
+                incoming.rewind();
+                (Source::H2(incoming), Sink::H2(outgoing))
+            }
+        };
+        let forth = match upstream {
+            Upstream::H1(io) => Sink::H1(io),
+            Upstream::H2(call) => {
+                state.reached(Progress::Sent);
+                Sink::H2(&call.outgoing)
+            }
+        };
         let mut send = pin!(send(
             worker,
             job,
-            (io, inbox, reading),
-            (upstream, &mut *pushing),
+            (source, reading),
+            (forth, &mut *pushing),
             timer,
             state
         ));
-        let mut receive = pin!(receive(
+        let answering = Answering {
             worker,
             job,
-            (io, writing),
-            upstream,
+            client: back,
             timer,
-            response,
-            state
-        ));
+            state,
+        };
+        let mut receive = pin!(receive(answering, writing, upstream, response));
         let mut sending = true;
         let mut cut_off = None;
         poll_fn(|cx| {
@@ -119,6 +128,15 @@ pub async fn attempt(
             if is_cut || withdrawal.poll_over(cx) {
                 return Poll::Ready(Err(state.fail(Cause::Drained)));
             }
+            if job
+                .deadline
+                .is_some_and(|end| end.poll_expired(cx).is_ready())
+            {
+                return Poll::Ready(Err(state.fail(Cause::CallDeadline)));
+            }
+            if leaving.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(state.fail(Cause::ClientReset)));
+            }
             if let Some(watched) = job.watched {
                 watched.look_at_trial(worker, state);
             }
@@ -138,41 +156,43 @@ pub async fn attempt(
 }
 
 /// Writes the request to the backend: the head together with what there is of the body, then the
-/// rest as it comes.
+/// rest as it comes. Over HTTP/2 the head has been sent already.
 async fn send(
     worker: &Rc<Worker>,
     job: Job<'_>,
-    (client, inbox, reading): (&Duplex, &mut Inbox, &mut Pace),
-    (upstream, pushing): (&Duplex, &mut Pace),
+    (mut source, reading): (Source<'_>, &mut Pace),
+    (sink, pushing): (Sink<'_>, &mut Pace),
     timer: &Timer,
     state: &State,
 ) -> Result<(), Failure> {
-    let mut body = BodyDecoder::new(job.framing, TRAILERS).barring(job.nominated.clone());
-    let recode = match job.framing {
-        BodyFraming::Chunked => Recode::Chunk,
-        _ => Recode::Direct,
-    };
+    let recode = sink.recode(&source, job.framing, job.framing);
     let connection = match job.upgrade {
         Some(_) => ConnectionField::Upgrade,
         None => ConnectionField::None,
     };
     let mut first = true;
+    // The head of a request without a body has ended its stream.
+    let has_ended = matches!(sink, Sink::H2(_)) && ends_with_head(job);
     loop {
         {
             let mut out = worker.buffers.output();
-            if first {
+            if first && matches!(sink, Sink::H1(_)) {
                 encode::request_head(job.head, job.framing, connection, &mut out.bytes);
             }
-            let gathered = gather(&mut body, inbox.filled(), recode, &mut out.bytes)
+            let lot = source
+                .gather(recode, &mut out.bytes)
                 .map_err(|e| state.fail(Cause::RequestBody(e)))?;
-            state.received.set(state.received.get() + gathered.data);
+            state.received.set(state.received.get() + lot.data);
             if state.received.get() > job.max_body {
                 return Err(state.fail(Cause::BodyTooLarge));
             }
-            let direct = joined(&mut out.bytes, &inbox.filled()[gathered.direct.clone()]);
-            if !out.bytes.is_empty() || !direct.is_empty() {
+            let is_done = source.is_done();
+            let piece = source.piece(&lot);
+            let ends_stream = is_done && matches!(sink, Sink::H2(_)) && !has_ended;
+            if !out.bytes.is_empty() || !piece.is_empty() || ends_stream {
+                let end = source.trailers().filter(|_| ends_stream);
                 let before = pushing.moved();
-                let outcome = upstream.write_all(&out.bytes, direct, pushing).await;
+                let outcome = sink.write(&mut out.bytes, piece, end, pushing).await;
                 if pushing.moved() > before {
                     state.reached(Progress::Sent);
                 }
@@ -181,18 +201,17 @@ async fn send(
                     WriteError::Stalled => state.fail(Cause::UpstreamStalled),
                 })?;
             }
-            if body.is_done() && first {
+            if is_done && first {
                 // The inbox keeps the body until the response has come: it may be sent again.
-                state.used.set(gathered.used);
+                state.used.set(lot.used);
                 return Ok(());
             }
-            if gathered.used > 0 {
+            if source.went_on(&lot) {
                 state.consumed.set(true);
-                inbox.consume(gathered.used);
             }
             first = false;
         }
-        if body.is_done() {
+        if source.is_done() {
             timer.set(job.patience);
             return Ok(());
         }
@@ -205,13 +224,13 @@ async fn send(
             0 => job.limits.body_timeout.saturating_add(job.patience),
             _ => job.limits.stream_idle,
         });
-        let n = poll_fn(|cx| match client.poll_fill(cx, inbox) {
-            Poll::Ready(outcome) => {
-                Poll::Ready(outcome.map_err(|e| state.fail(Cause::ClientIo(e))))
-            }
-            // Whoever waits for our 100, or reads a response, need not send.
+        let n = poll_fn(|cx| match source.poll_more(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome.map_err(|e| broken(e, state))),
+            // Whoever waits for our 100, or reads a response, need not send. A stream of HTTP/2 may
+            // well be a conversation, in which it is the backend's turn.
             Poll::Pending
                 if state.progress.get() == Progress::Forwarded
+                    || matches!(source, Source::H2(_))
                     || (job.expects_continue
                         && !state.consumed.get()
                         && !state.continued.get()) =>
@@ -224,9 +243,6 @@ async fn send(
                 .map(|_| Err(state.fail(Cause::ClientStalled))),
         })
         .await?;
-        if n == 0 {
-            return Err(state.fail(Cause::ClientClosed));
-        }
         reading.progress(n);
         if state.status.get() == 0 {
             timer.set(job.patience);
@@ -234,209 +250,19 @@ async fn send(
     }
 }
 
-/// Reads the backend's response and writes it to the client.
-async fn receive(
-    worker: &Rc<Worker>,
-    job: Job<'_>,
-    (client, writing): (&Duplex, &mut Pace),
-    upstream: &Duplex,
-    timer: &Timer,
-    response: &mut ResponseHead,
-    state: &State,
-) -> Result<Done, Failure> {
-    let mut inbox = Inbox::new(Rc::clone(&worker.buffers));
-    let mut interim = 0;
-    loop {
-        read_head(upstream, &mut inbox, (timer, job), response, state).await?;
-        match response.status {
-            100..200 => {
-                // RFC 9110 §15.2: it ends with its head. One that announces a body leaves open
-                // where the next response starts.
-                response_framing(job.head.method, response)
-                    .map_err(|e| state.fail(Cause::BadResponse(e)))?;
-                if response.status == 101 {
-                    if let Some(watched) = job.watched {
-                        watched.answered(worker, state);
-                    }
-                    return match job.upgrade {
-                        Some(token) if forward::switches_to(response, token) => {
-                            forward::push_cookie(&mut response.fields, job.cookie);
-                            Ok(Done::Switched(inbox))
-                        }
-                        Some(_) => Err(bad(state, "101 to another protocol")),
-                        None => Err(bad(state, "101 although no upgrade was asked for")),
-                    };
-                }
-                interim += 1;
-                if interim > INTERIM {
-                    return Err(bad(state, "too many interim responses"));
-                }
-                // RFC 9110 §15.2: never to an HTTP/1.0 client.
-                if job.head.version != Version::Http10 {
-                    let mut out = worker.buffers.output();
-                    forward::rewrite_response(response);
-                    let (framing, connection) = (BodyFraming::None, ConnectionField::None);
-                    encode::response_head(response, framing, connection, &mut out.bytes);
-                    // Once it is written a final response may still follow from whoever sends
-                    // one; while it is half written none can.
-                    let reached = state.progress.replace(Progress::Forwarded);
-                    write(client, &out.bytes, &[], writing, state).await?;
-                    state.progress.set(reached);
-                    if response.status == 100 {
-                        state.continued.set(true);
-                        // The sender looks at it, and begins to be impatient, in its next turn.
-                        poll_fn(|cx| {
-                            cx.waker().wake_by_ref();
-                            Poll::Ready(())
-                        })
-                        .await;
-                    }
-                }
-            }
-            _ => break,
-        }
-    }
+/// Is there no body?
+pub(super) fn ends_with_head(job: Job<'_>) -> bool {
+    matches!(job.framing, BodyFraming::None | BodyFraming::Length(0))
+}
 
-    if let Some(again) = job.again
-        && again
-            .statuses
-            .iter()
-            .any(|range| range.contains(&response.status))
-        && interim == 0
-        && state.request_done.get()
-        && !state.consumed.get()
-        && worker.may_try_another(again.service, again.tried)
-    {
-        return Err(state.fail(Cause::Status(response.status)));
-    }
-    if let Some(watched) = job.watched {
-        watched.answered(worker, state);
-    }
-    let framing = response_framing(job.head.method, response)
-        .map_err(|e| state.fail(Cause::BadResponse(e)))?;
-    let (framing_out, recode) = match (framing, job.head.version) {
-        (BodyFraming::Chunked, Version::Http10) => (BodyFraming::UntilClose, Recode::Unchunk),
-        (BodyFraming::UntilClose, Version::Http10) => (BodyFraming::UntilClose, Recode::Direct),
-        (BodyFraming::Chunked | BodyFraming::UntilClose, _) => {
-            (BodyFraming::Chunked, Recode::Chunk)
-        }
-        (framing, _) => (framing, Recode::Direct),
-    };
-    let upstream_keeps = response_keeps_alive(response) && framing != BodyFraming::UntilClose;
-    let client_keeps = job.keep_alive
-        && state.request_done.get()
-        && framing_out != BodyFraming::UntilClose
-        && worker.shared.drain.phase() < Phase::Closing;
-    let connection = match (client_keeps, job.head.version) {
-        (false, _) => ConnectionField::Close,
-        (true, Version::Http10) => ConnectionField::KeepAlive,
-        (true, _) => ConnectionField::None,
-    };
-    let nominated = forward::nominated(framing, &response.fields);
-    forward::rewrite_response(response);
-    forward::push_cookie(&mut response.fields, job.cookie);
-
-    let mut body = BodyDecoder::new(framing, TRAILERS).barring(nominated);
-    let mut first = true;
-    loop {
-        {
-            let mut out = worker.buffers.output();
-            if first {
-                encode::response_head(response, framing_out, connection, &mut out.bytes);
-            }
-            let gathered = gather(&mut body, inbox.filled(), recode, &mut out.bytes)
-                .map_err(|e| state.fail(Cause::ResponseBody(e)))?;
-            let direct = joined(&mut out.bytes, &inbox.filled()[gathered.direct.clone()]);
-            if !out.bytes.is_empty() || !direct.is_empty() {
-                state.reached(Progress::Forwarded);
-                state.status.set(response.status);
-                state
-                    .until_close
-                    .set(framing_out == BodyFraming::UntilClose);
-                write(client, &out.bytes, direct, writing, state).await?;
-                state.sent.set(state.sent.get() + gathered.data);
-            }
-            inbox.consume(gathered.used);
-            first = false;
-        }
-        if body.is_done() {
-            break;
-        }
-        timer.set(job.limits.stream_idle);
-        match timer.guard(upstream.fill(&mut inbox)).await {
-            Err(_) => return Err(state.fail(Cause::StreamIdle)),
-            Ok(Err(_)) => return Err(state.fail(Cause::UpstreamClosed)),
-            Ok(Ok(0)) if body.closed() => {
-                if recode == Recode::Chunk {
-                    let mut out = worker.buffers.output();
-                    encode_last_chunk(&Fields::default(), &mut out.bytes);
-                    write(client, &out.bytes, &[], writing, state).await?;
-                }
-                break;
-            }
-            Ok(Ok(0)) => return Err(state.fail(Cause::UpstreamClosed)),
-            Ok(Ok(_)) => {}
-        }
-    }
-    Ok(Done::Answered {
-        client_keeps,
-        upstream_keeps: upstream_keeps && state.request_done.get() && inbox.is_empty(),
+/// Why the client sends no more.
+fn broken(why: Broken, state: &State) -> Failure {
+    state.fail(match why {
+        Broken::Closed => Cause::ClientClosed,
+        Broken::Io(e) => Cause::ClientIo(e),
+        Broken::Reset(_) => Cause::ClientReset,
+        Broken::Bad(e) => Cause::RequestBody(e),
     })
-}
-
-/// Reads one response head off the front of `inbox`, filling it as needed.
-async fn read_head(
-    upstream: &Duplex,
-    inbox: &mut Inbox,
-    (timer, job): (&Timer, Job<'_>),
-    response: &mut ResponseHead,
-    state: &State,
-) -> Result<(), Failure> {
-    loop {
-        if !inbox.is_empty() {
-            let parsed = parse::response_head(inbox.filled(), RESPONSE_HEAD, response)
-                .map_err(|e| state.fail(Cause::BadResponse(e)))?;
-            if let Some(n) = parsed {
-                inbox.consume(n);
-                return Ok(());
-            }
-        }
-        match timer.guard(upstream.fill(inbox)).await {
-            Err(_) => {
-                return Err(state.fail(match job.out_of_patience {
-                    OutOfPatience::ResponseTimeout => Cause::ResponseTimeout,
-                    OutOfPatience::TryTimeout => Cause::TryTimeout,
-                }));
-            }
-            Ok(Err(_) | Ok(0)) => return Err(state.fail(Cause::UpstreamClosed)),
-            Ok(Ok(_)) => {
-                state.reached(Progress::Answered);
-                if state.first_byte.get().is_none() {
-                    state.first_byte.set(Some(Instant::now()));
-                }
-            }
-        }
-    }
-}
-
-async fn write(
-    client: &Duplex,
-    first: &[u8],
-    second: &[u8],
-    pace: &mut Pace,
-    state: &State,
-) -> Result<(), Failure> {
-    client
-        .write_all(first, second, pace)
-        .await
-        .map_err(|e| match e {
-            WriteError::Io(e) => state.fail(Cause::ClientIo(e)),
-            WriteError::Stalled => state.fail(Cause::ClientStalled),
-        })
-}
-
-fn bad(state: &State, what: &'static str) -> Failure {
-    state.fail(Cause::BadResponse(BadResponse(what)))
 }
 
 #[cfg(test)]

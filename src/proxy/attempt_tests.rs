@@ -8,8 +8,11 @@ use super::*;
 use crate::config::from_toml_str;
 use crate::http::head::RequestHead;
 use crate::http::headers::Nominated;
+use crate::io::buffer::Inbox;
+use crate::io::duplex::Duplex;
 use crate::io::pace::Patience;
 use crate::io::transport::Transport;
+use crate::proxy::job::OutOfPatience;
 use crate::proxy::preference::Preference;
 use crate::proxy::worker::fixture::Workers;
 use crate::upstream::backend::{Backend, BackendId};
@@ -54,6 +57,7 @@ async fn a_write_that_is_cut_short_has_sent_something() {
         client.fill(&mut inbox).await.expect("it is open");
     }
     let (upstream, _silent) = pair(true).await;
+    let upstream = Upstream::H1(upstream);
     let head = RequestHead {
         method: crate::http::head::Method::Post,
         ..RequestHead::default()
@@ -68,6 +72,9 @@ async fn a_write_that_is_cut_short_has_sent_something() {
         expects_continue: false,
         max_body: u64::MAX,
         limits,
+        grpc: false,
+        time: limits.response_timeout,
+        deadline: None,
         preference: Preference::default(),
         cookie: None,
         patience: Duration::from_millis(200),
@@ -93,8 +100,10 @@ async fn a_write_that_is_cut_short_has_sent_something() {
     };
     let (mut reading, mut writing, mut pushing) = (pace(), pace(), pace());
     let client = Client {
-        io: &client,
-        inbox: &mut inbox,
+        over: Downstream::H1 {
+            io: &client,
+            inbox: &mut inbox,
+        },
         reading: &mut reading,
         writing: &mut writing,
     };

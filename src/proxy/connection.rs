@@ -9,23 +9,24 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::drain::Phase;
 use super::exchange::Pinned;
+use super::job::Downstream;
 use super::worker::{OpenConnection, Worker};
+use crate::clock::Millis;
 use crate::config::Listener;
 use crate::http::h1::parse::{self, HeadLimits};
+use crate::http::h2;
 use crate::http::head::{Rejection, RequestHead, ResponseHead};
+use crate::io::adapter::{LINGER, LINGER_BYTES};
 use crate::io::buffer::Inbox;
 use crate::io::deadline::{Deadlines, Timer};
 use crate::io::duplex::Duplex;
 use crate::io::pace::{Pace, Patience};
 use crate::io::transport::Transport;
 use crate::upstream::backend::BackendId;
-
-/// A client that was told that the connection closes is listened to for so long, and for so many
-/// bytes, so that what it still sends does not destroy the response (RFC 9112 §9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
 
 /// A response of our own to a request that has no service: so long for the client to take it.
 const OWN_RESPONSE: Patience = Patience {
@@ -44,15 +45,22 @@ pub struct Peer {
     pub tls: Option<&'static str>,
 }
 
+/// Where requests come from: what all those of one connection have in common.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) worker: Rc<Worker>,
+    pub(super) peer: Peer,
+    /// The client's address as text, without the mapping of IPv4 into IPv6.
+    pub(super) client: Box<str>,
+    /// What it says of where its requests come from is believed.
+    pub(super) trusted: bool,
+}
+
 /// A client's connection: what of it is there as long as it is open, and all there is while it is
 /// idle.
 #[derive(Debug)]
 pub struct Connection {
-    worker: Rc<Worker>,
-    peer: Peer,
-    /// The client's address as text, without the mapping of IPv4 into IPv6.
-    client: Box<str>,
-    trusted: bool,
+    origin: Origin,
     /// No request has come on it yet.
     fresh: bool,
     io: Duplex,
@@ -60,8 +68,10 @@ pub struct Connection {
     timer: Timer,
     /// Boxed: hardly any connection has one.
     pinned: Option<Box<Pinned>>,
+    /// When it has become old.
+    ages: Option<Millis>,
     /// Held for its end.
-    _open: OpenConnection,
+    open: OpenConnection,
 }
 
 /// What requests need beside their connection: lent to it while one is under way, and used again
@@ -69,6 +79,9 @@ pub struct Connection {
 #[derive(Debug)]
 pub(super) struct Room {
     pinned: Option<Pinned>,
+    /// For requests that share their connection.
+    timer: Timer,
+    deadline: Timer,
     watch: Timer,
     reading: Pace,
     writing: Pace,
@@ -78,17 +91,25 @@ pub(super) struct Room {
     tried: Vec<BackendId>,
 }
 
-/// A connection with the room that its requests need.
+/// The bytes of a connection over which one request comes after the other.
+pub(super) struct Line<'a> {
+    pub(super) fresh: &'a mut bool,
+    io: &'a Duplex,
+    inbox: &'a mut Inbox,
+    timer: &'a Timer,
+}
+
+/// What carries a request out: where it comes from, with the room that it needs.
 pub(super) struct Serving<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) peer: &'a Peer,
     pub(super) client: &'a str,
     pub(super) trusted: bool,
-    pub(super) fresh: &'a mut bool,
-    pub(super) io: &'a Duplex,
-    pub(super) inbox: &'a mut Inbox,
+    /// It has become old: the response closes it.
+    pub(super) aged: bool,
     pub(super) timer: &'a Timer,
     pub(super) pinned: &'a mut Option<Pinned>,
+    pub(super) deadline: &'a Timer,
     pub(super) watch: &'a Timer,
     pub(super) reading: &'a mut Pace,
     pub(super) writing: &'a mut Pace,
@@ -117,17 +138,27 @@ impl Connection {
         open: OpenConnection,
     ) -> Connection {
         let address = peer.address.ip().to_canonical();
+        let deadlines = &worker.deadlines;
+        let age = worker.shared.config.downstream.max_connection_age;
         Connection {
-            client: address.to_string().into(),
-            trusted: worker.shared.config.trusts(address),
             fresh: true,
+            // So that clients that came at once do not all come again at once.
+            ages: age.map(|age| {
+                deadlines
+                    .now()
+                    .after(age.mul_f64(0.9 + 0.1 * fastrand::f64()))
+            }),
             io: Duplex::new(transport),
             inbox: Inbox::new(Rc::clone(&worker.buffers)),
             timer: worker.deadlines.timer(),
             pinned: None,
-            peer,
-            worker,
-            _open: open,
+            origin: Origin {
+                client: address.to_string().into(),
+                trusted: worker.shared.config.trusts(address),
+                peer,
+                worker,
+            },
+            open,
         }
     }
 
@@ -138,7 +169,7 @@ impl Connection {
 
     /// It may be idle for so long.
     fn longest_rest(&self) -> Duration {
-        let downstream = &self.worker.shared.config.downstream;
+        let downstream = &self.origin.worker.shared.config.downstream;
         match self.fresh {
             true => downstream.header_timeout,
             false => downstream.keep_alive,
@@ -155,39 +186,63 @@ impl Connection {
                 Ok(0) | Err(_) => return Poll::Ready(Call::End),
             }
         }
-        if self.worker.shared.drain.phase() >= Phase::ClosingIdle {
+        if self.origin.worker.shared.drain.phase() >= Phase::ClosingIdle {
             return Poll::Ready(Call::End);
         }
         let idle = || self.longest_rest().saturating_sub(self.timer.left());
-        if self.worker.sheds(idle) {
+        if self.origin.worker.sheds(idle) {
             return Poll::Ready(Call::End);
         }
         self.timer.poll_expired(cx).map(|_| Call::End)
     }
 
     /// The connection with the room that its requests need. [`Room::leave`] takes it back.
-    pub(super) fn served_in<'a>(&'a mut self, room: &'a mut Room) -> Serving<'a> {
+    pub(super) fn served_in<'a>(&'a mut self, room: &'a mut Room) -> (Line<'a>, Serving<'a>) {
         room.pinned = self.pinned.take().map(|pinned| *pinned);
-        Serving {
-            worker: &self.worker,
-            peer: &self.peer,
-            client: &self.client,
-            trusted: self.trusted,
+        let line = Line {
             fresh: &mut self.fresh,
             io: &self.io,
             inbox: &mut self.inbox,
             timer: &self.timer,
-            pinned: &mut room.pinned,
-            watch: &room.watch,
-            reading: &mut room.reading,
-            writing: &mut room.writing,
-            pushing: &mut room.pushing,
-            head: &mut room.head,
-            response: &mut room.response,
-            tried: &mut room.tried,
+        };
+        let now = self.timer.now();
+        let serving = Serving {
+            aged: self.ages.is_some_and(|ages| now >= ages),
+            timer: &self.timer,
+            ..room.serve(&self.origin)
+        };
+        (line, serving)
+    }
+
+    /// Does its client speak HTTP/2 by prior knowledge (RFC 9113 §3.3)? `None`: too little has come to
+    /// say. Over TLS that is agreed upon, not known.
+    pub(super) fn is_h2(&self) -> Option<bool> {
+        let Origin { worker, peer, .. } = &self.origin;
+        let came = self.inbox.filled();
+        let shared = came
+            .iter()
+            .zip(h2::PREFACE)
+            .take_while(|(a, b)| a == b)
+            .count();
+        match shared {
+            _ if !self.fresh || peer.tls.is_some() => Some(false),
+            _ if !worker.shared.config.listeners[peer.listener].http2 => Some(false),
+            PREFACE => Some(true),
+            _ if shared < came.len() => Some(false),
+            _ => None,
         }
     }
+
+    /// Takes it apart, for another protocol: with what came on it already, and when it has become old.
+    pub(super) fn into_parts(self) -> (Origin, Transport, Bytes, Option<Millis>, OpenConnection) {
+        let came = Bytes::copy_from_slice(self.inbox.filled());
+        let transport = self.io.into_transport();
+        (self.origin, transport, came, self.ages, self.open)
+    }
 }
+
+/// Octets of the preface of HTTP/2.
+const PREFACE: usize = h2::PREFACE.len();
 
 impl Room {
     /// An empty one.
@@ -195,6 +250,8 @@ impl Room {
         let pace = || Pace::new(deadlines.timer(), OWN_RESPONSE);
         Room {
             pinned: None,
+            timer: deadlines.timer(),
+            deadline: deadlines.timer(),
             watch: deadlines.timer(),
             reading: pace(),
             writing: pace(),
@@ -205,9 +262,38 @@ impl Room {
         }
     }
 
+    /// With what requests from there need.
+    pub(super) fn serve<'a>(&'a mut self, origin: &'a Origin) -> Serving<'a> {
+        Serving {
+            worker: &origin.worker,
+            peer: &origin.peer,
+            client: &origin.client,
+            trusted: origin.trusted,
+            aged: false,
+            timer: &self.timer,
+            pinned: &mut self.pinned,
+            deadline: &self.deadline,
+            watch: &self.watch,
+            reading: &mut self.reading,
+            writing: &mut self.writing,
+            pushing: &mut self.pushing,
+            head: &mut self.head,
+            response: &mut self.response,
+            tried: &mut self.tried,
+        }
+    }
+
     /// `connection` needs it no more; nothing of its requests stays.
     pub(super) fn leave(&mut self, connection: &mut Connection) {
         connection.pinned = self.pinned.take().map(Box::new);
+        self.clear();
+    }
+
+    /// Nothing of the requests that used it stays.
+    pub(super) fn clear(&mut self) {
+        self.pinned = None;
+        self.timer.clear();
+        self.deadline.clear();
         self.watch.clear();
         for pace in [&mut self.reading, &mut self.writing, &mut self.pushing] {
             pace.restart(OWN_RESPONSE);
@@ -223,27 +309,27 @@ impl Serving<'_> {
     }
 
     /// Reads the request head of which something has come. `None`: the connection failed.
-    pub(super) async fn read_head(&mut self) -> Result<Option<()>, Rejection> {
+    pub(super) async fn read_head(&mut self, line: &mut Line<'_>) -> Result<Option<()>, Rejection> {
         let downstream = &self.worker.shared.config.downstream;
         let limits = HeadLimits {
             bytes: downstream.header_bytes,
             fields: downstream.header_fields,
         };
-        self.timer.set(downstream.header_timeout);
+        line.timer.set(downstream.header_timeout);
         self.head.shed();
         self.response.shed();
         let outcome = loop {
-            if !self.inbox.is_empty() {
-                match parse::request_head(self.inbox.filled(), limits, self.head) {
+            if !line.inbox.is_empty() {
+                match parse::request_head(line.inbox.filled(), limits, self.head) {
                     Ok(Some(n)) => {
-                        self.inbox.consume(n);
+                        line.inbox.consume(n);
                         break Ok(Some(()));
                     }
                     Ok(None) => {}
                     Err(rejection) => break Err(rejection),
                 }
             }
-            match self.timer.guard(self.io.fill(self.inbox)).await {
+            match line.timer.guard(line.io.fill(line.inbox)).await {
                 Ok(Ok(1..)) => {}
                 Ok(Ok(0)) => {
                     break Err(Rejection {
@@ -260,8 +346,18 @@ impl Serving<'_> {
                 }
             }
         };
-        self.timer.clear();
+        line.timer.clear();
         outcome
+    }
+}
+
+impl Line<'_> {
+    /// What a request comes over.
+    pub(super) fn downstream(&mut self) -> Downstream<'_> {
+        Downstream::H1 {
+            io: self.io,
+            inbox: self.inbox,
+        }
     }
 
     /// Has nothing of a further request come?

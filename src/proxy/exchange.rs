@@ -1,13 +1,10 @@
 //! A request's way to a backend: pick, connect or reuse, attempt, and again where that is safe.
 
 use std::cell::Cell;
-use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::account::Account;
@@ -15,25 +12,18 @@ use super::attempt::attempt;
 use super::choice::{Choice, Chooser, Over};
 use super::drain::Withdrawal;
 use super::failure::{Cause, Failure, Progress, Side};
-use super::job::{Again, Client, Done, Job, OutOfPatience, State, Watched};
+use super::job::{Again, Client, Done, Job, OutOfPatience, Rest, State, Upstream, Watched};
 use super::preference::Preference;
+use super::reach::{Reached, Reaching};
 use super::retry::{Facts, Verdict, verdict};
 use super::worker::{Evidence, Worker};
 use crate::http::body::BodyFraming;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::{Known, list_members};
-use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
 use crate::io::duplex::Duplex;
 use crate::io::pace::Pace;
-use crate::io::transport::Transport;
-use crate::telemetry::metrics;
 use crate::upstream::backend::{Backend, BackendId, InFlight, Trial};
-use crate::upstream::connect::{connect, is_exhaustion};
-
-/// A request that may not be repeated takes a kept connection only if it was used within this
-/// time: the shorter it was idle, the less likely its peer is closing it at this moment.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// How a request ended that was not a failure.
 #[derive(Debug)]
@@ -52,10 +42,10 @@ pub enum Outcome {
 /// A connection that left HTTP.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// The backend's connection.
-    pub upstream: Duplex,
-    /// What came from it after its head.
-    pub inbox: Inbox,
+    /// The backend's connection, or its stream.
+    pub upstream: Upstream,
+    /// What comes from it after its head.
+    pub rest: Rest,
     /// The backend.
     pub backend: Arc<Backend>,
     /// Counts the tunnel as in flight for as long as it is held.
@@ -136,6 +126,12 @@ pub async fn exchange(
         response,
         tried,
     } = lent;
+    let Client {
+        mut over,
+        reading,
+        writing,
+    } = client;
+    let leaving = over.leaving();
     let mut retries_left = job.limits.retries;
     let mut last: Option<Failed> = None;
     // With a body that is under way a second attempt is never made.
@@ -154,11 +150,14 @@ pub async fn exchange(
             return Err(last.unwrap_or_else(out_of_time));
         };
         let own = pinned.take().filter(|p| p.is_for(service));
-        let chosen = chooser.choose(worker, own, tried, timer, left).await;
+        let choosing = chooser.choose(worker, own, tried, timer, left);
+        let Some(chosen) = leaving.or(choosing).await else {
+            return Err(given_up());
+        };
         let Choice {
             guard,
             trial,
-            over,
+            over: over_what,
             by_cookie,
         } = match chosen {
             Ok(choice) => choice,
@@ -183,57 +182,49 @@ pub async fn exchange(
         account.backend = Some(Arc::clone(&backend));
         tried.push(backend.id);
 
-        let was_own = matches!(over, Over::Own(_));
-        let kept = match over {
-            Over::Own(io) => Some(io),
-            Over::New => None,
-            Over::Any => {
-                let max_age = if repeatable { Duration::MAX } else { FRESH };
-                let mut pool = worker.pool().borrow_mut();
-                let kept = pool.take(backend.id, max_age, worker.deadlines.now());
-                // What cannot be repeated is worth a system call.
-                kept.filter(|kept| repeatable || kept.is_silent())
-            }
-        };
-        let reused = kept.is_some();
+        let was_own = matches!(over_what, Over::Own(_));
         // What was waited for, in line or for a connection, is gone.
         let left = match chooser.waited {
             true => left.saturating_sub(chooser.waited_for),
             false => left,
         };
-        let mut connecting = Duration::ZERO;
-        let upstream = match kept {
-            Some(kept) => kept,
-            None => {
-                let address = backend.endpoint.socket();
-                let wait = job.limits.connect_timeout.min(left);
-                match connect_making_room(worker, address, timer, wait).await {
-                    Ok(tcp) => {
-                        backend.connected();
-                        connecting = begun.elapsed();
-                        account.connect = Some(connecting);
-                        let counted = worker.metrics.open(metrics::Side::Upstream(service));
-                        Duplex::new(Transport::Plain(tcp)).counted(counted)
-                    }
-                    Err(e) => {
-                        let evidence = worker.connect_failed(service, &backend, &e);
-                        worker.judge(service, &backend, trial, evidence);
-                        worker.weigh(service, &backend, evidence, 0, Some(begun.elapsed()));
-                        let failure = Failure::new(Cause::Connect(e), Progress::NothingSent);
-                        worker.upstream_failed(service, &backend, &failure);
-                        last = Some(Failed::unconsumed(failure));
-                        continue;
-                    }
+        let reaching = Reaching {
+            worker,
+            service,
+            backend: &backend,
+            job,
+            repeatable,
+            timer,
+            left,
+            begun,
+        };
+        let Some(reached) = leaving.or(reaching.reach(over_what)).await else {
+            return Err(given_up());
+        };
+        let Reached {
+            upstream,
+            reused,
+            connecting,
+        } = match reached {
+            Ok(reached) => reached,
+            Err(unreached) => {
+                if let Some(evidence) = unreached.evidence {
+                    worker.judge(service, &backend, trial, evidence);
+                    worker.weigh(service, &backend, evidence, 0, Some(begun.elapsed()));
                 }
+                worker.upstream_failed(service, &backend, &unreached.failure);
+                last = Some(Failed::unconsumed(unreached.failure));
+                continue;
             }
         };
+        account.connect = connecting;
+        let connecting = connecting.unwrap_or_default();
 
         let state = State::new();
         let client = Client {
-            io: client.io,
-            inbox: &mut *client.inbox,
-            reading: &mut *client.reading,
-            writing: &mut *client.writing,
+            over: over.again(),
+            reading: &mut *reading,
+            writing: &mut *writing,
         };
         let streams = worker.shared.config.drain.streams;
         let withdrawal = Withdrawal::watch(&backend, streams, watch);
@@ -262,6 +253,7 @@ pub async fn exchange(
         account.status = state.status.get();
         let first_byte = state.first_byte.get();
         account.first_byte = first_byte.map(|at| at - account.begun);
+        account.grpc_status = state.grpc_status.get();
         worker.attempted(&backend, first_byte.map(|at| at - begun));
         let evidence = evidence(worker, service, &outcome, &state, reused);
         worker.judge(service, &backend, watched.trial.get(), evidence);
@@ -273,27 +265,34 @@ pub async fn exchange(
                 client_keeps,
                 upstream_keeps,
             }) => {
+                let Upstream::H1(io) = upstream else {
+                    // Its connection has other streams.
+                    return Ok(Outcome::Answered {
+                        client_keeps,
+                        used: state.used.get(),
+                    });
+                };
                 if upstream_keeps && (was_own || authenticates_connection(job.head, response)) {
                     *pinned = Some(Pinned {
                         backend,
-                        io: upstream,
+                        io,
                         service,
                     });
                 } else if upstream_keeps {
                     let limits = (job.limits.keep_alive, worker.idle_limit(service));
                     let now = worker.deadlines.now();
                     let mut pool = worker.pool().borrow_mut();
-                    pool.put(&backend, upstream, limits.0, limits.1, now);
+                    pool.put(&backend, io, limits.0, limits.1, now);
                 }
                 return Ok(Outcome::Answered {
                     client_keeps,
                     used: state.used.get(),
                 });
             }
-            Ok(Done::Switched(inbox)) => {
+            Ok(Done::Switched(rest)) => {
                 return Ok(Outcome::Switched(Tunnel {
                     upstream,
-                    inbox,
+                    rest,
                     backend,
                     _guard: guard,
                 }));
@@ -317,7 +316,7 @@ pub async fn exchange(
                         worker.spend_retry(service)
                     }
                 };
-                if reused {
+                if reused || matches!(failure.cause, Cause::Refused) {
                     chooser.stale = Some(backend);
                 }
                 if matches!(failure.cause, Cause::Status(_)) {
@@ -338,33 +337,21 @@ pub async fn exchange(
     }
 }
 
-/// Connects. Where descriptors have run out, idle connections to backends go for it.
-async fn connect_making_room(
-    worker: &Worker,
-    address: SocketAddr,
-    timer: &Timer,
-    wait: Duration,
-) -> io::Result<TcpStream> {
-    match connect(address, timer, wait).await {
-        Err(e) if is_exhaustion(&e) && worker.pool().borrow_mut().shed() => {
-            connect(address, timer, wait).await
-        }
-        outcome => outcome,
-    }
-}
-
 /// What is left of the time for the first byte of a response, all attempts together; `None`:
 /// nothing. The first attempt has all of it, for a request whose body takes long to come has it
 /// anew with each part.
 fn time_left(job: &Job<'_>, account: &Account) -> Option<Duration> {
     match account.attempts {
-        0 => Some(job.limits.response_timeout),
+        0 => Some(job.time),
         _ => job
-            .limits
-            .response_timeout
+            .time
             .checked_sub(account.begun.elapsed())
             .filter(|left| !left.is_zero()),
     }
+}
+
+fn given_up() -> Failed {
+    Failed::unconsumed(Failure::new(Cause::ClientReset, Progress::NothingSent))
 }
 
 fn out_of_time() -> Failed {
@@ -422,6 +409,8 @@ fn evidence(
             _ if failure.meaning().side != Side::Upstream || was_stale(failure, reused) => {
                 Evidence::None
             }
+            // It ends its connection, or has as many streams as it wants.
+            Cause::Refused => Evidence::None,
             // It was not asked yet: the client owes it a part of its request.
             Cause::ResponseTimeout | Cause::TryTimeout if !state.request_done.get() => {
                 Evidence::None

@@ -60,6 +60,12 @@ pub enum Cause {
     /// The client's connection failed.
     #[error("the client's connection failed: {0}")]
     ClientIo(#[source] io::Error),
+    /// The client has given its stream up.
+    #[error("the client has reset its stream, or left")]
+    ClientReset,
+    /// The time that the client gave to its call is over.
+    #[error("the client's deadline has passed")]
+    CallDeadline,
     /// The client does not send its request, or does not take its response.
     #[error("the client held us up for too long")]
     ClientStalled,
@@ -78,6 +84,12 @@ pub enum Cause {
     /// The backend closed, or its connection broke, before its response was whole.
     #[error("the backend closed its connection too early")]
     UpstreamClosed,
+    /// The backend ended the stream of the request before its response was whole.
+    #[error("the backend has reset the stream: {0}")]
+    UpstreamReset(::h2::Reason),
+    /// The backend said that it has not taken the request, nor will it.
+    #[error("the backend refused the stream")]
+    Refused,
     /// The backend does not take the request.
     #[error("the backend held us up for too long")]
     UpstreamStalled,
@@ -152,6 +164,8 @@ impl Failure {
             Cause::BodyTooLarge => (Downstream, 413, "body_too_large", true),
             Cause::ClientClosed => (Downstream, 400, "client_closed", true),
             Cause::ClientIo(_) => (Downstream, 0, "client_io", true),
+            Cause::ClientReset => (Downstream, 0, "client_reset", true),
+            Cause::CallDeadline => (Downstream, 504, "client_deadline", false),
             Cause::ClientStalled => (Downstream, 408, "client_stalled", true),
             Cause::RateLimited(_) => (Downstream, 429, "rate_limited", false),
             Cause::NoRoute => (Internal, 404, "no_route", false),
@@ -163,6 +177,8 @@ impl Failure {
             }
             Cause::Connect(_) => (Upstream, 503, "connect_failed", false),
             Cause::UpstreamClosed => (Upstream, 502, "upstream_closed", false),
+            Cause::UpstreamReset(_) => (Upstream, 502, "upstream_reset", false),
+            Cause::Refused => (Upstream, 503, "refused_stream", false),
             Cause::UpstreamStalled => (Upstream, 504, "upstream_stalled", false),
             Cause::BadResponse(_) => (Upstream, 502, "bad_response", false),
             Cause::ResponseBody(_) => (Upstream, 502, "bad_response_body", false),

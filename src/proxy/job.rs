@@ -2,7 +2,10 @@
 //! attempts, and `attempt.rs`, which is one, say to each other.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::ops::RangeInclusive;
+use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,14 +13,18 @@ use tokio::time::Instant;
 use super::failure::{Cause, Failure, Progress};
 use super::preference::Preference;
 use super::worker::Worker;
-use crate::config::Upstream;
+use crate::config::Upstream as Limits;
 use crate::http::body::BodyFraming;
+use crate::http::h2::incoming::Incoming;
+use crate::http::h2::outgoing::Outgoing;
 use crate::http::head::RequestHead;
 use crate::http::headers::Nominated;
 use crate::io::buffer::Inbox;
+use crate::io::deadline::Timer;
 use crate::io::duplex::Duplex;
 use crate::io::pace::Pace;
 use crate::upstream::backend::{BackendId, InFlight};
+use crate::upstream::streams::Call;
 
 /// What an attempt is about.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +48,13 @@ pub struct Job<'a> {
     /// Largest body.
     pub max_body: u64,
     /// Deadlines.
-    pub limits: &'a Upstream,
+    pub limits: &'a Limits,
+    /// It is a call by gRPC.
+    pub grpc: bool,
+    /// The first byte of a response has so long, all attempts together.
+    pub time: Duration,
+    /// When the client wants no response any more (`grpc-timeout`).
+    pub deadline: Option<&'a Timer>,
     /// The first byte of a response has so long; the clock starts when the request has been sent.
     pub patience: Duration,
     /// What `patience` running out is called.
@@ -110,14 +123,91 @@ pub struct Again<'a> {
 /// The client's side of an attempt.
 #[derive(Debug)]
 pub struct Client<'a> {
-    /// Its connection.
-    pub io: &'a Duplex,
-    /// What came from it and was not used yet.
-    pub inbox: &'a mut Inbox,
+    /// What its request comes over.
+    pub over: Downstream<'a>,
     /// Patience with its sending.
     pub reading: &'a mut Pace,
     /// Patience with its receiving.
     pub writing: &'a mut Pace,
+}
+
+/// What a client's request comes over, and its response goes back.
+#[derive(Debug)]
+pub enum Downstream<'a> {
+    /// A connection of its own.
+    H1 {
+        /// The connection.
+        io: &'a Duplex,
+        /// What came from it and was not used yet.
+        inbox: &'a mut Inbox,
+    },
+    /// A stream of an HTTP/2 connection.
+    H2 {
+        /// What comes on it.
+        incoming: &'a mut Incoming,
+        /// What goes.
+        outgoing: &'a Outgoing,
+    },
+}
+
+/// What a request goes to a backend over.
+#[derive(Debug)]
+pub enum Upstream {
+    /// A connection of its own.
+    H1(Duplex),
+    /// A stream of an HTTP/2 connection; its head has been sent.
+    H2(Call),
+}
+
+/// What the backend sent after the head by which it switched protocols.
+#[derive(Debug)]
+pub enum Rest {
+    /// These bytes, and what comes on the connection.
+    H1(Inbox),
+    /// What comes on the stream.
+    H2(Incoming),
+}
+
+impl<'a> Downstream<'a> {
+    /// The same for a shorter time.
+    pub fn again(&mut self) -> Downstream<'_> {
+        match self {
+            Downstream::H1 { io, inbox } => Downstream::H1 { io, inbox },
+            Downstream::H2 { incoming, outgoing } => Downstream::H2 { incoming, outgoing },
+        }
+    }
+
+    /// How the client can be seen to give the request up.
+    pub fn leaving(&self) -> Leaving<'a> {
+        Leaving(match self {
+            Downstream::H1 { .. } => None,
+            Downstream::H2 { outgoing, .. } => Some(outgoing),
+        })
+    }
+}
+
+/// Whether a client has given its request up. Of HTTP/1.1 that is not known before it is answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Leaving<'a>(Option<&'a Outgoing>);
+
+impl Leaving<'_> {
+    /// Ready when it has.
+    pub fn poll_gone(self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.0 {
+            None => Poll::Pending,
+            Some(outgoing) => outgoing.poll_reset(cx).map(drop),
+        }
+    }
+
+    /// What a future gives; `None` if the client gives the request up before. Drops it then.
+    pub async fn or<T>(self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => self.poll_gone(cx).map(|()| None),
+        })
+        .await
+    }
 }
 
 /// How far an attempt has come; looked at by both futures and by the caller afterwards.
@@ -141,6 +231,8 @@ pub struct State {
     pub first_byte: Cell<Option<Instant>>,
     /// Final status forwarded; 0: none yet.
     pub status: Cell<u16>,
+    /// What gRPC says of how the call went.
+    pub grpc_status: Cell<Option<u8>>,
     /// The response has no other end than the closing of the connection.
     pub until_close: Cell<bool>,
 }
@@ -158,6 +250,7 @@ impl State {
             continued: Cell::new(false),
             first_byte: Cell::new(None),
             status: Cell::new(0),
+            grpc_status: Cell::new(None),
             until_close: Cell::new(false),
         }
     }
@@ -182,8 +275,8 @@ pub enum Done {
         upstream_keeps: bool,
     },
     /// The backend switches protocols (101); nothing was sent to the client yet. What the backend
-    /// sent after its head is in the inbox.
-    Switched(Inbox),
+    /// sends after its head is there.
+    Switched(Rest),
 }
 
 /// A trial has passed when its response has gone on for so long.

@@ -9,6 +9,7 @@
 //! together may take on; `seating.rs` says which worker a connection goes to.
 
 pub mod account;
+mod answer;
 mod attempt;
 mod choice;
 pub mod connection;
@@ -16,14 +17,21 @@ pub mod drain;
 mod exchange;
 pub mod failure;
 pub mod forward;
+mod grpc;
 mod job;
 pub mod limits;
 mod preference;
+mod reach;
 mod recode;
 mod request;
 mod respond;
 pub mod retry;
 pub mod seating;
 pub mod serve;
+mod sink;
+mod source;
+mod stream;
+mod streams;
+mod switch;
 mod tunnel;
 pub mod worker;

@@ -12,16 +12,29 @@ use super::drain::Phase;
 use super::exchange::{Failed, Lent, Outcome, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
-use super::job::{Client, Job, OutOfPatience};
+use super::grpc;
+use super::job::{Client, Downstream, Job, OutOfPatience};
 use super::preference::Preference;
 use super::recode::whole_body;
 use super::respond;
+use super::switch::Handshake;
 use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
 use crate::http::h1::encode::ConnectionField;
+use crate::http::h2;
 use crate::http::head::{Rejection, RequestHead, Version, has_encoded_slash};
 use crate::http::headers::Known;
 use crate::io::pace::Patience;
 use crate::telemetry::access::{Broken, Record};
+
+/// What a request wants, besides what its head says.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    framing: BodyFraming,
+    /// Its connection may go on after the response.
+    keep_alive: bool,
+    /// What an extended CONNECT asks to speak.
+    extended: Option<&'a str>,
+}
 
 /// What follows after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,26 +51,30 @@ pub(super) enum Next {
 
 impl Serving<'_> {
     /// Answers a request that was not understood, and ends the connection.
-    pub(super) async fn refuse(&mut self, rejection: Rejection) -> Next {
+    pub(super) async fn refuse(&mut self, over: Downstream<'_>, rejection: Rejection) -> Next {
         let mut account = Account::begin(self.worker.request_id());
         let failure = Failure::new(Cause::Rejected(rejection), Progress::NothingSent);
         let close = ConnectionField::Close;
         let next = self
-            .answer_failure(&failure, close, None, &mut account)
+            .answer_failure(&over, &failure, close, None, &mut account)
             .await;
         self.finish(&account, None);
         next
     }
 
-    /// Carries one request out.
-    pub(super) async fn handle(&mut self) -> Next {
+    /// Carries one request out. `extended`: what an extended CONNECT asks to speak (RFC 8441).
+    pub(super) async fn handle(
+        &mut self,
+        mut over: Downstream<'_>,
+        extended: Option<&str>,
+    ) -> Next {
         let mut account = Account::begin(self.worker.request_id());
-        let framing = match self.check() {
+        let framing = match self.check(&over, extended) {
             Ok(framing) => framing,
             Err(rejection) => {
                 let failure = Failure::new(Cause::Rejected(rejection), Progress::NothingSent);
                 let next = self
-                    .answer_failure(&failure, ConnectionField::Close, None, &mut account)
+                    .answer_failure(&over, &failure, ConnectionField::Close, None, &mut account)
                     .await;
                 self.finish(&account, None);
                 return next;
@@ -65,19 +82,37 @@ impl Serving<'_> {
         };
         let shared = &self.worker.shared;
         let keep_alive = request_keeps_alive(self.head)
+            && !self.aged
             && !shared.config.downstream.keep_alive.is_zero()
             && shared.drain.phase() < Phase::Closing;
-        let next = match self.forward(framing, keep_alive, &mut account).await {
+        let wanted = Wanted {
+            framing,
+            keep_alive,
+            extended,
+        };
+        let next = match self.forward(over.again(), wanted, &mut account).await {
             Ok(next) => next,
-            Err(failed) => self.fail(failed, framing, keep_alive, &mut account).await,
+            Err(failed) => self.fail(over, failed, wanted, &mut account).await,
         };
         self.finish(&account, Some(self.head));
         next
     }
 
     /// What can be said against a request that was parsed.
-    fn check(&self) -> Result<BodyFraming, Rejection> {
-        let framing = request_framing(self.head)?;
+    fn check(
+        &self,
+        over: &Downstream<'_>,
+        extended: Option<&str>,
+    ) -> Result<BodyFraming, Rejection> {
+        let framing = match over {
+            Downstream::H1 { .. } => request_framing(self.head)?,
+            // What comes on the stream is no body.
+            Downstream::H2 { .. } if extended.is_some() => BodyFraming::None,
+            Downstream::H2 { incoming, .. } => {
+                let ended = incoming.has_ended();
+                h2::head::body_framing(&self.head.fields, ended).map_err(Rejection::bad_request)?
+            }
+        };
         let reject = self.worker.shared.config.downstream.reject_encoded_slash;
         if reject && has_encoded_slash(&self.head.path) {
             return Err(Rejection {
@@ -90,10 +125,15 @@ impl Serving<'_> {
 
     async fn forward(
         &mut self,
-        framing: BodyFraming,
-        keep_alive: bool,
+        mut over: Downstream<'_>,
+        wanted: Wanted<'_>,
         account: &mut Account,
     ) -> Result<Next, Failed> {
+        let Wanted {
+            framing,
+            keep_alive,
+            extended,
+        } = wanted;
         if self.worker.shared.drain.phase() >= Phase::CutRequests {
             // There is no time left for it.
             self.worker.shared.drain.cut();
@@ -107,13 +147,13 @@ impl Serving<'_> {
                 let failure = Failure::new(Cause::Rejected(rejection), Progress::NothingSent);
                 return Err(Failed::unconsumed(failure));
             }
-            let close = self.skip_body(framing, keep_alive);
-            let mut out = self.worker.buffers.output();
-            account.sent =
-                respond::redirect(to, self.head, &account.request_id, close, &mut out.bytes);
+            let close = self.skip_body(&mut over, framing, keep_alive);
+            let own = respond::redirect(to, self.head, &account.request_id);
+            account.sent = own.length();
             account.status = to.status;
-            let written = self.io.write_all(&out.bytes, &[], self.writing).await;
-            return Ok(after_own(close, written.is_ok()));
+            let buffers = &self.worker.buffers;
+            let written = own.send(&over, close, self.writing, buffers).await;
+            return Ok(after_own(close, written));
         }
         let worker = Rc::clone(self.worker);
         let config = &worker.shared.config;
@@ -144,8 +184,22 @@ impl Serving<'_> {
             return Err(Failed::unconsumed(failure));
         }
 
-        let upgrade = match framing {
-            BodyFraming::None | BodyFraming::Length(0) => {
+        let upgrade = match (framing, extended) {
+            (_, Some(protocol)) => {
+                let allowed = service
+                    .upgrade
+                    .iter()
+                    .position(|token| **token == *protocol);
+                Some(allowed.ok_or_else(|| {
+                    let rejection = Rejection {
+                        status: 501,
+                        reason: "this protocol is not passed on",
+                    };
+                    let failure = Failure::new(Cause::Rejected(rejection), Progress::NothingSent);
+                    Failed::unconsumed(failure)
+                })?)
+            }
+            (BodyFraming::None | BodyFraming::Length(0), None) => {
                 forward::wanted_upgrade(head, &service.upgrade)
             }
             _ => None,
@@ -167,11 +221,20 @@ impl Serving<'_> {
         };
         let nominated = forward::nominated(framing, &self.head.fields);
         account.request_id = forward::rewrite_request(self.head, hop, account.request_id);
-        if let Some(token) = upgrade {
-            forward::push_upgrade(&mut self.head.fields, token);
+        let limits = &service.upstream;
+        let handshake = upgrade.map(|token| {
+            let to_stream = limits.protocol.is_h2();
+            Handshake::translate(token, self.head, extended.is_some(), to_stream)
+        });
+        let grpc = h2::head::is_grpc(&self.head.fields);
+        let call_time = match grpc {
+            true => grpc::timeout(&self.head.fields),
+            false => None,
+        };
+        if let Some(time) = call_time {
+            self.deadline.set(time);
         }
 
-        let limits = &service.upstream;
         self.reading.restart(Patience {
             stall: limits.body_timeout,
             min_rate: limits.min_rate,
@@ -193,6 +256,11 @@ impl Serving<'_> {
             expects_continue,
             max_body: service.max_body.unwrap_or(u64::MAX),
             limits,
+            grpc,
+            time: call_time.map_or(limits.response_timeout, |time| {
+                time.min(limits.response_timeout)
+            }),
+            deadline: call_time.map(|_| self.deadline),
             patience: limits.response_timeout,
             out_of_patience: OutOfPatience::ResponseTimeout,
             again: None,
@@ -200,8 +268,7 @@ impl Serving<'_> {
         };
         let lent = Lent {
             client: Client {
-                io: self.io,
-                inbox: self.inbox,
+                over: over.again(),
                 reading: self.reading,
                 writing: self.writing,
             },
@@ -214,16 +281,18 @@ impl Serving<'_> {
         };
         match exchange(&worker, index, job, lent, account).await? {
             Outcome::Answered { client_keeps, used } => {
-                self.inbox.consume(used);
+                if let Downstream::H1 { inbox, .. } = over {
+                    inbox.consume(used);
+                }
                 Ok(match client_keeps {
                     true => Next::Request,
                     false => Next::Close,
                 })
             }
             Outcome::Switched(tunnel) => {
-                let token = upgrade.expect("nobody switches unasked");
+                let handshake = handshake.expect("nobody switches unasked");
                 Ok(self
-                    .tunnel(tunnel, token, limits.tunnel_idle, account)
+                    .tunnel(over, tunnel, handshake, limits.tunnel_idle, account)
                     .await)
             }
         }
@@ -232,24 +301,24 @@ impl Serving<'_> {
     /// Answers a request that failed, if anybody is there to be answered.
     async fn fail(
         &mut self,
+        mut over: Downstream<'_>,
         failed: Failed,
-        framing: BodyFraming,
-        keep_alive: bool,
+        wanted: Wanted<'_>,
         account: &mut Account,
     ) -> Next {
         if failed.failure.progress == Progress::Forwarded {
             account.failure = Some(failed.failure.meaning());
-            if failed.until_close {
+            if let (Downstream::H1 { io, .. }, true) = (over, failed.until_close) {
                 // Nothing but a reset tells this client that the response is not whole.
-                self.io.reset_on_close();
+                io.reset_on_close();
             }
             return Next::Abort;
         }
-        let keep_alive = keep_alive && !failed.consumed && !failed.failure.meaning().closes;
-        let connection = self.skip_body(framing, keep_alive);
+        let keep_alive = wanted.keep_alive && !failed.consumed && !failed.failure.meaning().closes;
+        let connection = self.skip_body(&mut over, wanted.framing, keep_alive);
         let head = std::mem::take(self.head);
         let next = self
-            .answer_failure(&failed.failure, connection, Some(&head), account)
+            .answer_failure(&over, &failed.failure, connection, Some(&head), account)
             .await;
         *self.head = head;
         next
@@ -257,6 +326,7 @@ impl Serving<'_> {
 
     async fn answer_failure(
         &mut self,
+        over: &Downstream<'_>,
         failure: &Failure,
         connection: ConnectionField,
         head: Option<&RequestHead>,
@@ -276,30 +346,38 @@ impl Serving<'_> {
             }
             cause => cause.to_string(),
         };
-        let mut out = self.worker.buffers.output();
-        account.sent = respond::error(
+        let own = respond::error(
             meaning.status,
             &explanation,
             failure.retry_after(),
             &account.request_id,
             head,
-            connection,
-            &mut out.bytes,
         );
-        let written = self.io.write_all(&out.bytes, &[], self.writing).await;
-        after_own(connection, written.is_ok())
+        account.sent = own.length();
+        let buffers = &self.worker.buffers;
+        let written = own.send(over, connection, self.writing, buffers).await;
+        after_own(connection, written)
     }
 
     /// Takes the body of a request that nobody gets out of the inbox, if it is whole there. If it
     /// is not, the connection cannot go on.
-    fn skip_body(&mut self, framing: BodyFraming, keep_alive: bool) -> ConnectionField {
+    fn skip_body(
+        &self,
+        over: &mut Downstream<'_>,
+        framing: BodyFraming,
+        keep_alive: bool,
+    ) -> ConnectionField {
+        // A stream ends with its response, whatever was to come on it.
+        let Downstream::H1 { inbox, .. } = over else {
+            return ConnectionField::None;
+        };
         if !keep_alive {
             return ConnectionField::Close;
         }
-        let Some(used) = whole_body(framing, self.inbox.filled()) else {
+        let Some(used) = whole_body(framing, inbox.filled()) else {
             return ConnectionField::Close;
         };
-        self.inbox.consume(used);
+        inbox.consume(used);
         match self.head.version {
             Version::Http10 => ConnectionField::KeepAlive,
             _ => ConnectionField::None,
@@ -313,6 +391,9 @@ impl Serving<'_> {
         let took = account.begun.elapsed();
         metrics.request(account.service, method, account.status, took);
         metrics.bytes(account.service, account.received, account.sent);
+        if let (Some(service), Some(status)) = (account.service, account.grpc_status) {
+            metrics.grpc_call(service, grpc::name(status));
+        }
         if let Some(meaning) = account.failure
             && meaning.side == Side::Downstream
         {
@@ -348,6 +429,7 @@ impl Serving<'_> {
                 Version::Http2 => "HTTP/2",
             },
             status: account.status,
+            grpc_status: account.grpc_status.map(grpc::name),
             received: account.received,
             sent: account.sent,
             broken: account.failure.map(|meaning| Broken {

@@ -1,24 +1,44 @@
 //! Responses of our own: errors and redirects.
 
+use std::rc::Rc;
 use std::time::SystemTime;
 
+use super::grpc;
+use super::job::Downstream;
+use super::sink::Sink;
+use super::source::Piece;
 use crate::config::Redirect;
 use crate::http::body::BodyFraming;
 use crate::http::h1::encode::{self, ConnectionField};
-use crate::http::head::{Method, RequestHead, ResponseHead};
-use crate::http::headers::Known;
+use crate::http::h2;
+use crate::http::head::{Method, RequestHead, ResponseHead, Version};
+use crate::http::headers::{Fields, Known};
+use crate::io::buffer::BufferPool;
+use crate::io::pace::Pace;
 
-/// Writes an error response into `out`. `retry_after`: seconds. `head` is the request's, if it was
-/// understood.
-pub fn error(
+/// A response of ours, whole.
+#[derive(Debug)]
+pub(super) struct Own {
+    head: ResponseHead,
+    body: Vec<u8>,
+    /// The request wants a head only.
+    is_head: bool,
+}
+
+/// Says that a request failed. `retry_after`: seconds. `head` is the request's, if it was understood.
+pub(super) fn error(
     status: u16,
     explanation: &str,
     retry_after: Option<u64>,
     request_id: &[u8; 32],
     head: Option<&RequestHead>,
-    connection: ConnectionField,
-    out: &mut Vec<u8>,
-) -> u64 {
+) -> Own {
+    if let Some(head) = head
+        && head.version == Version::Http2
+        && h2::head::is_grpc(&head.fields)
+    {
+        return grpc::error(status, explanation, request_id);
+    }
     let wants_json = head
         .and_then(|h| h.fields.first(Known::Accept))
         .is_some_and(|accept| accept.windows(16).any(|w| w == b"application/json"));
@@ -53,18 +73,15 @@ pub fn error(
             b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE",
         );
     }
-    let is_head = head.is_some_and(|h| h.method == Method::Head);
-    write(&response, body.as_bytes(), is_head, connection, out)
+    Own {
+        head: response,
+        body: body.into_bytes(),
+        is_head: head.is_some_and(|h| h.method == Method::Head),
+    }
 }
 
-/// Writes a redirect to the same place over https into `out`.
-pub fn redirect(
-    to: Redirect,
-    head: &RequestHead,
-    request_id: &[u8; 32],
-    connection: ConnectionField,
-    out: &mut Vec<u8>,
-) -> u64 {
+/// A redirect to the same place over https.
+pub(super) fn redirect(to: Redirect, head: &RequestHead, request_id: &[u8; 32]) -> Own {
     let mut location = Vec::from(&b"https://"[..]);
     location.extend_from_slice(head.host.as_bytes());
     if to.port != 443 {
@@ -76,10 +93,74 @@ pub fn redirect(
     }
     let mut response = own(to.status, request_id);
     response.fields.push(b"Location", &location);
-    write(&response, b"", head.method == Method::Head, connection, out)
+    Own {
+        head: response,
+        body: Vec::new(),
+        is_head: head.method == Method::Head,
+    }
 }
 
-fn own(status: u16, request_id: &[u8; 32]) -> ResponseHead {
+impl Own {
+    /// A head and nothing else.
+    pub(super) fn bare(head: ResponseHead) -> Own {
+        Own {
+            head,
+            body: Vec::new(),
+            is_head: false,
+        }
+    }
+
+    /// Bytes of its body, as far as the client gets them.
+    pub(super) fn length(&self) -> u64 {
+        match self.is_head {
+            true => 0,
+            false => self.body.len() as u64,
+        }
+    }
+
+    /// Sends it. False: the client did not take it.
+    pub(super) async fn send(
+        &self,
+        over: &Downstream<'_>,
+        connection: ConnectionField,
+        writing: &mut Pace,
+        buffers: &Rc<BufferPool>,
+    ) -> bool {
+        let body: &[u8] = match self.is_head {
+            true => b"",
+            false => &self.body,
+        };
+        let framing = BodyFraming::Length(self.body.len() as u64);
+        match over {
+            Downstream::H1 { io, .. } => {
+                let mut out = buffers.output();
+                encode::response_head(&self.head, framing, connection, &mut out.bytes);
+                out.bytes.extend_from_slice(body);
+                io.write_all(&out.bytes, &[], writing).await.is_ok()
+            }
+            Downstream::H2 { outgoing, .. } => {
+                // Trailers-only, where it is gRPC's.
+                let framing = match self.body.is_empty() {
+                    true => BodyFraming::None,
+                    false => framing,
+                };
+                let Ok(head) = h2::head::response(&self.head, framing) else {
+                    return false;
+                };
+                if outgoing.begin(head, body.is_empty()).is_err() {
+                    return false;
+                }
+                let (piece, end) = (Piece::Lent(body), Fields::default());
+                body.is_empty()
+                    || (Sink::H2(outgoing).write(&mut Vec::new(), piece, Some(&end), writing))
+                        .await
+                        .is_ok()
+            }
+        }
+    }
+}
+
+pub(super) fn own(status: u16, request_id: &[u8; 32]) -> ResponseHead {
     let mut response = ResponseHead {
         status,
         reason: reason(status).into(),
@@ -90,22 +171,6 @@ fn own(status: u16, request_id: &[u8; 32]) -> ResponseHead {
     response.fields.push(b"Date", date.as_bytes());
     response.fields.push(b"X-Request-Id", request_id);
     response
-}
-
-fn write(
-    response: &ResponseHead,
-    body: &[u8],
-    is_head: bool,
-    connection: ConnectionField,
-    out: &mut Vec<u8>,
-) -> u64 {
-    let length = body.len() as u64;
-    encode::response_head(response, BodyFraming::Length(length), connection, out);
-    if is_head {
-        return 0;
-    }
-    out.extend_from_slice(body);
-    length
 }
 
 /// Reason phrases of the statuses that are ours to send.

@@ -41,6 +41,10 @@ pub fn verdict(failure: &Failure, facts: Facts) -> Verdict {
         // Whoever made this a failure has looked whether the request may go again.
         (Cause::Status(_), _) => Verdict::AgainIfAffordable,
         (_, Progress::NothingSent) => Verdict::Again,
+        // RFC 9113 §8.7: the backend has proved that it did nothing with it.
+        (Cause::Refused, Progress::Sent) if facts.retries_left > 0 || facts.reused => {
+            Verdict::AgainIfAffordable
+        }
         (_, Progress::Sent)
             if facts.method.is_idempotent() && (facts.retries_left > 0 || facts.reused) =>
         {

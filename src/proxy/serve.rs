@@ -5,6 +5,8 @@
 //! its own, with the room that they need. As soon as nothing is left to be done the runner hands
 //! the connection back and waits for another one. A worker keeps as many runners as were at work at
 //! once a moment ago; up to as many requests cost no allocation.
+//!
+//! A connection of HTTP/2 (`streams.rs`) has a runner for each stream on which a request is under way.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -12,8 +14,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::connection::{Call, Connection, Room, Serving};
+use super::connection::{Call, Connection, Line, Room, Serving};
 use super::request::Next;
+use super::stream::Stream;
+use super::streams::streams;
 use crate::io::deadline::Deadlines;
 use crate::io::spares::Spares;
 
@@ -25,16 +29,16 @@ pub struct Runners {
 }
 
 /// Serves a client's connection until it ends.
-#[derive(Debug)]
 pub struct Serve {
     now: Now,
     runners: Rc<Runners>,
 }
 
-#[derive(Debug)]
 enum Now {
     Idle(Box<Connection>),
     Busy(Runner),
+    /// It speaks HTTP/2: its streams have runners of their own.
+    Streams(Pin<Box<dyn Future<Output = ()>>>),
     Over,
 }
 
@@ -45,14 +49,26 @@ struct Runner {
     work: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-/// Where a connection is handed to a runner, and back.
+/// What a runner is to do.
+enum Work {
+    Connection(Box<Connection>, Call),
+    Stream(Box<Stream>),
+}
+
+/// A request of an HTTP/2 connection, until it is answered.
+pub(super) struct ServeStream {
+    runner: Option<Runner>,
+    runners: Rc<Runners>,
+}
+
+/// Where work is handed to a runner, and a connection back.
 #[derive(Default)]
 enum Hatch {
     /// The runner has it, or has none.
     #[default]
     Empty,
-    Given(Box<Connection>, Call),
-    /// The connection has become idle, or is over.
+    Given(Work),
+    /// The connection has become idle, or is over; a stream is over.
     Done(Option<Box<Connection>>),
 }
 
@@ -65,11 +81,19 @@ impl Runners {
         })
     }
 
-    fn send(&self, connection: Box<Connection>, call: Call) -> Runner {
+    fn send(&self, work: Work) -> Runner {
         let idle = self.idle.borrow_mut().take();
         let runner = idle.unwrap_or_else(|| Runner::new(Room::new(&self.deadlines)));
-        runner.hatch.set(Hatch::Given(connection, call));
+        runner.hatch.set(Hatch::Given(work));
         runner
+    }
+
+    /// Has a runner carry out the request that came on a stream.
+    pub(super) fn carry_out(self: &Rc<Self>, stream: Stream) -> ServeStream {
+        ServeStream {
+            runner: Some(self.send(Work::Stream(Box::new(stream)))),
+            runners: Rc::clone(self),
+        }
     }
 
     fn put(&self, runner: Runner) {
@@ -91,6 +115,14 @@ impl Serve {
             runners,
         }
     }
+
+    /// The same where HTTP/2 was agreed upon.
+    pub fn h2(connection: Connection, runners: Rc<Runners>) -> Serve {
+        Serve {
+            now: Now::Streams(Box::pin(streams(connection, Rc::clone(&runners)))),
+            runners,
+        }
+    }
 }
 
 impl Future for Serve {
@@ -102,8 +134,16 @@ impl Future for Serve {
             match now {
                 Now::Idle(connection) => {
                     let call = ready!(connection.poll_call(cx));
+                    let is_h2 = match call {
+                        Call::Request => connection.is_h2(),
+                        Call::End => Some(false),
+                    };
+                    let Some(is_h2) = is_h2 else { continue };
                     if let Now::Idle(connection) = std::mem::replace(now, Now::Over) {
-                        *now = Now::Busy(runners.send(connection, call));
+                        *now = match is_h2 {
+                            true => Serve::h2(*connection, Rc::clone(runners)).now,
+                            false => Now::Busy(runners.send(Work::Connection(connection, call))),
+                        };
                     }
                 }
                 Now::Busy(runner) => {
@@ -116,9 +156,28 @@ impl Future for Serve {
                         *now = Now::Idle(connection);
                     }
                 }
+                Now::Streams(streams) => {
+                    ready!(streams.as_mut().poll(cx));
+                    *now = Now::Over;
+                }
                 Now::Over => return Poll::Ready(()),
             }
         }
+    }
+}
+
+impl Future for ServeStream {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let ServeStream { runner, runners } = self.get_mut();
+        if let Some(going) = runner {
+            ready!(going.poll(cx));
+            if let Some(free) = runner.take() {
+                runners.put(free);
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -142,6 +201,12 @@ impl Runner {
     }
 }
 
+impl std::fmt::Debug for Serve {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serve").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Runner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Runner").finish_non_exhaustive()
@@ -150,8 +215,8 @@ impl std::fmt::Debug for Runner {
 
 async fn work(hatch: Rc<Cell<Hatch>>, mut room: Room) {
     loop {
-        let (mut connection, call) = poll_fn(|_| match hatch.take() {
-            Hatch::Given(connection, call) => Poll::Ready((connection, call)),
+        let given = poll_fn(|_| match hatch.take() {
+            Hatch::Given(work) => Poll::Ready(work),
             other => {
                 hatch.set(other);
                 // Whoever puts one there polls.
@@ -159,38 +224,49 @@ async fn work(hatch: Rc<Cell<Hatch>>, mut room: Room) {
             }
         })
         .await;
-        let goes_on = lead(connection.served_in(&mut room), call).await;
-        room.leave(&mut connection);
-        hatch.set(Hatch::Done(goes_on.then_some(connection)));
+        let left = match given {
+            Work::Connection(mut connection, call) => {
+                let (line, serving) = connection.served_in(&mut room);
+                let goes_on = lead(line, serving, call).await;
+                room.leave(&mut connection);
+                goes_on.then_some(connection)
+            }
+            Work::Stream(stream) => {
+                stream.serve(&mut room).await;
+                room.clear();
+                None
+            }
+        };
+        hatch.set(Hatch::Done(left));
     }
 }
 
 /// From request to request until nothing more has come, or the connection is over. True: it is
 /// idle now.
-async fn lead(mut serving: Serving<'_>, call: Call) -> bool {
+async fn lead(mut line: Line<'_>, mut serving: Serving<'_>, call: Call) -> bool {
     if call == Call::End {
-        serving.end().await;
+        line.end().await;
         return false;
     }
     loop {
-        let next = match serving.read_head().await {
-            Ok(Some(())) => serving.handle().await,
+        let next = match serving.read_head(&mut line).await {
+            Ok(Some(())) => serving.handle(line.downstream(), None).await,
             Ok(None) => Next::End,
-            Err(rejection) => serving.refuse(rejection).await,
+            Err(rejection) => serving.refuse(line.downstream(), rejection).await,
         };
         match next {
             Next::Request => {
-                *serving.fresh = false;
-                if serving.is_idle() {
+                *line.fresh = false;
+                if line.is_idle() {
                     return true;
                 }
             }
             Next::Close => {
-                serving.close().await;
+                line.close().await;
                 return false;
             }
             Next::End => {
-                serving.end().await;
+                line.end().await;
                 return false;
             }
             Next::Abort => return false,

@@ -33,6 +33,7 @@ use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::connect::is_exhaustion;
 use crate::upstream::gate::Gate;
 use crate::upstream::pool::Pool;
+use crate::upstream::streams::Streams;
 
 /// What a worker is given when it starts.
 #[derive(Debug, Clone)]
@@ -84,6 +85,7 @@ pub struct Worker {
     pub access: AccessLog,
     services: Vec<ServiceState>,
     pool: RefCell<Pool>,
+    streams: Streams,
     random: RefCell<fastrand::Rng>,
 }
 
@@ -129,6 +131,7 @@ impl Worker {
             metrics,
             access,
             pool: RefCell::new(Pool::new(idle_connections(&shared))),
+            streams: Streams::default(),
             random: RefCell::new(random),
             shared,
         })
@@ -186,6 +189,16 @@ impl Worker {
     /// The idle connections.
     pub fn pool(&self) -> &RefCell<Pool> {
         &self.pool
+    }
+
+    /// The connections whose backends speak HTTP/2.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Drops idle connections to backends, where descriptors have run out. False: there was none.
+    pub fn make_room(&self) -> bool {
+        self.pool.borrow_mut().shed() || self.streams.shed()
     }
 
     /// A connect to a backend failed: passed over from now on, and the control thread is told.
@@ -321,6 +334,7 @@ impl Worker {
     pub fn tick(&self, runners: usize) {
         let now = self.deadlines.now();
         self.pool.borrow_mut().sweep(now);
+        self.streams.sweep(now);
         let buffers = self.buffers.trim();
         let emptied = self.has_emptied();
         if emptied || runners >= BURST || buffers >= BURST_BUFFERS {

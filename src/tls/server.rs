@@ -34,25 +34,34 @@ pub enum TlsError {
     Parameters(#[from] rustls::Error),
 }
 
-/// Reads the certificates and prepares TLS with them. What is doubtful about them is logged.
-pub fn front_end(front: &TlsFrontEnd) -> Result<FrontEnd, TlsError> {
+/// Reads the certificates and prepares TLS with them. What is doubtful about them is logged. `http2`: it
+/// is offered.
+pub fn front_end(front: &TlsFrontEnd, http2: bool) -> Result<FrontEnd, TlsError> {
     let set = CertificateSet::load(&front.certificates)?;
     for warning in set.warnings(SystemTime::now()) {
         tracing::warn!("{warning}");
     }
     let certificates = Published::new(set);
     Ok(FrontEnd {
-        config: parameters(front.min_version, Resolver(Arc::clone(&certificates)))?,
+        config: parameters(
+            front.min_version,
+            http2,
+            Resolver(Arc::clone(&certificates)),
+        )?,
         certificates,
     })
 }
 
-/// As [`front_end`], for those who never replace the certificates.
+/// As [`front_end`], for those who never replace the certificates and speak HTTP/1.1 only.
 pub fn config(front: &TlsFrontEnd) -> Result<Arc<ServerConfig>, TlsError> {
-    Ok(front_end(front)?.config)
+    Ok(front_end(front, false)?.config)
 }
 
-fn parameters(min: TlsVersion, resolver: Resolver) -> Result<Arc<ServerConfig>, rustls::Error> {
+fn parameters(
+    min: TlsVersion,
+    http2: bool,
+    resolver: Resolver,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let versions: &[_] = match min {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
         TlsVersion::Tls13 => &[&TLS13],
@@ -65,6 +74,9 @@ fn parameters(min: TlsVersion, resolver: Resolver) -> Result<Arc<ServerConfig>, 
         .with_cert_resolver(Arc::new(resolver));
     // `http/1.0` too (RFC 7301 §6): whoever offers only that would be refused otherwise.
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
+    if http2 {
+        config.alpn_protocols.insert(0, b"h2".to_vec());
+    }
     // Sessions resume by tickets whose key lives 6 h and is accepted for 12 h; nothing is stored
     // per session, so no client can fill a table, and any worker can resume it.
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -8,3 +8,4 @@ pub mod gate;
 pub mod load;
 pub mod pool;
 pub mod standing;
+pub mod streams;

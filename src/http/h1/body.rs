@@ -300,7 +300,7 @@ pub fn encode_last_chunk(trailers: &Fields, out: &mut Vec<u8>) {
 /// RFC 9110 §6.5.1: a field that frames, routes, authenticates, modifies the request or says how
 /// to handle the content has to be known before the content; a reader that merges it into the
 /// head afterwards could be made to change its mind.
-fn may_be_trailer(name: &[u8]) -> bool {
+pub(in crate::http) fn may_be_trailer(name: &[u8]) -> bool {
     if memchr::memchr(b'_', name).is_some() {
         return false;
     }

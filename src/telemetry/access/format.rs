@@ -75,6 +75,9 @@ impl Formatter {
         }
         object.plain(string!("protocol"), record.protocol);
         object.number(key!("status"), record.status.into());
+        if let Some(status) = record.grpc_status {
+            object.plain(string!("grpc_status"), status);
+        }
         object.number(key!("received"), record.received);
         object.number(key!("sent"), record.sent);
         match record.broken {

@@ -63,6 +63,8 @@ pub struct Record<'a> {
     pub protocol: &'static str,
     /// Status that the client got; 0: none.
     pub status: u16,
+    /// Name of gRPC's status, if it was a call by gRPC.
+    pub grpc_status: Option<&'static str>,
     /// Bytes of the request's body.
     pub received: u64,
     /// Bytes of the response's body that went out.

@@ -26,6 +26,7 @@ fn record() -> Record<'static> {
         received: 120,
         sent: 4_567,
         broken: None,
+        grpc_status: None,
         request_id: b"r-1",
         traceparent: Some(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         referer: Some(b"https://a.example/x?secret=2#y"),

@@ -238,6 +238,17 @@ impl Page {
             }
         }
         let mut family = out.family(
+            "grpc_calls",
+            "Calls by gRPC, by the status that ended them",
+            Counter,
+        )?;
+        for (what, &count) in &sums {
+            if let Rare::GrpcCall { service, status } = *what {
+                let labels = [("service", self.service(service)), ("status", status)];
+                family.add(&labels, Value::Count(count))?;
+            }
+        }
+        let mut family = out.family(
             "downstream_errors",
             "Requests that failed on the client's side",
             Counter,

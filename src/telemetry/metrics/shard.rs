@@ -122,6 +122,11 @@ impl Shard {
         self.counters.count(Rare::DownstreamError { reason });
     }
 
+    /// A call by gRPC is over; `status`: the name of its status.
+    pub fn grpc_call(&self, service: usize, status: &'static str) {
+        self.counters.count(Rare::GrpcCall { service, status });
+    }
+
     /// A client's connection was not taken in.
     pub fn refused(&self, reason: &'static str) {
         self.counters.count(Rare::Refused { reason });
@@ -256,6 +261,10 @@ pub(super) struct Listed {
 /// What is counted behind a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rare {
+    GrpcCall {
+        service: usize,
+        status: &'static str,
+    },
     UpstreamError {
         service: usize,
         reason: &'static str,

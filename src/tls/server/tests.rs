@@ -36,10 +36,11 @@ fn bench(min_version: TlsVersion, names: &[&str]) -> Bench {
             }
         })
         .collect();
-    let front = front_end(&TlsFrontEnd {
+    let front = TlsFrontEnd {
         certificates,
         min_version,
-    });
+    };
+    let front = front_end(&front, false);
     Bench {
         front: front.unwrap(),
         roots,

@@ -1,0 +1,3 @@
+//! Heads of HTTP/2, as HTTP/1.1 has them.
+
+use super::*;

@@ -1,0 +1,278 @@
+//! A client's connection that speaks HTTP/2: streams are accepted, each is a request of its own, and
+//! the connection ends when its time is up, a drain ends it, or its client floods it.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use ::h2::Reason;
+use ::h2::server::{self, Connection as Wire};
+use bytes::Bytes;
+
+use super::connection::{Connection, Origin};
+use super::drain::Phase;
+use super::serve::Runners;
+use super::stream::Stream;
+use crate::clock::Millis;
+use crate::http::h2::PREFACE;
+use crate::http::h2::flood::{Flood, Kind};
+use crate::io::adapter::{Adapter, Inspect};
+use crate::io::deadline::Deadlines;
+use crate::io::pace::{Pace, Patience};
+
+/// How many requests of a connection are under way; wakes it when that changes to none.
+#[derive(Debug, Default)]
+struct Tally {
+    open: Cell<usize>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Counts a request until it is dropped.
+#[derive(Debug)]
+pub(super) struct Counted(Rc<Tally>);
+
+impl Counted {
+    fn one(tally: &Rc<Tally>) -> Counted {
+        tally.open.set(tally.open.get() + 1);
+        Counted(Rc::clone(tally))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let tally = &self.0;
+        tally.open.set(tally.open.get() - 1);
+        if tally.open.get() == 0
+            && let Some(waker) = tally.waker.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Counts the frames of a connection, and remembers which were too many.
+#[derive(Debug)]
+struct Guard {
+    flood: Flood,
+    deadlines: Rc<Deadlines>,
+    tripped: Rc<Cell<Option<Kind>>>,
+}
+
+impl Inspect for Guard {
+    fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(kind) = self.flood.look(bytes, self.deadlines.now()) {
+            self.tripped.set(Some(kind));
+        }
+        Ok(())
+    }
+
+    fn went(&mut self, n: usize) {
+        self.flood.sent(n);
+    }
+}
+
+/// Serves a connection whose client speaks HTTP/2, until it ends.
+pub(super) async fn streams(connection: Connection, runners: Rc<Runners>) {
+    let (origin, transport, came, ages, open) = connection.into_parts();
+    let origin = Rc::new(origin);
+    let worker = Rc::clone(&origin.worker);
+    let (downstream, deadlines) = (&worker.shared.config.downstream, &worker.deadlines);
+    let tripped = Rc::new(Cell::new(None));
+    let guard = Guard {
+        flood: Flood::new(PREFACE.len(), deadlines.now()),
+        deadlines: Rc::clone(deadlines),
+        tripped: Rc::clone(&tripped),
+    };
+    let writing = Pace::new(deadlines.timer(), WRITING);
+    let io = Adapter::new(transport, came, guard, writing, deadlines.timer());
+    let handshake = server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(downstream.max_streams)
+        .max_header_list_size(u32::try_from(downstream.header_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(Some(OWN_RESETS))
+        .enable_connect_protocol()
+        .handshake::<_, Bytes>(io);
+    let timer = deadlines.timer();
+    let wire = match timer.limit(downstream.header_timeout, handshake).await {
+        Ok(Ok(wire)) => wire,
+        Ok(Err(error)) => return tracing::debug!(%error, "no HTTP/2 after all"),
+        Err(_) => return,
+    };
+    let mut session = Session {
+        origin,
+        wire,
+        runners,
+        tally: Rc::default(),
+        tripped,
+        ages,
+        ending: Ending::Not,
+        fresh: true,
+        resting: false,
+        timer,
+    };
+    if let Err(error) = poll_fn(|cx| session.poll(cx)).await {
+        tracing::debug!(%error, client = %session.origin.client, "HTTP/2 connection failed");
+    }
+    drop(open);
+}
+
+/// A connection that is served.
+struct Session {
+    origin: Rc<Origin>,
+    wire: Wire<Adapter<Guard>, Bytes>,
+    runners: Rc<Runners>,
+    tally: Rc<Tally>,
+    tripped: Rc<Cell<Option<Kind>>>,
+    ages: Option<Millis>,
+    ending: Ending,
+    /// No request has come on it yet.
+    fresh: bool,
+    /// No request is under way, and the timer is set for that.
+    resting: bool,
+    timer: crate::io::deadline::Timer,
+}
+
+/// How far a connection is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Not,
+    /// The client was told to send no more; what is under way goes on (RFC 9113 §6.8).
+    Graceful,
+    /// It floods us, and is told so.
+    Abrupt,
+}
+
+impl Session {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ::h2::Error>> {
+        loop {
+            while let Poll::Ready(accepted) = self.wire.poll_accept(cx) {
+                match accepted {
+                    None => return Poll::Ready(Ok(())),
+                    Some(Err(e)) => return Poll::Ready(Err(e)),
+                    Some(Ok((request, respond))) => {
+                        self.fresh = false;
+                        let counted = Counted::one(&self.tally);
+                        let origin = Rc::clone(&self.origin);
+                        let stream = Stream::new(origin, request, respond, counted);
+                        tokio::task::spawn_local(self.runners.carry_out(stream));
+                    }
+                }
+            }
+            if let Some(kind) = self.tripped.take() {
+                self.origin.worker.metrics.downstream_error(kind.name());
+                tracing::debug!(client = %self.origin.client, kind = kind.name(), "HTTP/2 flood");
+                self.wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                self.ending = Ending::Abrupt;
+                self.timer.set(FAREWELL);
+                continue;
+            }
+            if self.ending != Ending::Not {
+                return self.poll_end(cx);
+            }
+            if !self.is_over(cx) {
+                return Poll::Pending;
+            }
+            self.wire.graceful_shutdown();
+            self.ending = Ending::Graceful;
+            self.resting = false;
+        }
+    }
+
+    /// Is the client to be told to send no more?
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let worker = &self.origin.worker;
+        if worker.shared.drain.phase() >= Phase::Closing {
+            return true;
+        }
+        if self.ages.is_some_and(|ages| self.timer.now() >= ages) {
+            return true;
+        }
+        let longest = self.longest_rest();
+        if self.rests(cx, longest) {
+            return true;
+        }
+        if !self.resting {
+            return false;
+        }
+        self.origin
+            .worker
+            .sheds(|| longest.saturating_sub(self.timer.left()))
+    }
+
+    /// True: no request was under way for so long. Until then the task is woken in time.
+    fn rests(&mut self, cx: &mut Context<'_>, time: Duration) -> bool {
+        if self.tally.open.get() > 0 {
+            let mut waker = self.tally.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+            if self.resting {
+                self.resting = false;
+                self.timer.clear();
+            }
+            // To be woken when a drain goes on; and its age is looked at now and then.
+            let left = self.ages.map(|ages| ages.since(self.timer.now()));
+            if let Some(left) = left {
+                self.timer.set(left);
+            }
+            let _ = self.timer.poll_expired(cx);
+            return false;
+        }
+        if !self.resting {
+            self.resting = true;
+            self.timer.set(time);
+        }
+        self.timer.poll_expired(cx).is_ready()
+    }
+
+    fn longest_rest(&self) -> Duration {
+        let downstream = &self.origin.worker.shared.config.downstream;
+        match self.fresh {
+            true => downstream.header_timeout,
+            false => downstream.keep_alive,
+        }
+    }
+
+    /// Waits for the requests that are under way, and a little for the client to go.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ::h2::Error>> {
+        let is_over = match self.ending {
+            Ending::Abrupt => self.timer.poll_expired(cx).is_ready(),
+            Ending::Graceful | Ending::Not => {
+                self.ages = None;
+                self.rests(cx, FAREWELL)
+            }
+        };
+        match is_over {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+}
+
+/// A client that does not take what is sent to it at all, whichever stream it is for.
+const WRITING: Patience = Patience {
+    stall: Duration::from_secs(30),
+    min_rate: 240,
+};
+
+/// A client whose connection ends, and that has no request under way, has so long to go.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What a client may send before it was passed on, in bytes: on one stream, on all of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Bytes that a stream holds which have room in its window and are not with the kernel yet.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams that were reset before we saw them (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+
+/// Streams that a client made us reset (CVE-2025-8671, "MadeYouReset"), until the connection ends.
+const OWN_RESETS: usize = 200;
