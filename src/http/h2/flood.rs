@@ -77,6 +77,7 @@ impl Flood {
         let skip = self.preface.min(octets.len());
         self.preface -= skip;
         octets = &octets[skip..];
+        let mut flooded = None;
         while !octets.is_empty() {
             if self.payload > 0 {
                 let skip =
@@ -98,10 +99,10 @@ impl Flood {
             if let Some(kind) = Kind::of(kind, flags)
                 && !self.spend(kind, now)
             {
-                return Some(kind);
+                flooded = Some(kind);
             }
         }
-        None
+        flooded
     }
 
     fn spend(&mut self, kind: Kind, now: Millis) -> bool {
