@@ -186,11 +186,7 @@ fn curl_is_served_by_name_in_both_versions() {
                     .args(["--write-out", "%{http_version} %header{x-backend}"])
                     .arg(format!("https://{name}:{port}/p")),
             );
-            assert_eq!(
-                text,
-                format!("GET /p 2 {backend}"),
-                "{name}, TLS {version}"
-            );
+            assert_eq!(text, format!("GET /p 2 {backend}"), "{name}, TLS {version}");
         }
     }
 }
