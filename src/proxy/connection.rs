@@ -20,6 +20,7 @@ use crate::io::deadline::{Deadlines, Timer};
 use crate::io::duplex::Duplex;
 use crate::io::pace::{Pace, Patience};
 use crate::io::transport::Transport;
+use crate::tls::client_certificates::ClientCertificate;
 use crate::upstream::backend::BackendId;
 
 /// A client that was told that the connection closes is listened to for so long, and for so many
@@ -36,12 +37,14 @@ const OWN_RESPONSE: Patience = Patience {
 /// Who a connection belongs to.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The client's address.
+    /// The client's address: that of the connection, or the one that a PROXY header gave.
     pub address: SocketAddr,
     /// The listener that accepted it.
     pub listener: usize,
     /// TLS version, if it came over TLS.
     pub tls: Option<&'static str>,
+    /// The certificate that the client showed, verified. Few listeners ask for one.
+    pub certificate: Option<Rc<ClientCertificate>>,
 }
 
 /// A client's connection: what of it is there as long as it is open, and all there is while it is

@@ -39,6 +39,7 @@ fn bench(min_version: TlsVersion, names: &[&str]) -> Bench {
     let front = front_end(&TlsFrontEnd {
         certificates,
         min_version,
+        client_certificates: None,
     });
     Bench {
         front: front.unwrap(),
