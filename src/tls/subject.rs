@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use super::der::{OBJECT_IDENTIFIER, SEQUENCE, SET, any, behind_issuer, element};
 
 /// The subject of a DER certificate; empty if it has none. `None`: it is malformed, or its text has
-/// more than [`MOST`] bytes.
+/// more than 4 KiB.
 pub fn of_certificate(der: &[u8]) -> Option<String> {
     let (_, rest) = element(behind_issuer(der)?, SEQUENCE)?; // validity
     let (subject, _) = any(rest)?;
