@@ -604,7 +604,7 @@ fn curl_shows_its_certificate() {
     }
     let site = Site::start("");
     let ana = site.ana();
-    let curl = |listener: usize, shows: Option<&Issued>, version: &str| {
+    let curl = |listener: usize, shows: Option<&Issued>, version: &str, http: &str| {
         let mut command = Command::new("curl");
         let port = site.address(listener).port();
         command
@@ -617,10 +617,21 @@ fn curl_shows_its_certificate() {
                 "--max-time",
                 "20",
             ])
-            .args(["--tls-max", version, "--http1.1", "--cacert"])
+            .args(["--tls-max", version, http, "--cacert"])
             .arg(&site.certificate.ca)
             .args(["--resolve", &format!("localhost:{port}:127.0.0.1")])
-            .args(["-H", "X-Client-Cert-Subject: CN=root"])
+            .args([
+                "-H",
+                "X-Client-Cert-Subject: CN=root",
+                "-H",
+                "X-Client-Cert-Verified: SUCCESS",
+            ])
+            .args([
+                "-H",
+                "x_client_cert_verified: SUCCESS",
+                "-H",
+                "Client-Cert: :AAAA:",
+            ])
             .arg(format!("https://localhost:{port}/"));
         if let Some(issued) = shows {
             command
@@ -631,19 +642,23 @@ fn curl_shows_its_certificate() {
         }
         output(&mut command)
     };
-    for version in ["1.2", "1.3"] {
+    let protocols = ["--http1.1", "--http2"];
+    for (version, http) in ["1.2", "1.3"]
+        .into_iter()
+        .flat_map(|version| protocols.map(|http| (version, http)))
+    {
         for listener in [REQUIRED, OPTIONAL] {
-            let ended = curl(listener, Some(&ana), version);
+            let ended = curl(listener, Some(&ana), version, http);
             assert!(ended.status.success(), "{ended:?}");
             assert_eq!(
                 site.request().field("x-client-cert-subject"),
                 Some(ANA_TEXT)
             );
         }
-        let ended = curl(OPTIONAL, None, version);
+        let ended = curl(OPTIONAL, None, version, http);
         assert!(ended.status.success(), "{ended:?}");
         assert_eq!(site.told(), pairs(&[("x-client-cert-verified", "NONE")]));
-        let ended = curl(REQUIRED, None, version);
+        let ended = curl(REQUIRED, None, version, http);
         assert!(!ended.status.success(), "{ended:?}");
     }
     assert_eq!(site.backend.take().len(), 0);
