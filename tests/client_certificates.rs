@@ -589,6 +589,21 @@ fn sessions_resume_with_their_certificate_and_on_their_listener_alone() {
             assert_eq!(site.told(), pairs(&[("x-client-cert-verified", "NONE")]));
         }
     }
+    // A large one makes large tickets.
+    let large = site.authority.issue(&site.folder, 9, ANA, |params| {
+        let names = (0..120).map(|n| format!("{n}.{}.example", "n".repeat(40)));
+        params.subject_alt_names = names
+            .map(|name| rcgen::SanType::DnsName(name.try_into().expect("it is ASCII")))
+            .collect();
+    });
+    assert!(large.der.len() > 6 * 1024);
+    for version in [&TLS12, &TLS13] {
+        let shows = site.client(Some(&large), version);
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            assert_eq!(site.get(OPTIONAL, &shows), (200, kind));
+            assert_eq!(site.told().len(), 4);
+        }
+    }
     // And does not get in where one is required.
     let without = site.client(None, &TLS12);
     assert_eq!(site.get(OPTIONAL, &without).0, 200);

@@ -123,9 +123,6 @@ impl Peer {
     pub fn cannot(self, front: Front) -> Option<&'static str> {
         match (front, self) {
             (Front::Http1, _) => None,
-            (Front::Http2, Peer::Pingora) => {
-                Some("the proxy around it in `benches/pingora` offers HTTP/1.1 only")
-            }
             (Front::Http2, _) => programs::on_path(http2::PROGRAM)
                 .is_none()
                 .then_some("h2load is not installed (Debian: nghttp2-client)"),
