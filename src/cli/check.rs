@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::run_options::ConfigurationOptions;
-use crate::config::{Config, Discover, Protocol, TlsVersion};
-use crate::tls::certificates;
+use crate::config::{ClientCertificateMode, Config, Discover, Protocol, TlsVersion};
+use crate::tls::{certificates, client_certificates};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -75,6 +75,13 @@ fn certificates(config: &Config) -> Certificates {
                     .push(format!("error: listener {name}: {error}")),
             }
         }
+        if let Some(wanted) = &tls.client_certificates
+            && let Err(error) = client_certificates::verifier(wanted)
+        {
+            let name = &listener.name;
+            let line = format!("error: listener {name}: client certificates: {error}");
+            found.errors.push(line);
+        }
     }
     found
 }
@@ -89,17 +96,26 @@ pub fn summary(config: &Config) -> String {
             (_, Some(redirect)) => format!("http, redirects to https ({})", redirect.status),
             (Protocol::Http, None) => "http".to_owned(),
             (Protocol::Https(tls), None) => format!(
-                "https, TLS {} or later, {}",
+                "https, TLS {} or later, {}{}",
                 match tls.min_version {
                     TlsVersion::Tls12 => "1.2",
                     TlsVersion::Tls13 => "1.3",
                 },
                 count(tls.certificates.len(), "certificate"),
+                match tls.client_certificates.as_ref().map(|wanted| wanted.mode) {
+                    None => "",
+                    Some(ClientCertificateMode::Required) => ", clients' certificates required",
+                    Some(ClientCertificateMode::Optional) => ", clients' certificates optional",
+                },
             ),
         };
+        let proxied = match listener.proxy_protocol {
+            true => ", behind PROXY headers",
+            false => "",
+        };
         match listener.name.parse::<std::net::SocketAddr>() {
-            Ok(_) => format!("{} {speaks}", listener.address),
-            Err(_) => format!("{} {} {speaks}", listener.name, listener.address),
+            Ok(_) => format!("{} {speaks}{proxied}", listener.address),
+            Err(_) => format!("{} {} {speaks}{proxied}", listener.name, listener.address),
         }
     });
     let services = config.services.iter().map(|service| {

@@ -13,8 +13,8 @@ use super::scalar::{Positive, Within};
 use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
-    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, rate, routes, services,
-    state_dir, sticky,
+    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, identity, rate, routes,
+    services, state_dir, sticky,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -42,6 +42,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         Some(address) => address.value.0.map(|a| (a, Some(address.span))),
         None => Some((SocketAddr::from(([127, 0, 0, 1], 9902)), None)),
     };
+    identity::check_trust(&raw_listeners, file.trusted_proxies.as_deref(), problems);
     refuse_shared_addresses(&raw_listeners, probe, problems);
     name_listeners(&raw_listeners, problems);
 
@@ -140,7 +141,7 @@ fn listener(
     let protocol = if https {
         Protocol::Https(tls(raw, files, sources, problems))
     } else {
-        for key in ["certificates", "min_tls"] {
+        for key in ["certificates", "min_tls", "client_certificates"] {
             if let Some(span) = raw.key(key) {
                 problems.push(
                     Problem::error(span, format!("`{key}` has no effect on plain http"))
@@ -168,6 +169,7 @@ fn listener(
         address,
         protocol,
         redirect,
+        proxy_protocol: raw.proxy_protocol.as_ref().is_some_and(|at| at.value),
     }
 }
 
@@ -229,6 +231,10 @@ fn tls(
             .min_tls
             .as_ref()
             .map_or(TlsVersion::Tls12, |at| at.value),
+        client_certificates: raw
+            .client_certificates
+            .as_ref()
+            .and_then(|raw| identity::client_certificates(raw, files, sources, problems)),
     }
 }
 

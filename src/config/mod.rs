@@ -2,7 +2,7 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `services.rs`, `health.rs`, `in_flight.rs`, `rate.rs`, `routes.rs`, `state_dir.rs` (defaults,
+//! `build.rs`, `services.rs`, `health.rs`, `identity.rs`, `in_flight.rs`, `rate.rs`, `routes.rs`, `state_dir.rs` (defaults,
 //! cross-checks). `diagnostics.rs` says what is wrong and
 //! where; reading goes on after an error, so that one run shows all of them.
 
@@ -12,6 +12,7 @@ pub mod tree;
 
 mod build;
 mod health;
+mod identity;
 mod in_flight;
 mod load;
 mod names;
@@ -96,8 +97,20 @@ pub struct Listener {
     pub protocol: Protocol,
     /// HTTP/2 besides HTTP/1.1: by ALPN over TLS, else for clients that know it beforehand.
     pub http2: bool,
+    /// Every connection begins with a PROXY header, and comes from a trusted peer.
+    pub proxy_protocol: bool,
     /// Answer every request with a redirect to https instead of routing it.
     pub redirect: Option<Redirect>,
+}
+
+impl Listener {
+    /// What it wants of clients' certificates; `None`: nobody is asked for one.
+    pub fn client_certificates(&self) -> Option<&ClientCertificates> {
+        match &self.protocol {
+            Protocol::Http => None,
+            Protocol::Https(tls) => tls.client_certificates.as_ref(),
+        }
+    }
 }
 
 /// What a listener speaks.
@@ -116,6 +129,30 @@ pub struct TlsFrontEnd {
     pub certificates: Vec<CertificateFiles>,
     /// Lowest version that is accepted.
     pub min_version: TlsVersion,
+    /// What is wanted of clients' certificates; `None`: nobody is asked for one.
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// What a listener wants of clients' certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// PEM file of the authorities that issue them.
+    pub ca: PathBuf,
+    /// PEM file of their revocation lists; `None`: nobody's was revoked.
+    pub crl: Option<PathBuf>,
+    /// Must there be one?
+    pub mode: ClientCertificateMode,
+    /// The backend gets the certificate itself too, in `Client-Cert` (RFC 9440).
+    pub pass_whole: bool,
+}
+
+/// Must a client show a certificate? One that is shown has to be right either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificateMode {
+    /// Without one there is no connection.
+    Required,
+    /// The backend is told whether there was one.
+    Optional,
 }
 
 /// PEM files of one certificate.

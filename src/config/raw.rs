@@ -1,6 +1,6 @@
 //! The file as it is written: one struct per table, one field per key, nothing decided yet.
 //!
-//! `rate.rs` has the table of a rate limit. `docs/configuration.md` says what each key means; a test
+//! `rate.rs` has the table of a rate limit, `identity.rs` that of clients' certificates. `docs/configuration.md` says what each key means; a test
 //! compares the two. Keys and words after `later` belong to Evenkeel and not to this version: they
 //! are refused by name, because taking them and doing nothing would be worse.
 
@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RawRetryOn};
+use super::identity::RawClientCertificates;
 use super::in_flight::Adaptive;
 use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
@@ -51,8 +52,10 @@ table! {
         "min_tls" => min_tls: At<TlsVersion>,
         "http2" => http2: At<bool>,
         "redirect" => redirect: Redirect,
+        "proxy_protocol" => proxy_protocol: At<bool>,
+        "client_certificates" => client_certificates: RawClientCertificates,
     }
-    later ["proxy_protocol", "client_certificates", "acme"]
+    later ["acme"]
 }
 
 /// `protocol` of a listener.

@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod deadline;
 pub mod duplex;
 pub mod pace;
+pub mod proxy_header;
 pub mod relay;
 pub mod reserve;
 pub mod spares;

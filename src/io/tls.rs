@@ -113,6 +113,12 @@ impl TlsStream {
         matches!(self.session.handshake_kind(), Some(HandshakeKind::Resumed))
     }
 
+    /// The client's own certificate, verified, once the handshake is made; `None`: it showed none.
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        let chain = self.session.peer_certificates()?;
+        chain.first().map(|certificate| &**certificate)
+    }
+
     /// The TCP connection below.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp

@@ -26,6 +26,7 @@ use crate::io::deadline::{Deadlines, Timer};
 use crate::io::duplex::Duplex;
 use crate::io::pace::{Pace, Patience};
 use crate::io::transport::Transport;
+use crate::tls::client_certificates::ClientCertificate;
 use crate::upstream::backend::BackendId;
 
 /// A response of our own to a request that has no service: so long for the client to take it.
@@ -37,12 +38,14 @@ const OWN_RESPONSE: Patience = Patience {
 /// Who a connection belongs to.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The client's address.
+    /// The client's address: that of the connection, or the one that a PROXY header gave.
     pub address: SocketAddr,
     /// The listener that accepted it.
     pub listener: usize,
     /// TLS version, if it came over TLS.
     pub tls: Option<&'static str>,
+    /// The certificate that the client showed, verified. Few listeners ask for one.
+    pub certificate: Option<Rc<ClientCertificate>>,
 }
 
 /// Where requests come from: what all those of one connection have in common.

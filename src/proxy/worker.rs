@@ -456,6 +456,15 @@ impl OpenConnection {
     }
 }
 
+impl OpenConnection {
+    /// A trusted proxy has said whose connection this is: counts it as that client's, unless a limit
+    /// forbids it.
+    pub fn identify(&mut self, client: IpAddr) -> Result<(), Refused> {
+        let identified = (self.worker.shared.limits).identify(&mut self.admitted, client);
+        identified.inspect_err(|refused| self.worker.metrics.refused(refused.reason()))
+    }
+}
+
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.worker.shared.limits.leave(&self.admitted);

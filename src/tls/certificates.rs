@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureScheme};
@@ -65,6 +65,18 @@ pub enum CertificateError {
     Mismatch { cert: PathBuf, key: PathBuf },
     #[error("no certificate is configured")]
     Empty,
+    #[error("{}: a certificate in it cannot be an authority: {source}", file.display())]
+    BadAuthority {
+        file: PathBuf,
+        source: rustls::Error,
+    },
+    #[error("{}: no certificate revocation list in it", file.display())]
+    NoRevocationList { file: PathBuf },
+    #[error("{}: a certificate revocation list in it cannot be used: {source}", file.display())]
+    BadRevocationList {
+        file: PathBuf,
+        source: rustls::server::VerifierBuilderError,
+    },
 }
 
 /// Something that does not stop a certificate from being used, but somebody should know.
@@ -91,7 +103,7 @@ pub struct CertificateSet {
 #[derive(Debug)]
 pub struct Resolver(pub Arc<Published<CertificateSet>>);
 
-/// A chain of a few certificates takes some 10 kB.
+/// A chain of a few certificates takes some 10 kB; a list of 20,000 that are revoked fits too.
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// Reads a chain and its key, and makes sure that they belong together.
@@ -159,6 +171,19 @@ pub fn load(files: &CertificateFiles) -> Result<Certificate, CertificateError> {
 /// The certificates in a PEM file, perhaps none.
 pub fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     Ok(read_pem(file)?.certificates)
+}
+
+/// The certificate revocation lists in a PEM file, at least one.
+pub(super) fn revocation_lists(
+    file: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, CertificateError> {
+    let lists = read_pem(file)?.revocation_lists;
+    if lists.is_empty() {
+        return Err(CertificateError::NoRevocationList {
+            file: file.to_owned(),
+        });
+    }
+    Ok(lists)
 }
 
 impl Certificate {
@@ -313,6 +338,7 @@ impl ResolvesServerCert for Resolver {
 /// What a PEM file holds.
 struct Pem {
     certificates: Vec<CertificateDer<'static>>,
+    revocation_lists: Vec<CertificateRevocationListDer<'static>>,
     /// The first one.
     key: Option<PrivateKeyDer<'static>>,
     /// It has a section of a kind that is skipped: an encrypted private key.
@@ -324,6 +350,7 @@ fn read_pem(file: &Path) -> Result<Pem, CertificateError> {
     let bytes = read(file)?;
     let mut pem = Pem {
         certificates: Vec::new(),
+        revocation_lists: Vec::new(),
         key: None,
         encrypted: memchr::memmem::find(&bytes, b"-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some(),
     };
@@ -335,6 +362,10 @@ fn read_pem(file: &Path) -> Result<Pem, CertificateError> {
         let key = match item {
             Item::X509Certificate(certificate) => {
                 pem.certificates.push(certificate);
+                continue;
+            }
+            Item::Crl(list) => {
+                pem.revocation_lists.push(list);
                 continue;
             }
             Item::Pkcs1Key(key) => key.into(),
