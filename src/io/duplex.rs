@@ -127,7 +127,7 @@ impl Duplex {
 
     /// See [`Transport::is_silent`].
     pub fn is_silent(&self) -> bool {
-        self.transport.borrow().is_silent()
+        self.transport.borrow_mut().is_silent()
     }
 
     /// See [`Transport::is_quiet`].
