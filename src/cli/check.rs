@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::run_options::ConfigurationOptions;
-use crate::config::{Config, Discover, Protocol, TlsVersion};
+use crate::config::{BackendTls, Config, Discover, Protocol, TlsVersion, Trust};
 use crate::tls::certificates;
+use crate::tls::client::Loader;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -54,7 +55,7 @@ struct Certificates {
     warnings: Vec<String>,
 }
 
-/// Loads every certificate as `run` would.
+/// Loads every certificate as `run` would, and what backends are verified by.
 fn certificates(config: &Config) -> Certificates {
     let mut found = Certificates::default();
     for listener in &config.listeners {
@@ -74,6 +75,14 @@ fn certificates(config: &Config) -> Certificates {
                     .errors
                     .push(format!("error: listener {name}: {error}")),
             }
+        }
+    }
+    let mut loader = Loader::default();
+    for service in &config.services {
+        let loaded = service.tls.as_ref().map(|tls| loader.load(tls));
+        if let Some(Err(error)) = loaded {
+            let name = &service.name;
+            found.errors.push(format!("error: service {name}: {error}"));
         }
     }
     found
@@ -108,7 +117,15 @@ pub fn summary(config: &Config) -> String {
             Discover::Address { name, port, .. } => format!("A {name} port {port}"),
             Discover::Static(list) => count(list.len(), "static backend"),
         };
-        format!("{}: {from}", service.name)
+        let over = match service.tls.as_deref() {
+            None => "",
+            Some(BackendTls {
+                trust: Trust::Nobody,
+                ..
+            }) => ", https (anybody's certificate is taken)",
+            Some(_) => ", https",
+        };
+        format!("{}: {from}{over}", service.name)
     });
     let routes = config
         .routes

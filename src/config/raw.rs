@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::backend_tls::{ProxyHeader, TlsTable};
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RawRetryOn};
 use super::in_flight::Adaptive;
@@ -138,8 +139,11 @@ table! {
         "strategy" => strategy: At<Strategy>,
         "hash_by" => hash_by: At<HashBy>,
         "upstream" => upstream: At<UpstreamProtocol>,
+        "tls" => tls: TlsTable,
+        "proxy_protocol" => proxy_protocol: At<ProxyHeader>,
         "dns" => dns: Dns,
         "connect_timeout" => connect_timeout: At<Positive>,
+        "tls_timeout" => tls_timeout: At<Positive>,
         "response_timeout" => response_timeout: At<Positive>,
         "body_timeout" => body_timeout: At<Positive>,
         "stream_idle" => stream_idle: At<Positive>,
@@ -166,7 +170,7 @@ table! {
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
     }
-    later ["tls", "proxy_protocol"]
+    later []
     elsewhere {
         "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
         "keep_alive" => "it is the idle time of a client's connection: set it in [defaults]; a \
@@ -193,11 +197,18 @@ choice! {
 
 /// `upstream` of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpstreamProtocol;
+#[allow(missing_docs)]
+pub enum UpstreamProtocol {
+    Http,
+    Https,
+}
 
 choice! {
-    UpstreamProtocol = "\"http\"" { "http" => UpstreamProtocol, }
-    later ["https", "h2", "h2c"]
+    UpstreamProtocol = "\"http\" or \"https\"" {
+        "http" => UpstreamProtocol::Http,
+        "https" => UpstreamProtocol::Https,
+    }
+    later ["h2", "h2c"]
 }
 
 table! {
@@ -295,6 +306,8 @@ table! {
         "handshake_timeout" => handshake_timeout: At<Positive>,
         "keep_alive" => keep_alive: At<Duration>,
         "connect_timeout" => connect_timeout: At<Positive>,
+        "tls" => tls: TlsTable,
+        "tls_timeout" => tls_timeout: At<Positive>,
         "response_timeout" => response_timeout: At<Positive>,
         "body_timeout" => body_timeout: At<Positive>,
         "stream_idle" => stream_idle: At<Positive>,
@@ -323,7 +336,7 @@ table! {
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
     }
-    later ["tls"]
+    later []
 }
 
 table! {

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::refusal::{self, Refusals};
+use crate::config::ProxyHeader;
 use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
 use crate::proxy::connection::{Connection, Peer};
@@ -189,7 +190,15 @@ async fn handshake(
         tracing::debug!(%error, "TLS handshake failed");
         metrics.handshake(None, Handshake::Failed);
     };
-    let mut tls = match TlsStream::new(stream, config, &worker.buffers) {
+    let services = &worker.shared.config.services;
+    let name_counts = services
+        .iter()
+        .any(|service| service.proxy_header == Some(ProxyHeader::V2));
+    let tls = match name_counts {
+        true => TlsStream::noting_name(stream, &config, &worker.buffers),
+        false => TlsStream::new(stream, config, &worker.buffers),
+    };
+    let mut tls = match tls {
         Ok(tls) => Box::new(tls),
         Err(e) => {
             failed(&e);

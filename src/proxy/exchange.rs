@@ -1,13 +1,10 @@
 //! A request's way to a backend: pick, connect or reuse, attempt, and again where that is safe.
 
 use std::cell::Cell;
-use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::account::Account;
@@ -16,9 +13,11 @@ use super::choice::{Choice, Chooser, Over};
 use super::drain::Withdrawal;
 use super::failure::{Cause, Failure, Progress, Side};
 use super::job::{Again, Client, Done, Job, OutOfPatience, State, Watched};
+use super::opening::open;
 use super::preference::Preference;
 use super::retry::{Facts, Verdict, verdict};
 use super::worker::{Evidence, Worker};
+use crate::clock::Millis;
 use crate::http::body::BodyFraming;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::{Known, list_members};
@@ -26,10 +25,8 @@ use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
 use crate::io::duplex::Duplex;
 use crate::io::pace::Pace;
-use crate::io::transport::Transport;
 use crate::telemetry::metrics;
 use crate::upstream::backend::{Backend, BackendId, InFlight, Trial};
-use crate::upstream::connect::{connect, is_exhaustion};
 
 /// A request that may not be repeated takes a kept connection only if it was used within this
 /// time: the shorter it was idle, the less likely its peer is closing it at this moment.
@@ -69,9 +66,35 @@ pub struct Pinned {
     pub(super) backend: Arc<Backend>,
     pub(super) io: Duplex,
     service: usize,
+    why: WhyPinned,
+    since: Millis,
+}
+
+/// Why a connection to a backend serves one client only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhyPinned {
+    /// It is authenticated as that client: the next request goes there, whatever the schedule says.
+    Authenticated,
+    /// It began with who that client is (PROXY protocol): the schedule goes on as usual, and if it
+    /// comes to this backend again, this is the connection.
+    Introduced,
 }
 
 impl Pinned {
+    /// The two kinds apart.
+    fn by_kind(pinned: Option<Pinned>) -> (Option<Pinned>, Option<Pinned>) {
+        match pinned {
+            Some(pinned) if pinned.why == WhyPinned::Introduced => (None, Some(pinned)),
+            pinned => (pinned, None),
+        }
+    }
+
+    /// The connection, if it leads to that backend and has not been idle for longer.
+    fn to(self, backend: &Backend, max_age: Duration, now: Millis) -> Option<Duplex> {
+        let fits = self.backend.id == backend.id && now.since(self.since) <= max_age;
+        fits.then_some(self.io)
+    }
+
     fn is_for(&self, service: usize) -> bool {
         self.service == service && !self.backend.withdrawn() && self.io.is_quiet()
     }
@@ -154,6 +177,7 @@ pub async fn exchange(
             return Err(last.unwrap_or_else(out_of_time));
         };
         let own = pinned.take().filter(|p| p.is_for(service));
+        let (own, introduced) = Pinned::by_kind(own);
         let chosen = chooser.choose(worker, own, tried, timer, left).await;
         let Choice {
             guard,
@@ -189,8 +213,14 @@ pub async fn exchange(
             Over::New => None,
             Over::Any => {
                 let max_age = if repeatable { Duration::MAX } else { FRESH };
-                let mut pool = worker.pool().borrow_mut();
-                let kept = pool.take(backend.id, max_age, worker.deadlines.now());
+                let now = worker.deadlines.now();
+                let kept = match backend.layers.header {
+                    None => worker.pool().borrow_mut().take(backend.id, max_age, now),
+                    Some(_) => {
+                        let max_age = max_age.min(job.limits.keep_alive);
+                        introduced.and_then(|own| own.to(&backend, max_age, now))
+                    }
+                };
                 // What cannot be repeated is worth a system call.
                 kept.filter(|kept| repeatable || kept.is_silent())
             }
@@ -205,15 +235,14 @@ pub async fn exchange(
         let upstream = match kept {
             Some(kept) => kept,
             None => {
-                let address = backend.endpoint.socket();
-                let wait = job.limits.connect_timeout.min(left);
-                match connect_making_room(worker, address, timer, wait).await {
-                    Ok(tcp) => {
+                let client = (job.peer, client.io);
+                match open(worker, &backend, client, job.limits, (timer, left)).await {
+                    Ok(transport) => {
                         backend.connected();
                         connecting = begun.elapsed();
                         account.connect = Some(connecting);
                         let counted = worker.metrics.open(metrics::Side::Upstream(service));
-                        Duplex::new(Transport::Plain(tcp)).counted(counted)
+                        Duplex::new(transport).counted(counted)
                     }
                     Err(e) => {
                         let evidence = worker.connect_failed(service, &backend, &e);
@@ -273,11 +302,19 @@ pub async fn exchange(
                 client_keeps,
                 upstream_keeps,
             }) => {
-                if upstream_keeps && (was_own || authenticates_connection(job.head, response)) {
+                let why = if was_own || authenticates_connection(job.head, response) {
+                    Some(WhyPinned::Authenticated)
+                } else {
+                    let introduced = backend.layers.header.is_some() && job.limits.max_idle > 0;
+                    introduced.then_some(WhyPinned::Introduced)
+                };
+                if let (true, Some(why)) = (upstream_keeps, why) {
                     *pinned = Some(Pinned {
                         backend,
                         io: upstream,
                         service,
+                        why,
+                        since: worker.deadlines.now(),
                     });
                 } else if upstream_keeps {
                     let limits = (job.limits.keep_alive, worker.idle_limit(service));
@@ -335,21 +372,6 @@ pub async fn exchange(
                 last = Some(failed);
             }
         }
-    }
-}
-
-/// Connects. Where descriptors have run out, idle connections to backends go for it.
-async fn connect_making_room(
-    worker: &Worker,
-    address: SocketAddr,
-    timer: &Timer,
-    wait: Duration,
-) -> io::Result<TcpStream> {
-    match connect(address, timer, wait).await {
-        Err(e) if is_exhaustion(&e) && worker.pool().borrow_mut().shed() => {
-            connect(address, timer, wait).await
-        }
-        outcome => outcome,
     }
 }
 

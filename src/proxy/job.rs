@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::connection::Peer;
 use super::failure::{Cause, Failure, Progress};
 use super::preference::Preference;
 use super::worker::Worker;
@@ -22,6 +23,8 @@ use crate::upstream::backend::{BackendId, InFlight};
 /// What an attempt is about.
 #[derive(Debug, Clone, Copy)]
 pub struct Job<'a> {
+    /// Whose request it is.
+    pub peer: &'a Peer,
     /// The head for the backend.
     pub head: &'a RequestHead,
     /// Framing of the request's body, the same on both sides.

@@ -18,6 +18,7 @@ pub mod failure;
 pub mod forward;
 mod job;
 pub mod limits;
+mod opening;
 mod preference;
 mod recode;
 mod request;

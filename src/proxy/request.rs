@@ -183,6 +183,7 @@ impl Serving<'_> {
         self.writing.restart(patience);
         self.pushing.restart(patience);
         let job = Job {
+            peer: self.peer,
             head: self.head,
             framing,
             nominated: &nominated,
