@@ -10,6 +10,7 @@ use crate::http::head::RequestHead;
 use crate::http::headers::Nominated;
 use crate::io::pace::Patience;
 use crate::io::transport::Transport;
+use crate::proxy::connection::Peer;
 use crate::proxy::preference::Preference;
 use crate::proxy::worker::fixture::Workers;
 use crate::upstream::backend::{Backend, BackendId};
@@ -59,7 +60,13 @@ async fn a_write_that_is_cut_short_has_sent_something() {
         ..RequestHead::default()
     };
     let nominated = Nominated::default();
+    let peer = Peer {
+        address: ([127, 0, 0, 1], 1).into(),
+        listener: 0,
+        tls: None,
+    };
     let job = Job {
+        peer: &peer,
         head: &head,
         framing: BodyFraming::Length(body.len() as u64),
         nominated: &nominated,

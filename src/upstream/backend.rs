@@ -625,7 +625,13 @@ mod tests {
     fn the_bound_holds_with_many_threads() {
         let gate = Gate::new(NonZeroU32::new(3), None, 9, Duration::from_secs(5));
         let endpoint = backend().endpoint.clone();
-        let backend = Backend::limited(BackendId::unused(), "web".into(), endpoint, Some(gate));
+        let backend = Backend::limited(
+            BackendId::unused(),
+            "web".into(),
+            endpoint,
+            Layers::default(),
+            Some(gate),
+        );
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
