@@ -5,8 +5,10 @@
 mod checks;
 #[path = "support/dns.rs"]
 mod dns;
-#[path = "backend_tls/nginx.rs"]
+#[path = "support/nginx.rs"]
 mod nginx;
+#[path = "backend_tls/peer.rs"]
+mod peer;
 mod support;
 #[path = "support/tls_backend.rs"]
 mod tls_backend;

@@ -1,6 +1,8 @@
 //! Backends that speak TLS, or expect a PROXY header, or both, and say what they saw of it; and
 //! authorities that issue whatever certificate is asked for.
 
+#![allow(dead_code, reason = "each test file uses the part that it needs")]
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
