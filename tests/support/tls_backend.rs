@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rcgen::{
@@ -18,7 +19,7 @@ use rustls::{HandshakeKind, RootCertStore, ServerConfig, ServerConnection, Strea
 
 use crate::support::backend::Backend;
 use crate::support::server::Folder;
-use crate::support::{PATIENCE, lock};
+use crate::support::{PATIENCE, lock, wait_until};
 
 /// An authority with its key.
 pub struct Authority {
@@ -174,13 +175,14 @@ pub struct Seen {
 /// - `/close` is answered with `Connection: close`;
 /// - `/until-close` with a body that the end of the connection ends, and `/cut` with the same, but
 ///   without close_notify;
-/// - `/rekey` as usual, and the keys are renewed once it is answered;
+/// - `/rekey` as usual, and the keys are renewed when [`TlsBackend::rekey`] says so;
 /// - anything else with 200 and the backend's name. A body is sent back.
 pub struct TlsBackend {
     /// Where it listens.
     pub address: SocketAddr,
     backend: Backend,
     seen: Arc<Mutex<Vec<Seen>>>,
+    rekeys: Arc<AtomicUsize>,
 }
 
 impl TlsBackend {
@@ -197,6 +199,8 @@ impl TlsBackend {
     fn start(name: &str, header: bool, config: Option<ServerConfig>) -> TlsBackend {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let (notes, config) = (Arc::clone(&seen), config.map(Arc::new));
+        let rekeys: Arc<AtomicUsize> = Arc::default();
+        let told = Arc::clone(&rekeys);
         let body = name.to_owned();
         let backend = Backend::custom(name, move |stream| {
             let index = {
@@ -210,13 +214,26 @@ impl TlsBackend {
                 }
             };
             // It ends when its client does.
-            let _ = serve(stream, header, config.as_ref(), &body, &note);
+            let _ = serve(stream, header, config.as_ref(), &body, &note, &told);
         });
         TlsBackend {
             address: backend.address,
             backend,
             seen,
+            rekeys,
         }
+    }
+
+    /// Has the connection of a `/rekey` that was answered renew its keys, and waits until it has.
+    pub fn rekey(&self) {
+        let done = || {
+            let seen = lock(&self.seen);
+            let all = seen.iter().flat_map(|seen| &seen.requests);
+            all.filter(|request| *request == "rekeyed").count()
+        };
+        let before = done();
+        self.rekeys.fetch_add(1, Ordering::SeqCst);
+        wait_until("the keys are renewed", || done() > before);
     }
 
     /// What was seen of its connections, in order.
@@ -238,6 +255,7 @@ fn serve(
     config: Option<&Arc<ServerConfig>>,
     body: &str,
     note: Note<'_>,
+    rekeys: &AtomicUsize,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(3 * PATIENCE))?;
@@ -268,6 +286,10 @@ fn serve(
         match answer(&mut tls, body, note)? {
             After::Next => {}
             After::Rekey => {
+                wait_until("the keys are to be renewed", || {
+                    let (told, one_less) = (Ordering::SeqCst, |n: usize| n.checked_sub(1));
+                    rekeys.fetch_update(told, told, one_less).is_ok()
+                });
                 tls.conn.refresh_traffic_keys().map_err(io::Error::other)?;
                 tls.flush()?;
                 note(&|seen| seen.requests.push("rekeyed".to_owned()));
