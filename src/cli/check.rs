@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::run_options::ConfigurationOptions;
-use crate::config::{ClientCertificateMode, Config, Discover, Protocol, TlsVersion};
+use crate::config::{
+    BackendTls, ClientCertificateMode, Config, Discover, Protocol, TlsVersion, Trust,
+};
+use crate::tls::client::Loader;
 use crate::tls::{certificates, client_certificates};
 
 /// Arguments of `check`.
@@ -54,7 +57,7 @@ struct Certificates {
     warnings: Vec<String>,
 }
 
-/// Loads every certificate as `run` would.
+/// Loads every certificate as `run` would, and what backends are verified by.
 fn certificates(config: &Config) -> Certificates {
     let mut found = Certificates::default();
     for listener in &config.listeners {
@@ -81,6 +84,14 @@ fn certificates(config: &Config) -> Certificates {
             let name = &listener.name;
             let line = format!("error: listener {name}: client certificates: {error}");
             found.errors.push(line);
+        }
+    }
+    let mut loader = Loader::default();
+    for service in &config.services {
+        let loaded = service.tls.as_ref().map(|tls| loader.load(tls));
+        if let Some(Err(error)) = loaded {
+            let name = &service.name;
+            found.errors.push(format!("error: service {name}: {error}"));
         }
     }
     found
@@ -124,7 +135,15 @@ pub fn summary(config: &Config) -> String {
             Discover::Address { name, port, .. } => format!("A {name} port {port}"),
             Discover::Static(list) => count(list.len(), "static backend"),
         };
-        format!("{}: {from}", service.name)
+        let over = match service.tls.as_deref() {
+            None => "",
+            Some(BackendTls {
+                trust: Trust::Nobody,
+                ..
+            }) => ", https (anybody's certificate is taken)",
+            Some(_) => ", https",
+        };
+        format!("{}: {from}{over}", service.name)
     });
     let routes = config
         .routes

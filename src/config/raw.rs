@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::backend_tls::{ProxyHeader, TlsTable};
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RawRetryOn};
 use super::identity::RawClientCertificates;
@@ -142,8 +143,11 @@ table! {
         "strategy" => strategy: At<Strategy>,
         "hash_by" => hash_by: At<HashBy>,
         "upstream" => upstream: At<UpstreamProtocol>,
+        "tls" => tls: TlsTable,
+        "proxy_protocol" => proxy_protocol: At<ProxyHeader>,
         "dns" => dns: Dns,
         "connect_timeout" => connect_timeout: At<Positive>,
+        "tls_timeout" => tls_timeout: At<Positive>,
         "response_timeout" => response_timeout: At<Positive>,
         "body_timeout" => body_timeout: At<Positive>,
         "stream_idle" => stream_idle: At<Positive>,
@@ -171,7 +175,7 @@ table! {
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
     }
-    later ["tls", "proxy_protocol"]
+    later []
     elsewhere {
         "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
         "keep_alive" => "it is the idle time of a client's connection: set it in [defaults]; a \
@@ -197,11 +201,13 @@ choice! {
 }
 
 choice! {
-    UpstreamProtocol = "\"http\" or \"h2c\"" {
+    UpstreamProtocol = "\"http\", \"https\", \"h2c\" or \"h2\"" {
         "http" => UpstreamProtocol::Http,
+        "https" => UpstreamProtocol::Https,
         "h2c" => UpstreamProtocol::H2c,
+        "h2" => UpstreamProtocol::H2,
     }
-    later ["https", "h2"]
+    later []
 }
 
 table! {
@@ -300,6 +306,8 @@ table! {
         "keep_alive" => keep_alive: At<Duration>,
         "max_connection_age" => max_connection_age: At<PositiveOrOff>,
         "connect_timeout" => connect_timeout: At<Positive>,
+        "tls" => tls: TlsTable,
+        "tls_timeout" => tls_timeout: At<Positive>,
         "response_timeout" => response_timeout: At<Positive>,
         "body_timeout" => body_timeout: At<Positive>,
         "stream_idle" => stream_idle: At<Positive>,
@@ -329,7 +337,7 @@ table! {
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
     }
-    later ["tls"]
+    later []
 }
 
 table! {

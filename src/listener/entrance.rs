@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::introduction;
 use super::refusal::{self, Refusals};
+use crate::config::ProxyHeader;
 use crate::http::h2;
 use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
@@ -190,6 +191,7 @@ impl Entrance {
             listener,
             tls: None,
             certificate: None,
+            arrival: None,
         };
         match tls {
             None => {
@@ -201,7 +203,7 @@ impl Entrance {
                 tokio::task::spawn_local(async move {
                     let shaken = handshake(&worker, config, listener, stream).await;
                     if let Some((tls, certificate)) = shaken {
-                        let is_h2 = tls.protocol() == Some(h2::ALPN);
+                        let is_h2 = tls.alpn() == Some(h2::ALPN);
                         let peer = Peer {
                             tls: Some(tls.version()),
                             certificate,
@@ -233,7 +235,15 @@ async fn handshake(
         tracing::debug!(%error, "TLS handshake failed");
         metrics.handshake(None, Handshake::Failed);
     };
-    let mut tls = match TlsStream::new(stream, config, &worker.buffers) {
+    let services = &worker.shared.config.services;
+    let name_counts = services
+        .iter()
+        .any(|service| service.proxy_header == Some(ProxyHeader::V2));
+    let tls = match name_counts {
+        true => TlsStream::noting_name(stream, &config, &worker.buffers),
+        false => TlsStream::new(stream, config, &worker.buffers),
+    };
+    let mut tls = match tls {
         Ok(tls) => Box::new(tls),
         Err(e) => {
             failed(&e);

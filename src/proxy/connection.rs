@@ -44,8 +44,19 @@ pub struct Peer {
     pub listener: usize,
     /// TLS version, if it came over TLS.
     pub tls: Option<&'static str>,
+    /// Where it arrived, if it has many requests under way, none of which has the connection itself.
+    pub arrival: Option<Rc<Arrival>>,
     /// The certificate that the client showed, verified. Few listeners ask for one.
     pub certificate: Option<Rc<ClientCertificate>>,
+}
+
+/// Where a connection of HTTP/2 arrived, for backends that are told so.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Our address.
+    pub address: SocketAddr,
+    /// What the client named in SNI.
+    pub name: Option<Box<str>>,
 }
 
 /// Where requests come from: what all those of one connection have in common.

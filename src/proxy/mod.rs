@@ -21,6 +21,7 @@ pub mod forward;
 mod grpc;
 mod job;
 pub mod limits;
+mod opening;
 mod preference;
 mod reach;
 mod recode;

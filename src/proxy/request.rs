@@ -250,6 +250,7 @@ impl Serving<'_> {
         self.writing.restart(patience);
         self.pushing.restart(patience);
         let job = Job {
+            peer: self.peer,
             head: self.head,
             framing,
             nominated: &nominated,

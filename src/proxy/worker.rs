@@ -3,7 +3,6 @@
 //! Everything here lives on one thread; a borrow of a cell never crosses an await.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,8 +28,10 @@ use crate::published::Published;
 use crate::router::Router;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{self, BackendLabels, Shard, Side};
+use crate::telemetry::seldom::Seldom;
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::connect::is_exhaustion;
+use crate::upstream::establish::Unestablished;
 use crate::upstream::gate::Gate;
 use crate::upstream::pool::Pool;
 use crate::upstream::streams::Streams;
@@ -93,6 +94,8 @@ pub struct Worker {
 struct ServiceState {
     picker: RefCell<Picker>,
     budget: RefCell<Budget>,
+    /// That TLS to a backend fails is said now and then.
+    tls_failing: Seldom,
 }
 
 impl Worker {
@@ -116,6 +119,7 @@ impl Worker {
                     workers,
                     deadlines.now(),
                 )),
+                tls_failing: Seldom::default(),
             }
         });
         Rc::new(Worker {
@@ -204,10 +208,27 @@ impl Worker {
     /// A connect to a backend failed: passed over from now on, and the control thread is told.
     /// That we have no descriptors or ports left is not the backend's fault. Returns what it
     /// tells of the backend: many that fail at one moment are one failure.
-    pub fn connect_failed(&self, service: usize, backend: &Backend, error: &io::Error) -> Evidence {
-        if is_exhaustion(error) {
-            self.shared.limits.descriptors.failing(error);
+    pub fn connect_failed(
+        &self,
+        service: usize,
+        backend: &Backend,
+        error: &Unestablished,
+    ) -> Evidence {
+        if is_exhaustion(error.error()) {
+            self.shared.limits.descriptors.failing(error.error());
             return Evidence::None;
+        }
+        if matches!(error, Unestablished::Tls(_))
+            && self.services[service].tls_failing.is_due(Millis::now())
+        {
+            // A certificate that has expired stays so until somebody hears of it.
+            tracing::warn!(
+                service = %backend.service,
+                backend = %backend.endpoint.socket(),
+                name = backend.layers.tls.as_ref().map(|tls| &**tls.name()),
+                reason = error.reason(),
+                "{error}",
+            );
         }
         // The table's time may be a tick old: what is passed over is so for a second at least.
         let counted = backend.connect_failed(Millis::now());

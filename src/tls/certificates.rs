@@ -204,6 +204,11 @@ impl Certificate {
         &self.key.cert[0]
     }
 
+    /// What signs with its key.
+    pub fn signer(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.key)
+    }
+
     /// From when until when it is valid.
     pub fn validity(&self) -> Validity {
         self.validity

@@ -37,6 +37,7 @@ impl Site {
                 listener: 0,
                 tls: None,
                 certificate: None,
+                arrival: None,
             };
             let seat = worker.shared.seating.seat(0);
             let open = OpenConnection::open(&worker, seat, 0, address.ip());
