@@ -686,6 +686,7 @@ fn check_loads_authorities_and_lists() {
     let certificate = folder.certificate("default", &["localhost"]);
     let ca = folder.write("clients.pem", &authority.pem);
     let crl = folder.write("revoked.pem", &authority.revoke(1, 2090));
+    let old = folder.write("old.pem", &authority.revoke(1, 2021));
     let check = |wants: &str| {
         let file = folder.write(
             "evenkeel.toml",
@@ -706,13 +707,18 @@ fn check_loads_authorities_and_lists() {
         )
     };
     let of = |file: &Path| format!("\"{}\"", file.display());
-    let (ca, crl, key) = (of(&ca), of(&crl), of(&certificate.key));
+    let (ca, crl, old, key) = (of(&ca), of(&crl), of(&old), of(&certificate.key));
     for (wants, code, says) in [
         (format!("ca = {ca}"), 0, "clients' certificates required"),
         (
             format!("ca = {ca}, crl = {crl}, mode = \"optional\""),
             0,
             "clients' certificates optional",
+        ),
+        (
+            format!("ca = {ca}, crl = {old}"),
+            0,
+            "was to be renewed by 2021-01-01T00:00:00Z",
         ),
         (
             format!("ca = {key}"),

@@ -361,6 +361,30 @@ fn what_a_request_says_is_believed_of_its_client_not_of_the_proxy() {
 }
 
 #[test]
+fn hashing_goes_by_the_client() {
+    let backends = [Backend::start("a"), Backend::start("b")];
+    let server = Server::in_process(&format!(
+        "trusted_proxies = [\"127.0.0.1\"]\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+         protocol = \"http\"\nproxy_protocol = true\n[[service]]\nname = \"web\"\n\
+         strategy = \"hash\"\ndiscover = {{ static = [\"{}\", \"{}\"] }}\n[[route]]\nservice = \"web\"\n",
+        backends[0].address, backends[1].address,
+    ));
+    let counts = || backends.each_ref().map(Backend::requests);
+    for client in 0..32 {
+        let header = v2(&format!("192.0.2.{client}"), 1);
+        let before = counts();
+        for _ in 0..3 {
+            assert_eq!(asked(server.address(), &[&header, REQUEST]), 200);
+        }
+        let after = counts();
+        let gained = [after[0] - before[0], after[1] - before[1]];
+        assert!(gained == [3, 0] || gained == [0, 3], "{client}: {gained:?}");
+    }
+    // All at one of them: once in two thousand million times.
+    assert!(counts().iter().all(|count| *count > 0), "{:?}", counts());
+}
+
+#[test]
 fn limits_count_for_the_client() {
     let site = Site::start(
         "[limits]\nmax_connections_per_client = 2\n\

@@ -7,7 +7,10 @@ use evenkeel::tls::subject::{of_certificate, of_name};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    for text in [of_name(input), of_certificate(input)].into_iter().flatten() {
+    for text in [of_name(input), of_certificate(input)]
+        .into_iter()
+        .flatten()
+    {
         assert!(text.len() <= 4096);
         let mut bytes = text.bytes();
         while let Some(byte) = bytes.next() {

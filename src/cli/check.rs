@@ -78,12 +78,17 @@ fn certificates(config: &Config) -> Certificates {
                     .push(format!("error: listener {name}: {error}")),
             }
         }
-        if let Some(wanted) = &tls.client_certificates
-            && let Err(error) = client_certificates::verifier(wanted)
-        {
-            let name = &listener.name;
-            let line = format!("error: listener {name}: client certificates: {error}");
-            found.errors.push(line);
+        if let Some(wanted) = &tls.client_certificates {
+            let of = format!("listener {}: client certificates", listener.name);
+            let usable = client_certificates::verifier(wanted);
+            match usable.and_then(|_| client_certificates::warnings(wanted, SystemTime::now())) {
+                Ok(warnings) => found.warnings.extend(
+                    warnings
+                        .into_iter()
+                        .map(|warning| format!("warning: {of}: {warning}")),
+                ),
+                Err(error) => found.errors.push(format!("error: {of}: {error}")),
+            }
         }
     }
     let mut loader = Loader::default();

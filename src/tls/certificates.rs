@@ -86,6 +86,7 @@ pub enum CertificateWarning {
     Expired { file: PathBuf, since: SystemTime },
     NotYetValid { file: PathBuf, from: SystemTime },
     NoNames { file: PathBuf },
+    ListExpired { file: PathBuf, since: SystemTime },
 }
 
 /// The certificates of a listener: immutable, replaced as a whole.
@@ -257,6 +258,15 @@ impl fmt::Display for CertificateWarning {
                 write!(
                     f,
                     "{}: not valid before {from}; it is served all the same",
+                    file.display()
+                )
+            }
+            CertificateWarning::ListExpired { file, since } => {
+                let since = Rfc3339::seconds(*since);
+                write!(
+                    f,
+                    "{}: a revocation list in it was to be renewed by {since}: clients whose \
+                     certificates it covers are refused",
                     file.display()
                 )
             }

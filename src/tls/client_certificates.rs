@@ -13,9 +13,9 @@ use rustls::crypto::aws_lc_rs as provider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
-use super::certificates::{CertificateError, chain, revocation_lists};
+use super::certificates::{CertificateError, CertificateWarning, chain, revocation_lists};
 use super::subject;
-use super::validity::validity;
+use super::validity::{next_update, validity};
 use crate::config::{ClientCertificateMode, ClientCertificates};
 
 /// What verifies the certificates of a listener's clients.
@@ -57,6 +57,25 @@ pub fn verifier(
             file: wanted.crl.clone().unwrap_or_default(),
             source,
         })
+}
+
+/// What somebody should know of the files although they can be used.
+pub fn warnings(
+    wanted: &ClientCertificates,
+    now: SystemTime,
+) -> Result<Vec<CertificateWarning>, CertificateError> {
+    let Some(file) = &wanted.crl else {
+        return Ok(Vec::new());
+    };
+    let lists = revocation_lists(file)?;
+    let expired = lists.iter().filter_map(|list| next_update(list));
+    let expired = expired.filter(|since| *since < now);
+    Ok(expired
+        .map(|since| CertificateWarning::ListExpired {
+            file: file.clone(),
+            since,
+        })
+        .collect())
 }
 
 /// A certificate that a client has shown, and that was verified.

@@ -12,7 +12,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 
 use super::certificates::{CertificateError, CertificateSet, Resolver};
-use super::client_certificates::verifier;
+use super::client_certificates::{self, verifier};
 use crate::config::{TlsFrontEnd, TlsVersion};
 use crate::published::Published;
 
@@ -43,6 +43,12 @@ pub fn front_end(front: &TlsFrontEnd, http2: bool) -> Result<FrontEnd, TlsError>
     let set = CertificateSet::load(&front.certificates)?;
     for warning in set.warnings(SystemTime::now()) {
         tracing::warn!("{warning}");
+    }
+    if let Some(wanted) = &front.client_certificates {
+        let warnings = client_certificates::warnings(wanted, SystemTime::now());
+        for warning in warnings.map_err(TlsError::ClientCertificates)? {
+            tracing::warn!("{warning}");
+        }
     }
     let certificates = Published::new(set);
     Ok(FrontEnd {

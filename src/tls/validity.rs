@@ -1,10 +1,10 @@
-//! Reads the validity period out of a certificate (RFC 5280 §4.1.2.5).
+//! Reads the validity period out of a certificate (RFC 5280 §4.1.2.5), and out of a revocation list.
 //!
 //! webpki checks the period but does not tell it.
 
 use std::time::SystemTime;
 
-use super::der::{SEQUENCE, behind_issuer, element};
+use super::der::{INTEGER, SEQUENCE, behind_issuer, element};
 use crate::telemetry::date::Civil;
 
 /// From when until when a certificate is valid, both inclusive.
@@ -25,6 +25,19 @@ pub fn validity(der: &[u8]) -> Option<Validity> {
         not_before,
         not_after,
     })
+}
+
+/// Until when a DER certificate revocation list is to be renewed (RFC 5280 §5.1.2.5).
+pub fn next_update(der: &[u8]) -> Option<SystemTime> {
+    let (list, _) = element(der, SEQUENCE)?;
+    let (mut tbs, _) = element(list, SEQUENCE)?;
+    if tbs.first() == Some(&INTEGER) {
+        (_, tbs) = element(tbs, INTEGER)?; // version
+    }
+    let (_, tbs) = element(tbs, SEQUENCE)?; // signature
+    let (_, tbs) = element(tbs, SEQUENCE)?; // issuer
+    let (_this_update, tbs) = time(tbs)?;
+    Some(time(tbs)?.0)
 }
 
 const UTC_TIME: u8 = 0x17;
@@ -100,6 +113,30 @@ mod tests {
                 }),
                 "{from} to {until}"
             );
+        }
+    }
+
+    #[test]
+    fn a_list_is_to_be_renewed() {
+        use rcgen::{CertificateParams, CertificateRevocationListParams, Issuer, KeyPair};
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+        let issuer = Issuer::new(params, KeyPair::generate().unwrap());
+        for (from, until) in [(2020, 2049), (2020, 2050)] {
+            let list = CertificateRevocationListParams {
+                this_update: rcgen::date_time_ymd(from, 3, 4),
+                next_update: rcgen::date_time_ymd(until, 3, 4),
+                crl_number: 1_u64.into(),
+                issuing_distribution_point: None,
+                revoked_certs: Vec::new(),
+                key_identifier_method: rcgen::KeyIdMethod::Sha256,
+            };
+            let list = list.signed_by(&issuer).unwrap();
+            let der: &[u8] = list.der();
+            assert_eq!(next_update(der), Some(at(until.into())), "{until}");
+            for end in 0..der.len() {
+                assert_eq!(next_update(&der[..end]), None, "cut at {end}");
+            }
         }
     }
 

@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::process::Command;
 
 use proptest::prelude::*;
@@ -217,7 +218,10 @@ fn as_openssl_reads_it() {
         ])
         .arg(&file);
     let Ok(output) = openssl.output() else {
-        // Integration tests say aloud that it is missing.
+        let promised = std::env::var_os("EVENKEEL_REQUIRE_TOOLS").is_some_and(|v| v == "1");
+        assert!(!promised, "openssl is not installed");
+        // Past the capture of the test harness: a skipped test must be seen.
+        let _ = std::io::stderr().write_all(b"SKIPPED: openssl is not installed\n");
         return;
     };
     let said = String::from_utf8(output.stdout).unwrap();
