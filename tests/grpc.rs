@@ -4,12 +4,13 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use support::server::{Folder, Server, output};
+use support::server::{Certificate, Folder, Server, output};
 use support::{python_with, wait_until};
 
 /// A gRPC server of grpcio's; ends when dropped.
@@ -21,10 +22,11 @@ struct GrpcServer {
 }
 
 impl GrpcServer {
-    fn start(python: &std::path::Path, name: &str) -> GrpcServer {
+    fn start(python: &Path, name: &str, tls: Option<&Certificate>) -> GrpcServer {
         let mut process = Command::new(python)
             .arg("tests/scripts/grpc_server.py")
             .arg(name)
+            .args(tls.iter().flat_map(|tls| [&tls.cert, &tls.key]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -59,17 +61,22 @@ impl Drop for GrpcServer {
 
 /// What a client of grpcio's makes of Evenkeel in front of three servers with weights 1, 2 and 1.
 /// `silent`: seconds of silence that streams have to bear.
-fn through(silent: u32, config: &str) {
+fn through(silent: u32, upstream: &str, config: &str) {
     let Some(python) = python_with(&["grpc"]) else {
         return;
     };
-    let servers = ["a", "b", "c"].map(|name| GrpcServer::start(&python, name));
     let folder = Folder::new();
     let certificate = folder.certificate("default", &["localhost"]);
+    let tls = (upstream == "h2").then_some(&certificate);
+    let trust = match tls {
+        Some(tls) => format!("tls = {{ ca = {:?}, name = \"localhost\" }}", tls.ca),
+        None => String::new(),
+    };
+    let servers = ["a", "b", "c"].map(|name| GrpcServer::start(&python, name, tls));
     let [a, b, c] = servers.each_ref().map(|server| server.address);
     let server = Server::binary(&format!(
         "workers = 1\n[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\n\
-         certificates = [{}]\n[[service]]\nname = \"calls\"\nupstream = \"h2c\"\n{config}\n\
+         certificates = [{}]\n[[service]]\nname = \"calls\"\nupstream = \"{upstream}\"\n{config}\n{trust}\n\
          discover = {{ static = [{{ address = \"{a}\", weight = 1 }}, \
          {{ address = \"{b}\", weight = 2 }}, {{ address = \"{c}\", weight = 1 }}] }}\n\
          [[service]]\nname = \"nobody\"\nupstream = \"h2c\"\n\
@@ -118,13 +125,19 @@ fn through(silent: u32, config: &str) {
 fn every_kind_of_call() {
     through(
         4,
+        "h2c",
         "response_timeout = \"3s\"\nbody_timeout = \"2s\"\nstall_timeout = \"2s\"",
     );
+}
+
+#[test]
+fn every_kind_of_call_over_tls_on_both_sides() {
+    through(1, "h2", "");
 }
 
 /// With the defaults, which takes its time.
 #[test]
 #[ignore = "takes three minutes"]
 fn streams_that_are_silent_for_long() {
-    through(90, "");
+    through(90, "h2c", "");
 }

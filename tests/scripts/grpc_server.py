@@ -1,4 +1,4 @@
-"""A gRPC server of bytes: its name, then what to do comes in the metadata of a call.
+"""A gRPC server of bytes: `grpc_server.py NAME [CERT KEY]`. What to do comes in a call's metadata.
 
 Prints its port, and `cancelled` for each call that was given up. Ends with its input.
 """
@@ -80,7 +80,12 @@ server = grpc.server(
     options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
 )
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.S", METHODS),))
-port = server.add_insecure_port("127.0.0.1:0")
+if len(sys.argv) > 2:
+    cert, key = (open(file, "rb").read() for file in sys.argv[2:])
+    credentials = grpc.ssl_server_credentials([(key, cert)])
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+else:
+    port = server.add_insecure_port("127.0.0.1:0")
 server.start()
 print(port, flush=True)
 for _ in sys.stdin:
