@@ -194,6 +194,10 @@ pub fn start_logging(
         snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
         gates: services.iter().map(|s| s.gate().cloned()).collect(),
         affinities: services.iter().map(|s| s.affinity().cloned()).collect(),
+        certificates: front_ends
+            .iter()
+            .map(|f| f.as_ref().map(|f| Arc::clone(&f.certificates)))
+            .collect(),
         drain: Drain::new(),
         events,
         limits: Limits::new(Arc::clone(&config)),

@@ -29,6 +29,7 @@ use crate::router::Router;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{self, BackendLabels, Shard, Side};
 use crate::telemetry::seldom::Seldom;
+use crate::tls::certificates::CertificateSet;
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::connect::is_exhaustion;
 use crate::upstream::establish::Unestablished;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub gates: Vec<Option<Arc<Gate>>>,
     /// The cookie of each service; `None`: it has none.
     pub affinities: Vec<Option<Arc<Affinity>>>,
+    /// The certificates of each listener; `None`: it has no TLS.
+    pub certificates: Vec<Option<Arc<Published<CertificateSet>>>>,
     /// How far a drain has come.
     pub drain: Arc<Drain>,
     /// Where noticed things go.

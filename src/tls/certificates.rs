@@ -323,22 +323,33 @@ impl CertificateSet {
     /// whole label (RFC 9525 §6.3), before the default. Among several for one name the first one
     /// whose kind of key the client can verify, so that RSA and ECDSA can stand side by side.
     pub fn choose(&self, sni: Option<&str>, schemes: &[SignatureScheme]) -> &Certificate {
-        let candidates = sni.and_then(|name| {
-            let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-            self.exact.get(&*name).or_else(|| {
-                let (_, parent) = name.split_once('.')?;
-                self.wildcard.get(parent)
-            })
-        });
-        let Some(candidates) = candidates else {
-            return &self.certificates[0];
-        };
+        let candidates = self.candidates(sni);
         let verifiable = |&&index: &&usize| {
             let key = &self.certificates[index].key.key;
             key.choose_scheme(schemes).is_some()
         };
         let chosen = candidates.iter().find(verifiable).unwrap_or(&candidates[0]);
         &self.certificates[*chosen]
+    }
+}
+
+impl CertificateSet {
+    /// Indexes of those for a name; the default's if there is none. Never empty.
+    fn candidates(&self, name: Option<&str>) -> &[usize] {
+        let found = name.and_then(|name| {
+            let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+            self.exact.get(&*name).or_else(|| {
+                let (_, parent) = name.split_once('.')?;
+                self.wildcard.get(parent)
+            })
+        });
+        found.map_or(&[0], Vec::as_slice)
+    }
+
+    /// Could a handshake for the one name have shown a certificate for the other?
+    pub fn share(&self, one: &str, other: &str) -> bool {
+        let (one, other) = (self.candidates(Some(one)), self.candidates(Some(other)));
+        one.iter().any(|index| other.contains(index))
     }
 }
 

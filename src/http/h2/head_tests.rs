@@ -1,3 +1,1 @@
 //! Heads of HTTP/2, as HTTP/1.1 has them.
-
-use super::*;
