@@ -212,7 +212,7 @@ fn server(backends: &[SocketAddr], keys: &str) -> Server {
 enum Villain {
     Actor(Actor),
     Process(Process, SocketAddr),
-    Tls(Actor, Terminator, Authority),
+    Tls(Box<(Actor, Terminator, Authority)>),
 }
 
 /// What all backends of a row are called in their certificates.
@@ -229,7 +229,7 @@ impl Villain {
                 let actor = Actor::start("villain");
                 let config = config(&authority, Valid::Now);
                 let terminator = Terminator::start(actor.address, config).await;
-                Villain::Tls(actor, terminator, authority)
+                Villain::Tls(Box::new((actor, terminator, authority)))
             }
             Fault::Stopped => {
                 let address = crate::support::backend::nobody();
@@ -249,7 +249,7 @@ impl Villain {
         match self {
             Villain::Actor(actor) => actor.address,
             Villain::Process(_, address) => *address,
-            Villain::Tls(_, terminator, _) => terminator.address,
+            Villain::Tls(tls) => tls.1.address,
         }
     }
 
@@ -281,7 +281,8 @@ impl Villain {
                 sleep(MISBEHAVES).await;
                 process.signal(Signal::CONT);
             }
-            (Villain::Tls(_, terminator, authority), _) => {
+            (Villain::Tls(tls), _) => {
+                let (_, terminator, authority) = &**tls;
                 terminator.present(config(authority, Valid::Before));
                 sleep(MISBEHAVES).await;
                 terminator.present(config(authority, Valid::Now));
@@ -307,7 +308,8 @@ impl Villain {
 
     fn ids(&self) -> std::collections::HashMap<String, usize> {
         match self {
-            Villain::Actor(actor) | Villain::Tls(actor, ..) => actor.ids(),
+            Villain::Actor(actor) => actor.ids(),
+            Villain::Tls(tls) => tls.0.ids(),
             Villain::Process(process, _) => {
                 let mut ids = std::collections::HashMap::new();
                 for id in process.access() {
