@@ -320,6 +320,33 @@ fn a_failed_handshake_goes_on_to_another_backend() {
     });
 }
 
+/// Under TLS 1.3 a backend that misses our certificate says so when the handshake is over for us.
+#[test]
+fn the_log_says_what_a_backend_misses() {
+    let config = self_signed(&["b.test"]).server(&[&TLS13], Some(&Authority::new("clients")));
+    let backend = TlsBackend::tls("b", config);
+    let mut server = Server::binary(&format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[[service]]\n\
+         name = \"web\"\nupstream = \"https\"\ntls = {{ insecure = true }}\n\
+         discover = {{ static = [\"{}\"] }}\n[[route]]\nservice = \"web\"\n",
+        backend.address
+    ));
+    wait_until("the log says why", || {
+        // A reset may overtake the alert.
+        let response = Client::plain(server.address()).get("a", "/");
+        assert_eq!(response.expect("it is answered").status(), 502);
+        let log = server.process().log();
+        let said = |line: &String| line.contains("WARN") && line.contains("CertificateRequired");
+        log.iter().any(said)
+    });
+    // And at the start that anybody could be the backend.
+    let log = server.process().log();
+    assert!(
+        log.iter().any(|line| line.contains("anybody can pretend")),
+        "{log:#?}"
+    );
+}
+
 /// A connection that was closed is followed by one that resumes its session.
 #[test]
 fn sessions_are_resumed() {

@@ -201,6 +201,14 @@ impl TlsStream {
         self.session.state().alpn_protocol()
     }
 
+    /// Why it came to nothing, if it did: what came was not TLS, or an alert.
+    pub fn failure(&self) -> Option<&rustls::Error> {
+        match &self.receiving {
+            Receiving::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// What the client named in SNI; `None` too where that was not noted.
     pub fn name(&self) -> Option<&str> {
         self.named.as_ref()?.name.get().map(|name| &**name)
@@ -572,6 +580,8 @@ fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+#[cfg(test)]
+mod backend_tests;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]

@@ -89,9 +89,16 @@ impl Pinned {
         }
     }
 
-    /// The connection, if it leads to that backend and has not been idle for longer.
-    fn to(self, backend: &Backend, max_age: Duration, now: Millis) -> Option<Duplex> {
-        let fits = self.backend.id == backend.id && now.since(self.since) <= max_age;
+    /// The connection, if it leads to that backend, has been idle for at most `max_age` and for
+    /// less than it is kept.
+    fn to(
+        self,
+        backend: &Backend,
+        (max_age, keep): (Duration, Duration),
+        now: Millis,
+    ) -> Option<Duplex> {
+        let idle = now.since(self.since);
+        let fits = self.backend.id == backend.id && idle <= max_age && idle < keep;
         fits.then_some(self.io)
     }
 
@@ -217,8 +224,8 @@ pub async fn exchange(
                 let kept = match backend.layers.header {
                     None => worker.pool().borrow_mut().take(backend.id, max_age, now),
                     Some(_) => {
-                        let max_age = max_age.min(job.limits.keep_alive);
-                        introduced.and_then(|own| own.to(&backend, max_age, now))
+                        let ages = (max_age, job.limits.keep_alive);
+                        introduced.and_then(|own| own.to(&backend, ages, now))
                     }
                 };
                 // What cannot be repeated is worth a system call.
@@ -337,6 +344,7 @@ pub async fn exchange(
             }
             Err(failure) => {
                 worker.upstream_failed(service, &backend, &failure);
+                worker.look_at_tls(service, &backend, &upstream);
                 let stale = was_stale(&failure, reused);
                 let facts = Facts {
                     method: job.head.method,
