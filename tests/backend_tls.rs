@@ -240,6 +240,30 @@ fn who_is_believed() {
     }
 }
 
+/// Without `ca`, whoever this system trusts.
+#[test]
+fn the_authorities_of_the_system() {
+    let folder = Folder::new();
+    let ours = Authority::new("ours");
+    let ca = ours.file(&folder, "ca.pem");
+    for (issuer, status) in [(&ours, 200), (&Authority::new("another"), 503)] {
+        let config = issuer.issue(&["127.0.0.1"], Valid::Now).server(BOTH, None);
+        let backend = TlsBackend::tls("b", config);
+        let server = Server::binary_with(
+            "SSL_CERT_FILE",
+            &ca,
+            &format!(
+                "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[[service]]\n\
+                 name = \"web\"\nupstream = \"https\"\n\
+                 discover = {{ static = [\"{}\"] }}\n[[route]]\nservice = \"web\"\n",
+                backend.address
+            ),
+        );
+        let response = Client::plain(server.address()).get("a", "/");
+        assert_eq!(response.expect("it is answered").status(), status);
+    }
+}
+
 #[test]
 fn what_is_no_tls_is_no_connection() {
     // It answers a ClientHello as best it can.
