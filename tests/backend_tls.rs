@@ -19,7 +19,7 @@ use rustls::ServerConfig;
 use rustls::version::{TLS12, TLS13};
 
 use support::backend::Backend;
-use support::client::Client;
+use support::client::{Client, End};
 use support::server::{Folder, Server};
 use support::wait_until;
 use tls_backend::{Authority, Issued, Seen, TlsBackend, Valid, self_signed};
@@ -240,6 +240,30 @@ fn who_is_believed() {
     }
 }
 
+/// Without `ca`, whoever this system trusts.
+#[test]
+fn the_authorities_of_the_system() {
+    let folder = Folder::new();
+    let ours = Authority::new("ours");
+    let ca = ours.file(&folder, "ca.pem");
+    for (issuer, status) in [(&ours, 200), (&Authority::new("another"), 503)] {
+        let config = issuer.issue(&["127.0.0.1"], Valid::Now).server(BOTH, None);
+        let backend = TlsBackend::tls("b", config);
+        let server = Server::binary_with(
+            "SSL_CERT_FILE",
+            &ca,
+            &format!(
+                "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[[service]]\n\
+                 name = \"web\"\nupstream = \"https\"\n\
+                 discover = {{ static = [\"{}\"] }}\n[[route]]\nservice = \"web\"\n",
+                backend.address
+            ),
+        );
+        let response = Client::plain(server.address()).get("a", "/");
+        assert_eq!(response.expect("it is answered").status(), status);
+    }
+}
+
 #[test]
 fn what_is_no_tls_is_no_connection() {
     // It answers a ClientHello as best it can.
@@ -298,26 +322,49 @@ fn a_failed_handshake_goes_on_to_another_backend() {
         trusting(&authority, &folder, ", name = \"b.test\"")
     ));
     let mut server = server;
-    let mut client = Client::plain(server.address());
-    for _ in 0..3 {
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
-        assert_eq!(client.response().expect("it is answered").text(), "body");
-    }
-    assert_eq!(
-        errors(&server, "tls_certificate"),
-        1.0,
-        "then it is passed over"
-    );
     let state = format!(
         "evenkeel_backend_state{{service=\"web\",backend=\"{}\",state=\"passed_over\",reason=\"connect\"}}",
         old.address
     );
-    assert_eq!(metric(&server, &state), 1.0);
+    let mut client = Client::plain(server.address());
+    wait_until("it is passed over", || {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+        assert_eq!(client.response().expect("it is answered").text(), "body");
+        metric(&server, &state) == 1.0
+    });
+    assert!(errors(&server, "tls_certificate") >= 1.0);
     wait_until("the log says why", || {
         let log = server.process().log();
         let said = |line: &String| line.contains("WARN") && line.contains("has expired");
         log.iter().any(said)
     });
+}
+
+/// Under TLS 1.3 a backend that misses our certificate says so when the handshake is over for us.
+#[test]
+fn the_log_says_what_a_backend_misses() {
+    let config = self_signed(&["b.test"]).server(&[&TLS13], Some(&Authority::new("clients")));
+    let backend = TlsBackend::tls("b", config);
+    let mut server = Server::binary(&format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[[service]]\n\
+         name = \"web\"\nupstream = \"https\"\ntls = {{ insecure = true }}\n\
+         discover = {{ static = [\"{}\"] }}\n[[route]]\nservice = \"web\"\n",
+        backend.address
+    ));
+    wait_until("the log says why", || {
+        // A reset may overtake the alert.
+        let response = Client::plain(server.address()).get("a", "/");
+        assert_eq!(response.expect("it is answered").status(), 502);
+        let log = server.process().log();
+        let said = |line: &String| line.contains("WARN") && line.contains("CertificateRequired");
+        log.iter().any(said)
+    });
+    // And at the start that anybody could be the backend.
+    let log = server.process().log();
+    assert!(
+        log.iter().any(|line| line.contains("anybody can pretend")),
+        "{log:#?}"
+    );
 }
 
 /// A connection that was closed is followed by one that resumes its session.
@@ -448,6 +495,27 @@ fn an_end_that_tls_does_not_announce_is_none() {
         "it ends like a whole one: {text}"
     );
     assert_eq!(errors(&server, "upstream_closed"), 1.0);
+}
+
+/// Bytes of another protocol, until one side ends.
+#[test]
+fn a_tunnel_over_tls() {
+    let backend = TlsBackend::tls("b", self_signed(&["b.test"]).server(BOTH, None));
+    let server = front(&[backend.address], "tls = { insecure = true }");
+    let mut client = Client::plain(server.address());
+    client.send(
+        "GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    assert_eq!(client.response().expect("it switches").status(), 101);
+    for words in ["first", "second"] {
+        client.send(words);
+        let back = client.exactly(words.len()).expect("it comes back");
+        assert_eq!(back, words.as_bytes());
+    }
+    client.finish();
+    let (rest, end) = client.rest().expect("it ends");
+    assert_eq!((rest.as_slice(), end), (&b""[..], End::Closed));
+    assert_eq!(errors(&server, "upstream_closed"), 0.0);
 }
 
 /// What TLS says to itself on a kept connection makes it no worse (RFC 8446 §4.6).

@@ -11,6 +11,7 @@ mod tls_backend;
 
 use std::net::{IpAddr, SocketAddr};
 
+use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
 use support::client::{Client, tls_config, tls_config_with};
@@ -241,8 +242,10 @@ fn what_is_known_of_tls() {
         let mut ssl = vec![1, 0, 0, 0, 1, 0x21, 0, 7];
         ssl.extend(protocol.as_bytes());
         // A session that is resumed is introduced as well as a new one.
-        for _ in 0..2 {
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
             let mut client = Client::tls(server.address(), &config, "localhost").expect("TLS");
+            let made = client.session().and_then(|tls| tls.handshake_kind());
+            assert_eq!(made, Some(kind));
             let response = client.get("localhost", "/").expect("an answer");
             assert_eq!(response.text(), "b");
         }

@@ -8,24 +8,28 @@
 //!
 //! `listener` and `upstream::establish` make the handshake, everybody else sees a `Transport`.
 
+mod notes_name;
+mod session;
+
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use rustls::server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection};
-use rustls::sign::CertifiedKey;
+use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
-use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffer::{BufferPool, Inbox, Outbox, SCRATCH};
+use notes_name::NotesName;
+use session::{Session, process};
 
 /// Largest plaintext of a record, in bytes (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
@@ -63,39 +67,6 @@ pub struct TlsStream {
     closing: bool,
 }
 
-/// Which end we are.
-enum Session {
-    /// The peer is a client.
-    Server(UnbufferedServerConnection),
-    /// The peer is a backend.
-    Client(UnbufferedClientConnection),
-}
-
-impl Session {
-    fn state(&self) -> &CommonState {
-        match self {
-            Session::Server(session) => session,
-            Session::Client(session) => session,
-        }
-    }
-}
-
-/// Has rustls look at what was received. What it says has another type at each end.
-macro_rules! process {
-    ($session:expr, $incoming:expr, $status:pat => $work:expr) => {
-        match $session {
-            Session::Server(session) => {
-                let $status = session.process_tls_records($incoming);
-                $work
-            }
-            Session::Client(session) => {
-                let $status = session.process_tls_records($incoming);
-                $work
-            }
-        }
-    };
-}
-
 #[derive(Debug)]
 enum Receiving {
     Open,
@@ -126,10 +97,7 @@ impl TlsStream {
         config: &ServerConfig,
         pool: &Rc<BufferPool>,
     ) -> Result<TlsStream, rustls::Error> {
-        let named = Arc::new(NotesName {
-            certificates: Arc::clone(&config.cert_resolver),
-            name: OnceLock::new(),
-        });
+        let named = NotesName::over(Arc::clone(&config.cert_resolver));
         let mut own = config.clone();
         own.cert_resolver = Arc::<NotesName>::clone(&named);
         Ok(TlsStream {
@@ -201,9 +169,17 @@ impl TlsStream {
         self.session.state().alpn_protocol()
     }
 
+    /// Why it came to nothing, if it did: what came was not TLS, or an alert.
+    pub fn failure(&self) -> Option<&rustls::Error> {
+        match &self.receiving {
+            Receiving::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// What the client named in SNI; `None` too where that was not noted.
     pub fn name(&self) -> Option<&str> {
-        self.named.as_ref()?.name.get().map(|name| &**name)
+        self.named.as_ref()?.name()
     }
 
     /// The client's own certificate, verified, once the handshake is made; `None`: it showed none.
@@ -531,27 +507,6 @@ pub enum AskThe {
     Kernel,
 }
 
-/// Hands out another's certificates, and remembers for which name.
-#[derive(Debug)]
-struct NotesName {
-    certificates: Arc<dyn ResolvesServerCert>,
-    name: OnceLock<Box<str>>,
-}
-
-impl ResolvesServerCert for NotesName {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if let Some(name) = hello.server_name() {
-            // After a HelloRetryRequest it is the same.
-            let _ = self.name.set(name.into());
-        }
-        self.certificates.resolve(hello)
-    }
-
-    fn only_raw_public_keys(&self) -> bool {
-        self.certificates.only_raw_public_keys()
-    }
-}
-
 impl std::fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TlsStream")
@@ -578,6 +533,8 @@ fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+#[cfg(test)]
+mod backend_tests;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]

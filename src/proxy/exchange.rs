@@ -83,9 +83,16 @@ impl Pinned {
         }
     }
 
-    /// The connection, if it leads to that backend and has not been idle for longer.
-    pub(super) fn to(self, backend: &Backend, max_age: Duration, now: Millis) -> Option<Duplex> {
-        let fits = self.backend.id == backend.id && now.since(self.since) <= max_age;
+    /// The connection, if it leads to that backend, has been idle for at most `max_age` and for
+    /// less than it is kept.
+    pub(super) fn to(
+        self,
+        backend: &Backend,
+        (max_age, keep): (Duration, Duration),
+        now: Millis,
+    ) -> Option<Duplex> {
+        let idle = now.since(self.since);
+        let fits = self.backend.id == backend.id && idle <= max_age && idle < keep;
         fits.then_some(self.io)
     }
 
@@ -336,6 +343,9 @@ pub async fn exchange(
             }
             Err(failure) => {
                 worker.upstream_failed(service, &backend, &failure);
+                if let Upstream::H1(io) = &upstream {
+                    worker.look_at_tls(service, &backend, io);
+                }
                 let stale = was_stale(&failure, reused);
                 let facts = Facts {
                     method: job.head.method,

@@ -110,8 +110,8 @@ impl Reaching<'_> {
                 let kept = match backend.layers.header {
                     None => worker.pool().borrow_mut().take(backend.id, max_age, now),
                     Some(_) => {
-                        let max_age = max_age.min(self.job.limits.keep_alive);
-                        introduced.and_then(|own| own.to(backend, max_age, now))
+                        let ages = (max_age, self.job.limits.keep_alive);
+                        introduced.and_then(|own| own.to(backend, ages, now))
                     }
                 };
                 // What cannot be repeated is worth a system call.

@@ -24,6 +24,7 @@ use crate::config::{Config, Service};
 use crate::events::Event;
 use crate::io::buffer::BufferPool;
 use crate::io::deadline::Deadlines;
+use crate::io::duplex::Duplex;
 use crate::published::Published;
 use crate::router::Router;
 use crate::telemetry::access::AccessLog;
@@ -32,7 +33,7 @@ use crate::telemetry::seldom::Seldom;
 use crate::tls::certificates::CertificateSet;
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::connect::is_exhaustion;
-use crate::upstream::establish::Unestablished;
+use crate::upstream::establish::{InWords, Unestablished};
 use crate::upstream::gate::Gate;
 use crate::upstream::pool::Pool;
 use crate::upstream::streams::Streams;
@@ -221,17 +222,8 @@ impl Worker {
             self.shared.limits.descriptors.failing(error.error());
             return Evidence::None;
         }
-        if matches!(error, Unestablished::Tls(_))
-            && self.services[service].tls_failing.is_due(Millis::now())
-        {
-            // A certificate that has expired stays so until somebody hears of it.
-            tracing::warn!(
-                service = %backend.service,
-                backend = %backend.endpoint.socket(),
-                name = backend.layers.tls.as_ref().map(|tls| &**tls.name()),
-                reason = error.reason(),
-                "{error}",
-            );
+        if matches!(error, Unestablished::Tls(_)) {
+            self.tls_failed(service, backend, error);
         }
         // The table's time may be a tick old: what is passed over is so for a second at least.
         let counted = backend.connect_failed(Millis::now());
@@ -247,6 +239,29 @@ impl Worker {
             true => Evidence::Failure,
             false => Evidence::None,
         }
+    }
+
+    /// TLS to a backend came to nothing. Said aloud now and then: a certificate that has expired
+    /// stays so until somebody hears of it.
+    fn tls_failed(&self, service: usize, backend: &Backend, why: &dyn std::fmt::Display) {
+        if self.services[service].tls_failing.is_due(Millis::now()) {
+            tracing::warn!(
+                service = %backend.service,
+                backend = %backend.endpoint.socket(),
+                name = backend.layers.tls.as_ref().map(|tls| &**tls.name()),
+                "{why}",
+            );
+        }
+    }
+
+    /// An attempt over this connection failed. A backend that wants another certificate than ours
+    /// says so only when TLS 1.3 has begun to carry the request.
+    pub fn look_at_tls(&self, service: usize, backend: &Backend, connection: &Duplex) {
+        connection.with_transport(|transport| {
+            if let Some(error) = transport.tls().and_then(|tls| tls.failure()) {
+                self.tls_failed(service, backend, &InWords(error));
+            }
+        });
     }
 
     /// What has become of an attempt, as far as it tells of the backend. `trial`: the backend was

@@ -80,23 +80,43 @@ pub async fn establish(
     buffers: &Rc<BufferPool>,
     bounds: Option<(&Timer, Waits)>,
 ) -> Result<Transport, Unestablished> {
-    let Some((timer, waits)) = bounds else {
-        let tcp = connect_unbounded(address).await;
-        let mut tcp = tcp.map_err(Unestablished::Connect)?;
-        introduce(&mut tcp, told).await?;
-        return match tls {
-            None => Ok(Transport::Plain(tcp)),
-            Some(counterpart) => handshake(tcp, counterpart, buffers).await,
-        };
-    };
-    let wait = waits.connect.min(waits.all);
-    if told.is_empty() && tls.is_none() {
-        let tcp = connect(address, timer, wait).await;
-        return tcp.map(Transport::Plain).map_err(Unestablished::Connect);
+    let plain = told.is_empty() && tls.is_none();
+    match bounds {
+        Some((timer, waits)) if plain => {
+            let tcp = connect(address, timer, waits.connect.min(waits.all)).await;
+            tcp.map(Transport::Plain).map_err(Unestablished::Connect)
+        }
+        // Allocated apart, so that requests that need none of it have no room for it.
+        Some(bounds) => Box::pin(layered(address, told, tls, buffers, bounds)).await,
+        None => Box::pin(unbounded(address, told, tls, buffers)).await,
     }
+}
+
+async fn unbounded(
+    address: SocketAddr,
+    told: &[u8],
+    tls: Option<&Counterpart>,
+    buffers: &Rc<BufferPool>,
+) -> Result<Transport, Unestablished> {
+    let tcp = connect_unbounded(address).await;
+    let mut tcp = tcp.map_err(Unestablished::Connect)?;
+    introduce(&mut tcp, told).await?;
+    match tls {
+        None => Ok(Transport::Plain(tcp)),
+        Some(counterpart) => handshake(tcp, counterpart, buffers).await,
+    }
+}
+
+async fn layered(
+    address: SocketAddr,
+    told: &[u8],
+    tls: Option<&Counterpart>,
+    buffers: &Rc<BufferPool>,
+    (timer, waits): (&Timer, Waits),
+) -> Result<Transport, Unestablished> {
     let begun = Instant::now();
     let left = |wait: Duration| wait.min(waits.all.saturating_sub(begun.elapsed()));
-    let tcp = connect(address, timer, wait).await;
+    let tcp = connect(address, timer, left(waits.connect)).await;
     let mut tcp = tcp.map_err(Unestablished::Connect)?;
     let introduced = introduce(&mut tcp, told);
     let introduced = timer.limit(left(waits.connect), introduced).await;
@@ -197,14 +217,25 @@ struct Why<'a>(&'a io::Error);
 
 impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(error) = rustls_error(self.0) {
+            return InWords(error).fmt(f);
+        }
+        match self.0.kind() {
+            io::ErrorKind::UnexpectedEof => f.write_str("the backend closed in the middle"),
+            io::ErrorKind::TimedOut => f.write_str("no handshake in time"),
+            _ => self.0.fmt(f),
+        }
+    }
+}
+
+/// What rustls found wrong with a backend, in words.
+#[derive(Debug)]
+pub struct InWords<'a>(pub &'a rustls::Error);
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use CertificateError as Bad;
-        let Some(error) = rustls_error(self.0) else {
-            return match self.0.kind() {
-                io::ErrorKind::UnexpectedEof => f.write_str("the backend closed in the middle"),
-                io::ErrorKind::TimedOut => f.write_str("no handshake in time"),
-                _ => self.0.fmt(f),
-            };
-        };
+        let error = self.0;
         match error {
             rustls::Error::InvalidCertificate(bad) => match bad {
                 Bad::Expired | Bad::ExpiredContext { .. } => {

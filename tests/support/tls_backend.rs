@@ -176,6 +176,7 @@ pub struct Seen {
 /// - `/until-close` with a body that the end of the connection ends, and `/cut` with the same, but
 ///   without close_notify;
 /// - `/rekey` as usual, and the keys are renewed when [`TlsBackend::rekey`] says so;
+/// - `/tunnel` with 101, and then with what comes until that ends;
 /// - anything else with 200 and the backend's name. A body is sent back.
 pub struct TlsBackend {
     /// Where it listens.
@@ -300,6 +301,18 @@ fn serve(
                 return Ok(());
             }
             After::Cut => return Ok(()),
+            After::Tunnel => {
+                let mut room = [0; 4096];
+                loop {
+                    let n = tls.read(&mut room)?;
+                    if n == 0 {
+                        tls.conn.send_close_notify();
+                        return tls.flush();
+                    }
+                    tls.write_all(&room[..n])?;
+                    tls.flush()?;
+                }
+            }
         }
     }
 }
@@ -338,6 +351,7 @@ enum After {
     Rekey,
     Close,
     Cut,
+    Tunnel,
 }
 
 fn answer(stream: &mut (impl Read + Write), body: &str, note: Note<'_>) -> io::Result<After> {
@@ -361,6 +375,13 @@ fn answer(stream: &mut (impl Read + Write), body: &str, note: Note<'_>) -> io::R
             body
         }
     };
+    if target == "/tunnel" {
+        let switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                        Upgrade: websocket\r\n\r\n";
+        stream.write_all(switched.as_bytes())?;
+        stream.flush()?;
+        return Ok(After::Tunnel);
+    }
     let (fields, after) = match target.as_str() {
         "/close" => ("Connection: close\r\n", After::Close),
         "/until-close" => ("", After::Close),
