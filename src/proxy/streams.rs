@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ::h2::Reason;
 use ::h2::server::{self, Connection as Wire};
 use bytes::Bytes;
 
@@ -167,7 +166,7 @@ impl Session {
             if let Some(kind) = self.tripped.take() {
                 self.origin.worker.metrics.downstream_error(kind.name());
                 tracing::debug!(client = %self.origin.client, kind = kind.name(), "HTTP/2 flood");
-                self.wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                self.wire.abrupt_shutdown(kind.reason());
                 self.ending = Ending::Abrupt;
                 self.timer.set(FAREWELL);
                 continue;
