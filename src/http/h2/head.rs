@@ -129,9 +129,18 @@ fn fields(map: &HeaderMap, limits: HeadLimits, head: &mut RequestHead) -> Result
     }
 }
 
+/// How long a request's body is, as far as its head says: `ended` if the stream is over with it.
+pub fn request_framing(head: &RequestHead, ended: bool) -> Result<BodyFraming, &'static str> {
+    Ok(match (body_framing(&head.fields, ended)?, head.method) {
+        // RFC 9110 §8.6: in HTTP/1.1 it is said; there are servers that want to hear it.
+        (BodyFraming::None, Method::Post | Method::Put | Method::Patch) => BodyFraming::Length(0),
+        (framing, _) => framing,
+    })
+}
+
 /// How long a message's body is, as far as its head says: `ended` if the stream is over with it.
 /// Without a length it is known at its end, with trailers or without, as in a chunked body.
-pub fn body_framing(fields: &Fields, ended: bool) -> Result<BodyFraming, &'static str> {
+fn body_framing(fields: &Fields, ended: bool) -> Result<BodyFraming, &'static str> {
     match (declared_length(fields)?, ended) {
         (Declared::Repeated(_), _) => Err("repeated content-length"),
         (Declared::Nothing, true) => Ok(BodyFraming::None),
