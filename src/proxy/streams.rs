@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -61,11 +60,13 @@ struct Guard {
 }
 
 impl Inspect for Guard {
-    fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Some(kind) = self.flood.look(bytes, self.deadlines.now()) {
-            self.tripped.set(Some(kind));
+    fn came(&mut self, bytes: &[u8]) -> bool {
+        // Once is enough: what comes behind it need not be carried out.
+        let kind = self.flood.look(bytes, self.deadlines.now());
+        if kind.is_some() {
+            self.tripped.set(kind);
         }
-        Ok(())
+        kind.is_none()
     }
 
     fn went(&mut self, n: usize) {

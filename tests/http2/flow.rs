@@ -31,7 +31,11 @@ fn settle(peer: &mut Peer) {
 
 /// Waits until a stream has so many bytes; then no more may come.
 fn stands_at(peer: &mut Peer, stream: u32, bytes: usize) {
-    peer.until(|peer| peer.came.get(&stream).is_some_and(|c| c.data.len() >= bytes));
+    peer.until(|peer| {
+        peer.came
+            .get(&stream)
+            .is_some_and(|c| c.data.len() >= bytes)
+    });
     settle(peer);
     assert_eq!(peer.came[&stream].data.len(), bytes);
     assert!(!peer.closed);
@@ -139,7 +143,10 @@ fn a_request_that_nobody_reads_holds_no_other_up() {
         }
     });
     h1.next(vec![Step::Head, Step::Wait(gate.clone())]);
-    h1.usually(vec![Step::Head, Step::send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]);
+    h1.usually(vec![
+        Step::Head,
+        Step::send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ]);
     for behind in [Behind::H1(h1), Behind::H2(h2)] {
         let server = behind.server("", "");
         let mut peer = Peer::connect(server.address());

@@ -216,6 +216,14 @@ impl Peer {
         }
     }
 
+    /// One that reads what comes for this one, which reads no more.
+    pub fn reader(&self) -> Peer {
+        let tcp = self.tcp.try_clone().expect("there are descriptors");
+        let mut reader = Peer::around(tcp);
+        reader.polite = false;
+        reader
+    }
+
     /// A read waits for so long from now on.
     pub fn patience(&self, wait: Duration) {
         let set = self.tcp.set_read_timeout(Some(wait));
