@@ -623,3 +623,133 @@ fn one_request_stays_one_request() {
         ],
     );
 }
+
+/// What of a request of either version reaches a backend that speaks HTTP/2.
+#[test]
+fn requests_to_a_stream() {
+    let backend = crate::peers::Backend::start(|mut call| async move {
+        let _ = crate::peers::read(call.request.body_mut()).await;
+        call.answer(200);
+    });
+    let server = Server::in_process(&config("h2c", &[backend.address], "", ""));
+    // Request of HTTP/1.1, and what of it is seen in HTTP/2 besides what we add.
+    let rows: [(&str, &str, &str, &[(&str, &str)]); 11] = [
+        (
+            "a GET",
+            "GET /a?b HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "GET http://a.test/a?b",
+            &[],
+        ),
+        (
+            "Host with a port",
+            "GET / HTTP/1.1\r\nHost: a.test:81\r\n\r\n",
+            "GET http://a.test:81/",
+            &[],
+        ),
+        (
+            "a name in upper case",
+            "GET / HTTP/1.1\r\nHost: a\r\nX-B: 1\r\n\r\n",
+            "GET http://a/",
+            &[("x-b", "1")],
+        ),
+        (
+            "fields of the connection",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: x-b, keep-alive\r\nKeep-Alive: 5\r\nX-B: 1\r\nTE: gzip\r\n\r\n",
+            "GET http://a/",
+            &[],
+        ),
+        (
+            "an upgrade that is not passed on",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
+            "GET http://a/",
+            &[],
+        ),
+        (
+            "a length",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+            "POST http://a/",
+            &[("content-length", "3")],
+        ),
+        (
+            "chunks",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "POST http://a/",
+            &[],
+        ),
+        (
+            "a POST without content",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            "POST http://a/",
+            &[("content-length", "0")],
+        ),
+        (
+            "what a URI does not have",
+            "GET /<a>?\"b\" HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a/%3Ca%3E?%22b%22",
+            &[],
+        ),
+        (
+            "a method of one's own",
+            "PURGE / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "PURGE http://a/",
+            &[],
+        ),
+        (
+            "*",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "OPTIONS http://a*",
+            &[],
+        ),
+    ];
+    for (rule, request, line, fields) in rows {
+        let mut client = crate::support::client::Client::plain(server.address());
+        client.send(request);
+        let response = client.response().expect(rule);
+        assert_eq!(response.status(), 200, "{rule}: {response:?}");
+        let heads = backend.take();
+        assert_eq!(heads.len(), 1, "{rule}");
+        assert_eq!(
+            format!("{} {}", heads[0].method(), heads[0].uri()),
+            line,
+            "{rule}"
+        );
+        seen(rule, &heads[0], "1.1", fields);
+    }
+    let [_, scheme, authority, path] = request("GET", "/");
+    let rows: [(&str, &[(&str, &str)], &[(&str, &str)]); 4] = [
+        (
+            "crumbs",
+            &[("cookie", "a=1"), ("cookie", "b=2")],
+            &[("cookie", "a=1; b=2")],
+        ),
+        ("te", &[("te", "trailers")], &[]),
+        (
+            "te of gRPC",
+            &[("te", "trailers"), ("content-type", "application/grpc")],
+            &[("content-type", "application/grpc"), ("te", "trailers")],
+        ),
+        ("host", &[("host", "a.test")], &[]),
+    ];
+    for (rule, fields, expected) in rows {
+        let mut all = vec![(":method", "GET"), scheme, authority, path];
+        all.extend(fields);
+        let mut peer = Peer::connect(server.address());
+        peer.send(headers(1, END_STREAM, &all));
+        assert_eq!(peer.over(1).status(), Some(200), "{rule}");
+        let heads = backend.take();
+        assert_eq!(heads.len(), 1, "{rule}");
+        seen(rule, &heads[0], "2.0", expected);
+    }
+}
+
+/// The fields that came besides those that we add.
+fn seen(rule: &str, head: &http::Request<()>, version: &str, expected: &[(&str, &str)]) {
+    let map = head.headers();
+    assert_eq!(map["via"], format!("{version} evenkeel"), "{rule}");
+    let ours = ["via", "x-request-id"];
+    let fields = map
+        .iter()
+        .map(|(n, v)| (n.as_str(), v.to_str().expect("ASCII")));
+    let others = fields.filter(|(n, _)| !ours.contains(n) && !n.starts_with("x-forwarded-"));
+    assert_eq!(others.collect::<Vec<_>>(), expected, "{rule}");
+}
