@@ -24,16 +24,17 @@ pub const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Sees what comes before the library does, and hears how much has gone.
 pub trait Inspect {
-    /// Bytes that came. An error ends the connection.
-    fn came(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Bytes that came. False: the library gets neither them nor what comes later, and whoever drives
+    /// it ends the connection.
+    fn came(&mut self, bytes: &[u8]) -> bool;
     /// So many bytes went out.
     fn went(&mut self, n: usize);
 }
 
 /// Of whom nothing is expected.
 impl Inspect for () {
-    fn came(&mut self, _: &[u8]) -> io::Result<()> {
-        Ok(())
+    fn came(&mut self, _: &[u8]) -> bool {
+        true
     }
 
     fn went(&mut self, _: usize) {}
@@ -119,15 +120,19 @@ impl<I: Inspect + Unpin> AsyncRead for Adapter<I> {
         if this.first.has_remaining() {
             let n = this.first.len().min(room.remaining());
             let piece = this.first.split_to(n);
+            if !this.inspector.came(&piece) {
+                return Poll::Pending;
+            }
             room.put_slice(&piece);
-            return Poll::Ready(this.inspector.came(&piece));
+            return Poll::Ready(Ok(()));
         }
         let unfilled = room.initialize_unfilled();
         match this.transport.poll_read(cx, unfilled) {
+            // Nobody is woken: whoever drives the library looks at once.
+            Poll::Ready(Ok(n)) if !this.inspector.came(&unfilled[..n]) => Poll::Pending,
             Poll::Ready(Ok(n)) => {
-                let seen = this.inspector.came(&unfilled[..n]);
                 room.advance(n);
-                Poll::Ready(seen)
+                Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             Poll::Pending => Poll::Pending,

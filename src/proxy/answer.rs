@@ -21,7 +21,7 @@ use crate::http::h1::encode::{self, ConnectionField};
 use crate::http::h1::parse::{self, HeadLimits};
 use crate::http::h2;
 use crate::http::h2::incoming::Incoming;
-use crate::http::head::{BadResponse, ResponseHead, Version};
+use crate::http::head::{BadResponse, Method, ResponseHead, Version};
 use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
 use crate::io::duplex::{Duplex, WriteError};
@@ -168,6 +168,12 @@ pub(super) async fn receive(
             BodyFraming::UntilClose
         }
         (BodyFraming::Chunked | BodyFraming::UntilClose, _) => BodyFraming::Chunked,
+        // The end of a stream says it; in HTTP/1.1 only these have no body unless that is said.
+        (BodyFraming::None, Version::Http10 | Version::Http11)
+            if job.head.method != Method::Head && !matches!(response.status, 204 | 304) =>
+        {
+            BodyFraming::Length(0)
+        }
         (framing, _) => framing,
     };
     let upstream_keeps = response_keeps_alive(response) && framing != BodyFraming::UntilClose;
@@ -337,7 +343,7 @@ async fn read_stream_head(
             let Some(body) = body else { return Ok(None) };
             let length = match job.head.method {
                 // It is that of another response.
-                crate::http::head::Method::Head => None,
+                Method::Head => None,
                 _ => declared(&response.fields),
             };
             Ok(Some(Incoming::new(body, length)))

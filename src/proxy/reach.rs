@@ -150,6 +150,7 @@ impl Reaching<'_> {
                     let limits = self.job.limits;
                     let keeping = Keeping {
                         max_age: limits.max_age,
+                        greeting: limits.connect_timeout.min(self.left),
                         patience: Patience {
                             stall: limits.stall_timeout,
                             min_rate: limits.min_rate,

@@ -111,7 +111,7 @@ impl Serving<'_> {
             Downstream::H2 { .. } if extended.is_some() => BodyFraming::None,
             Downstream::H2 { incoming, .. } => {
                 let ended = incoming.has_ended();
-                h2::head::body_framing(&self.head.fields, ended).map_err(Rejection::bad_request)?
+                h2::head::request_framing(self.head, ended).map_err(Rejection::bad_request)?
             }
         };
         let reject = self.worker.shared.config.downstream.reject_encoded_slash;

@@ -56,11 +56,7 @@ impl Sink<'_> {
                 io.write_all(out, direct, pace).await
             }
             Sink::H2(stream) => {
-                let piece = match piece {
-                    Piece::Lent(bytes) => Bytes::copy_from_slice(bytes),
-                    Piece::Owned(bytes) => bytes,
-                };
-                let first = Bytes::copy_from_slice(out);
+                let first = Piece::Lent(out);
                 let trailers = end.filter(|trailers| !trailers.is_empty());
                 let ends_bare = end.is_some() && trailers.is_none();
                 let ends_first = ends_bare && piece.is_empty();
@@ -93,10 +89,10 @@ impl Sink<'_> {
     }
 }
 
-/// Sends data as the windows open.
+/// Sends data as the windows open. What is lent is copied only where there is room for it.
 async fn send(
     stream: &Outgoing,
-    mut data: Bytes,
+    mut data: Piece<'_>,
     ended: bool,
     pace: &mut Pace,
 ) -> Result<(), WriteError> {

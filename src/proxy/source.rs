@@ -187,4 +187,23 @@ impl Piece<'_> {
             Piece::Owned(bytes) => bytes.is_empty(),
         }
     }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Piece::Lent(bytes) => bytes.len(),
+            Piece::Owned(bytes) => bytes.len(),
+        }
+    }
+
+    /// Takes so many bytes off its front. O(n) for what is lent.
+    pub(super) fn split_to(&mut self, n: usize) -> Bytes {
+        match self {
+            Piece::Lent(bytes) => {
+                let (part, rest) = bytes.split_at(n);
+                *bytes = rest;
+                Bytes::copy_from_slice(part)
+            }
+            Piece::Owned(bytes) => bytes.split_to(n),
+        }
+    }
 }

@@ -3,12 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ::h2::Reason;
 use ::h2::server::{self, Connection as Wire};
 use bytes::Bytes;
 
@@ -63,11 +61,13 @@ struct Guard {
 }
 
 impl Inspect for Guard {
-    fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Some(kind) = self.flood.look(bytes, self.deadlines.now()) {
-            self.tripped.set(Some(kind));
+    fn came(&mut self, bytes: &[u8]) -> bool {
+        // Once is enough: what comes behind it need not be carried out.
+        let kind = self.flood.look(bytes, self.deadlines.now());
+        if kind.is_some() {
+            self.tripped.set(kind);
         }
-        Ok(())
+        kind.is_none()
     }
 
     fn went(&mut self, n: usize) {
@@ -176,7 +176,7 @@ impl Session {
             if let Some(kind) = self.tripped.take() {
                 self.origin.worker.metrics.downstream_error(kind.name());
                 tracing::debug!(client = %self.origin.client, kind = kind.name(), "HTTP/2 flood");
-                self.wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                self.wire.abrupt_shutdown(kind.reason());
                 self.ending = Ending::Abrupt;
                 self.timer.set(FAREWELL);
                 continue;

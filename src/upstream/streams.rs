@@ -25,7 +25,7 @@ use crate::http::h2::head;
 use crate::http::h2::outgoing::Outgoing;
 use crate::http::head::{BadResponse, ResponseHead};
 use crate::id_map::IdMap;
-use crate::io::adapter::Adapter;
+use crate::io::adapter::{Adapter, Inspect};
 use crate::io::deadline::{Deadlines, Timer};
 use crate::io::pace::{Pace, Patience};
 use crate::io::transport::Transport;
@@ -94,6 +94,36 @@ pub struct Keeping {
     pub max_age: Option<Duration>,
     /// How long the backend may hold us up.
     pub patience: Patience,
+    /// So long is waited for the backend's SETTINGS.
+    pub greeting: Duration,
+}
+
+/// Notes when a backend has said what it allows: its first frame is SETTINGS (RFC 9113 §3.4).
+#[derive(Debug)]
+struct Greeting {
+    /// The length of that frame, as far as it has come.
+    head: [u8; 3],
+    /// Octets that came.
+    came: usize,
+    heard: Rc<Cell<bool>>,
+}
+
+impl Inspect for Greeting {
+    fn came(&mut self, bytes: &[u8]) -> bool {
+        const HEAD: usize = 9;
+        if !self.heard.get() {
+            for (at, byte) in self.head.iter_mut().enumerate().skip(self.came) {
+                *byte = *bytes.get(at - self.came).unwrap_or(byte);
+            }
+            self.came += bytes.len();
+            let [a, b, c] = self.head;
+            let whole = HEAD + u32::from_be_bytes([0, a, b, c]) as usize;
+            self.heard.set(self.came >= whole);
+        }
+        true
+    }
+
+    fn went(&mut self, _: usize) {}
 }
 
 /// One request on its way: a stream of a connection.
@@ -177,7 +207,9 @@ impl Making<'_> {
     }
 
     /// The connection is there: begins HTTP/2 on it and takes the first place. A task of its own drives
-    /// it until it ends.
+    /// it until it ends. What the backend allows is waited for: without that the first requests, of
+    /// which there may be many at once, would be more than it takes. Cancel-safe: a connection that
+    /// has not begun is dropped.
     pub async fn made(
         self,
         backend: &Arc<Backend>,
@@ -187,7 +219,19 @@ impl Making<'_> {
         deadlines: &Rc<Deadlines>,
     ) -> Result<Slot, Error> {
         let writing = Pace::new(deadlines.timer(), keeping.patience);
-        let io = Adapter::new(transport, Bytes::new(), (), writing, deadlines.timer());
+        let heard = Rc::new(Cell::new(false));
+        let greeting = Greeting {
+            head: [0; 3],
+            came: 0,
+            heard: Rc::clone(&heard),
+        };
+        let io = Adapter::new(
+            transport,
+            Bytes::new(),
+            greeting,
+            writing,
+            deadlines.timer(),
+        );
         let (send, mut wire) = client::Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
@@ -212,13 +256,22 @@ impl Making<'_> {
         let ping = wire.ping_pong();
         let watched = Rc::downgrade(&connection);
         let timer = deadlines.timer();
+        let told = Rc::new(Notify::new());
+        let telling = Rc::clone(&told);
         tokio::task::spawn_local(async move {
             let _counted = counted;
-            drive(wire, ping, timer).await;
+            drive(wire, ping, timer, (heard, &telling)).await;
+            // Nobody is to wait for what will never be said.
+            telling.notify_one();
             if let Some(connection) = watched.upgrade() {
                 connection.retired.set(true);
             }
         });
+        // Whoever says nothing shows in its own time what is wrong with it.
+        let _ = deadlines
+            .timer()
+            .limit(keeping.greeting, told.notified())
+            .await;
         let slot = Slot::take(Rc::clone(&connection));
         let mut backends = self.streams.backends.borrow_mut();
         let kept = backends.entry(self.backend).or_default();
@@ -340,19 +393,25 @@ impl Call {
     }
 }
 
-/// Drives a connection to its end. A PING asks now and then whether the peer is there; one that stays
+/// Drives a connection to its end, and tells once its peer's greeting was heard. A PING asks now and then whether the peer is there; one that stays
 /// unanswered ends it, and its streams with it.
-async fn drive<I: crate::io::adapter::Inspect + Unpin>(
+async fn drive<I: Inspect + Unpin>(
     wire: Wire<Adapter<I>, Bytes>,
     mut ping: Option<PingPong>,
     timer: Timer,
+    (heard, telling): (Rc<Cell<bool>>, &Notify),
 ) {
+    let mut told = false;
     let mut wire = pin!(wire);
     let mut asked = false;
     timer.set(PING_EVERY);
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = wire.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
+        }
+        // By now it has been acted upon as well.
+        if heard.get() && !std::mem::replace(&mut told, true) {
+            telling.notify_one();
         }
         let Some(ping) = &mut ping else {
             return Poll::Pending;

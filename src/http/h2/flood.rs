@@ -4,10 +4,12 @@
 //! Only the nine octets in front of each frame are looked at. Each kind has an allowance that refills
 //! with time, and with what the peer was sent: whoever reads much has many windows to open. The h2 crate
 //! has bounds of its own for what can be counted without a clock: CONTINUATION frames, sizes of heads,
-//! resets that it causes, small DATA frames.
+//! resets that it causes, small DATA frames. It takes any first frame; that this has to be SETTINGS
+//! (§3.4) is looked at here as well.
 
 use std::time::Duration;
 
+use super::Reason;
 use crate::clock::Millis;
 
 /// Counts the frames of one connection.
@@ -20,6 +22,8 @@ pub struct Flood {
     payload: u64,
     /// Octets of the client's preface that are still to come.
     preface: usize,
+    /// The first frame has come.
+    begun: bool,
     allowances: [Allowance; KINDS],
     refilled: Millis,
     sent: u64,
@@ -36,6 +40,8 @@ pub enum Kind {
     Ignored,
     /// WINDOW_UPDATE.
     Window,
+    /// The first frame is another than SETTINGS. One is too many.
+    First,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +62,7 @@ impl Flood {
             came: 0,
             payload: 0,
             preface,
+            begun: false,
             allowances: ALLOWANCES.map(|(burst, per_second, per_kib)| Allowance {
                 left: burst * FRAME,
                 most: burst * FRAME,
@@ -72,12 +79,12 @@ impl Flood {
         self.sent += octets as u64;
     }
 
-    /// Looks at what came. `Some`: of that kind there were too many. O(frames).
+    /// Looks at what came. `Some`: of that kind there were too many first. O(frames).
     pub fn look(&mut self, mut octets: &[u8], now: Millis) -> Option<Kind> {
+        let mut tripped = None;
         let skip = self.preface.min(octets.len());
         self.preface -= skip;
         octets = &octets[skip..];
-        let mut flooded = None;
         while !octets.is_empty() {
             if self.payload > 0 {
                 let skip =
@@ -96,13 +103,18 @@ impl Flood {
             self.came = 0;
             let [a, b, c, kind, flags, ..] = self.head;
             self.payload = u64::from(u32::from_be_bytes([0, a, b, c]));
-            if let Some(kind) = Kind::of(kind, flags)
+            let is_first = !std::mem::replace(&mut self.begun, true);
+            if is_first {
+                if (kind, flags & ACK) != (SETTINGS, 0) {
+                    tripped = tripped.or(Some(Kind::First));
+                }
+            } else if let Some(kind) = Kind::of(kind, flags)
                 && !self.spend(kind, now)
             {
-                flooded = Some(kind);
+                tripped = tripped.or(Some(kind));
             }
         }
-        flooded
+        tripped
     }
 
     fn spend(&mut self, kind: Kind, now: Millis) -> bool {
@@ -133,13 +145,12 @@ impl Flood {
 impl Kind {
     /// What a frame counts as, if it is counted (RFC 9113 §6, RFC 9218 §7).
     fn of(kind: u8, flags: u8) -> Option<Kind> {
-        const ACK: u8 = 1;
         match kind {
             // DATA, HEADERS, PUSH_PROMISE, GOAWAY, CONTINUATION: bounded elsewhere.
             0 | 1 | 5 | 7 | 9 => None,
             3 => Some(Kind::Reset),
-            4 | 6 if flags & ACK == 0 => Some(Kind::Answered),
-            4 | 6 => Some(Kind::Ignored),
+            SETTINGS | 6 if flags & ACK == 0 => Some(Kind::Answered),
+            SETTINGS | 6 => Some(Kind::Ignored),
             8 => Some(Kind::Window),
             _ => Some(Kind::Ignored),
         }
@@ -152,9 +163,22 @@ impl Kind {
             Kind::Answered => "ping_flood",
             Kind::Ignored => "ignored_frame_flood",
             Kind::Window => "window_flood",
+            Kind::First => "no_settings",
+        }
+    }
+
+    /// What the peer is told.
+    pub fn reason(self) -> Reason {
+        match self {
+            Kind::First => Reason::PROTOCOL_ERROR,
+            _ => Reason::ENHANCE_YOUR_CALM,
         }
     }
 }
+
+/// A type, and a flag of it.
+const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
 
 /// Octets of a frame's head (RFC 9113 §4.1).
 const HEAD: usize = 9;
@@ -197,6 +221,32 @@ mod tests {
         frame
     }
 
+    /// The preface and the frame that belongs to it.
+    fn begun() -> Vec<u8> {
+        [vec![b'P'; 24], frame(SETTINGS, 0, 0)].concat()
+    }
+
+    #[test]
+    fn the_first_frame_is_settings() {
+        for (rule, kind, flags, expected) in [
+            ("SETTINGS", SETTINGS, 0, None),
+            (
+                "an acknowledgement of none",
+                SETTINGS,
+                ACK,
+                Some(Kind::First),
+            ),
+            ("another", 6, 0, Some(Kind::First)),
+        ] {
+            let mut flood = Flood::new(0, Millis(5));
+            assert_eq!(
+                flood.look(&frame(kind, flags, 0), Millis(5)),
+                expected,
+                "{rule}"
+            );
+        }
+    }
+
     #[test]
     fn what_is_counted() {
         for (rule, kind, flags, payload, most) in [
@@ -212,7 +262,7 @@ mod tests {
             ("WINDOW_UPDATE", 8, 0, 4, 10_000),
         ] {
             let mut flood = Flood::new(24, Millis(5));
-            assert_eq!(flood.look(&[b'P'; 24], Millis(5)), None);
+            assert_eq!(flood.look(&begun(), Millis(5)), None);
             let frame = frame(kind, flags, payload);
             let passed = (0..20_000)
                 .position(|_| flood.look(&frame, Millis(5)).is_some())
@@ -223,7 +273,7 @@ mod tests {
 
     #[test]
     fn pieces_of_any_size_count_alike() {
-        let mut octets = vec![b'P'; 24];
+        let mut octets = begun();
         for _ in 0..500 {
             octets.extend(frame(6, 0, 8));
             octets.extend(frame(0, 0, 300));
@@ -243,6 +293,7 @@ mod tests {
     #[test]
     fn time_and_what_was_sent_refill() {
         let mut flood = Flood::new(0, Millis(1));
+        assert_eq!(flood.look(&begun()[24..], Millis(1)), None);
         let (ping, window) = (frame(6, 0, 8), frame(8, 0, 4));
         while flood.look(&ping, Millis(1)).is_none() {}
         assert_eq!(flood.look(&ping, Millis(101)), None, "ten in 100 ms");

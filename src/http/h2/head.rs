@@ -129,9 +129,18 @@ fn fields(map: &HeaderMap, limits: HeadLimits, head: &mut RequestHead) -> Result
     }
 }
 
+/// How long a request's body is, as far as its head says: `ended` if the stream is over with it.
+pub fn request_framing(head: &RequestHead, ended: bool) -> Result<BodyFraming, &'static str> {
+    Ok(match (body_framing(&head.fields, ended)?, head.method) {
+        // RFC 9110 §8.6: in HTTP/1.1 it is said; there are servers that want to hear it.
+        (BodyFraming::None, Method::Post | Method::Put | Method::Patch) => BodyFraming::Length(0),
+        (framing, _) => framing,
+    })
+}
+
 /// How long a message's body is, as far as its head says: `ended` if the stream is over with it.
 /// Without a length it is known at its end, with trailers or without, as in a chunked body.
-pub fn body_framing(fields: &Fields, ended: bool) -> Result<BodyFraming, &'static str> {
+fn body_framing(fields: &Fields, ended: bool) -> Result<BodyFraming, &'static str> {
     match (declared_length(fields)?, ended) {
         (Declared::Repeated(_), _) => Err("repeated content-length"),
         (Declared::Nothing, true) => Ok(BodyFraming::None),
@@ -174,7 +183,10 @@ pub fn request(
     target.extend_from_slice(&head.path);
     target.extend_from_slice(&head.query);
     let mut uri = ::http::uri::Parts::default();
-    uri.path_and_query = Some(target.try_into().map_err(|_| BAD)?);
+    uri.path_and_query = Some(match target.as_slice().try_into() {
+        Ok(target) => target,
+        Err(_) => escaped(&target).try_into().map_err(|_| BAD)?,
+    });
     if !head.authority.is_empty() {
         let scheme = if secure { "https" } else { "http" };
         uri.scheme = scheme.try_into().ok();
@@ -197,6 +209,22 @@ pub fn request(
         map.insert(::http::header::TE, HeaderValue::from_static("trailers"));
     }
     Ok(request)
+}
+
+/// Escapes what no URI has (RFC 3986 §2). HTTP/1.1 lets it pass as it came, the http crate does not.
+fn escaped(target: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = Vec::with_capacity(target.len() + 8);
+    for &byte in target {
+        match byte {
+            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => {
+                let (high, low) = (usize::from(byte >> 4), usize::from(byte & 0xf));
+                out.extend([b'%', DIGITS[high], DIGITS[low]]);
+            }
+            _ => out.push(byte),
+        }
+    }
+    out
 }
 
 /// Is it a call by gRPC, whatever the encoding of its messages? gRPC-Web is not.
