@@ -2,8 +2,8 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `services.rs`, `health.rs`, `in_flight.rs`, `rate.rs`, `routes.rs`, `state_dir.rs` (defaults,
-//! cross-checks). `diagnostics.rs` says what is wrong and
+//! `build.rs`, `services.rs`, `health.rs`, `in_flight.rs`, `rate.rs`, `routes.rs`, `layer4.rs`, `state_dir.rs`
+//! (defaults, cross-checks). `diagnostics.rs` says what is wrong and
 //! where; reading goes on after an error, so that one run shows all of them.
 
 pub mod diagnostics;
@@ -13,6 +13,7 @@ pub mod tree;
 mod build;
 mod health;
 mod in_flight;
+mod layer4;
 mod load;
 mod names;
 mod overlay;
@@ -105,6 +106,17 @@ pub enum Protocol {
     Http,
     /// HTTP/1.1 in TLS.
     Https(TlsFrontEnd),
+    /// Whatever it is: bytes are passed on as they come.
+    Tcp,
+    /// TLS that a backend ends: passed on as it is, by the name that the client asks for.
+    Tls,
+}
+
+impl Protocol {
+    /// Are connections passed on as they are, without a look at requests?
+    pub fn is_layer4(&self) -> bool {
+        matches!(self, Protocol::Tcp | Protocol::Tls)
+    }
 }
 
 /// TLS of one listener.
@@ -401,7 +413,8 @@ pub struct Upstream {
 pub struct Route {
     /// How messages and logs call it: its name, or what it matches.
     pub label: Arc<str>,
-    /// Indexes into [`Config::listeners`]; empty: all of them.
+    /// Indexes into [`Config::listeners`]; empty: all that can see what it asks for, but not those of
+    /// layer 4 that another route names (see [`Config::layer4_routes`]).
     pub listeners: Vec<usize>,
     /// Which hosts.
     pub host: HostPattern,
@@ -409,6 +422,8 @@ pub struct Route {
     pub path: Box<str>,
     /// All of these fields must have exactly that value.
     pub headers: Vec<(Box<str>, Box<str>)>,
+    /// The client must offer one of these (ALPN); empty: whatever it offers. None is listed twice.
+    pub alpn: Vec<Box<str>>,
     /// Index into [`Config::services`].
     pub service: usize,
 }
