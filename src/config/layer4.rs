@@ -97,11 +97,9 @@ pub(super) fn alpn(route: &raw::Route, problems: &mut Problems) -> Vec<Box<str>>
     let mut protocols: Vec<Box<str>> = Vec::new();
     for at in route.alpn.iter().flatten() {
         let name = at.value.as_str();
-        if name.is_empty() || name.len() > LONGEST_PROTOCOL {
-            problems.push(
-                Problem::error(at.span, "the name of a protocol has 1 to 255 bytes")
-                    .help("for example alpn = [\"h2\", \"http/1.1\"]"),
-            );
+        if name.len() > LONGEST_PROTOCOL {
+            let title = format!("the name of a protocol has at most {LONGEST_PROTOCOL} bytes");
+            problems.error(at.span, title);
         } else if protocols.iter().any(|p| **p == *name) {
             problems.error(at.span, format!("`{name}` is listed twice"));
         }

@@ -1,6 +1,7 @@
 //! The two-way copy of a tunnel: bytes in both directions at once, half-close passed on, one
 //! idle deadline for both.
 
+use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -33,13 +34,13 @@ pub enum Ended {
     Idle,
 }
 
-/// Bytes that went through a tunnel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Bytes that went through a tunnel; can be looked at while it goes on.
+#[derive(Debug, Default)]
 pub struct Relayed {
     /// From the first end to the second.
-    pub forth: u64,
+    pub forth: Cell<u64>,
     /// From the second end to the first.
-    pub back: u64,
+    pub back: Cell<u64>,
 }
 
 /// Copies until both directions have ended, one end fails, or nothing moved for `idle`.
@@ -48,7 +49,7 @@ pub async fn relay(
     second: End<'_>,
     activity: &Timer,
     idle: Duration,
-    moved: &mut Relayed,
+    moved: &Relayed,
 ) -> Ended {
     activity.set(idle);
     let forth = copy(
@@ -56,7 +57,7 @@ pub async fn relay(
         first.inbox,
         second.io,
         second.pace,
-        &mut moved.forth,
+        &moved.forth,
         || {
             activity.set(idle);
         },
@@ -66,7 +67,7 @@ pub async fn relay(
         second.inbox,
         first.io,
         first.pace,
-        &mut moved.back,
+        &moved.back,
         || {
             activity.set(idle);
         },
@@ -114,7 +115,7 @@ async fn copy(
     inbox: &mut Inbox,
     to: &Duplex,
     pace: &mut Pace,
-    moved: &mut u64,
+    moved: &Cell<u64>,
     mut active: impl FnMut(),
 ) -> Result<(), Failed> {
     loop {
@@ -125,7 +126,7 @@ async fn copy(
                 Err(WriteError::Io(_) | WriteError::Stalled) => return Err(Failed::Writing),
             }
             inbox.consume(n);
-            *moved += n as u64;
+            moved.set(moved.get() + n as u64);
             active();
         }
         let n: io::Result<usize> = from.fill(inbox).await;

@@ -339,7 +339,7 @@ pub async fn exchange(
 }
 
 /// Connects. Where descriptors have run out, idle connections to backends go for it.
-async fn connect_making_room(
+pub(super) async fn connect_making_room(
     worker: &Worker,
     address: SocketAddr,
     timer: &Timer,

@@ -35,7 +35,7 @@ impl Serving<'_> {
         if written.is_err() {
             return Next::Abort;
         }
-        let mut moved = Relayed::default();
+        let moved = Relayed::default();
         let first = End {
             io: self.io,
             inbox: self.inbox,
@@ -47,7 +47,7 @@ impl Serving<'_> {
             pace: self.pushing,
         };
         let ended = {
-            let relayed = relay(first, second, self.timer, idle, &mut moved);
+            let relayed = relay(first, second, self.timer, idle, &moved);
             let mut relayed = std::pin::pin!(relayed);
             let streams = self.worker.shared.config.drain.streams;
             let withdrawal = Withdrawal::watch(&tunnel.backend, streams, self.watch);
@@ -63,8 +63,8 @@ impl Serving<'_> {
             })
             .await
         };
-        account.received = moved.forth;
-        account.sent = moved.back;
+        account.received = moved.forth.get();
+        account.sent = moved.back.get();
         let cause = match ended {
             Some(relay::Ended::Closed) => None,
             Some(relay::Ended::First) => Some(Cause::ClientClosed),
