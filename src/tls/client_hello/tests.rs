@@ -46,13 +46,15 @@ const OPENSSL_TLS12: &[u8] =
     include_bytes!("../../../fuzz/seeds/client_hello/openssl-tls12-no-name");
 const OPENSSL_RECORDS: &[u8] = include_bytes!("../../../fuzz/seeds/client_hello/openssl-records");
 
-/// Hellos of real clients, the name that each asks for, and the first protocol that it offers.
-fn real() -> Vec<(
+/// Who it is of, the hello, the name that it asks for, and the first protocol that it offers.
+type Real = (
     &'static str,
     Vec<u8>,
     Option<&'static str>,
     Option<&'static [u8]>,
-)> {
+);
+
+fn real() -> Vec<Real> {
     let x25519 = [aws_lc_rs::kx_group::X25519];
     let rustls = rustls_hello("Rust.Example.com", &[b"http/1.1", b"h2"], &x25519);
     let address = rustls_hello("127.0.0.1", &[], &x25519);
@@ -185,7 +187,7 @@ fn name(name: &[u8]) -> Vec<u8> {
 
 #[test]
 fn names() {
-    let long = |n: usize| vec![b"a.".repeat(126), b"b".repeat(n)].concat();
+    let long = |n: usize| [b"a.".repeat(126), b"b".repeat(n)].concat();
     for (rule, sent, expected) in [
         ("as it is", &b"a-b.example"[..], Some("a-b.example")),
         ("in any case", b"A.eXample", Some("a.example")),
