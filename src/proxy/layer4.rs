@@ -11,8 +11,8 @@ mod account;
 mod hello;
 
 use std::cell::Cell;
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -48,7 +48,7 @@ pub async fn carry(worker: Rc<Worker>, client: TcpStream, peer: Peer, open: Open
     let mut client = Transport::Plain(client);
     let mut stream = Stream {
         inbox: Inbox::new(Rc::clone(&worker.buffers)),
-        hello: None,
+        name: None,
         worker,
         peer,
     };
@@ -67,7 +67,7 @@ pub async fn carry(worker: Rc<Worker>, client: TcpStream, peer: Peer, open: Open
     account::finish(
         &stream.worker,
         &stream.peer,
-        stream.hello.as_deref(),
+        stream.name.as_deref(),
         &account,
     );
     drop(open);
@@ -79,8 +79,8 @@ struct Stream {
     peer: Peer,
     /// What came and was not passed on yet.
     inbox: Inbox,
-    /// Boxed: it is looked at once, and for the log.
-    hello: Option<Box<ClientHello>>,
+    /// The name that its client asked for, for the log.
+    name: Option<Box<str>>,
 }
 
 /// A connection to a backend.
@@ -106,12 +106,15 @@ impl Stream {
         let worker = Rc::clone(&self.worker);
         let shared = &worker.shared;
         let listener = self.peer.listener;
-        if matches!(shared.config.listeners[listener].protocol, Protocol::Tls) {
-            self.hello = Some(Box::new(self.read_hello(client).await.map_err(unsent)?));
-        }
-        let hello = self.hello.as_deref();
-        let host = hello.and_then(|hello| hello.server_name.as_deref());
-        let protocols = hello.into_iter().flat_map(ClientHello::protocols);
+        let hello = match shared.config.listeners[listener].protocol {
+            Protocol::Tls => Some(self.read_hello(client).await.map_err(unsent)?),
+            _ => None,
+        };
+        let host = hello
+            .as_ref()
+            .and_then(|hello| hello.server_name.as_deref());
+        self.name = host.map(Box::from);
+        let protocols = hello.iter().flat_map(ClientHello::protocols);
         let found = shared.router.connection(listener, host, protocols);
         let found = found.ok_or_else(|| unsent(Cause::NoRoute))?;
         account.route = Some(Arc::clone(&found.label));
@@ -121,13 +124,9 @@ impl Stream {
             .spend(found.service, ip, &Fields::default(), account.begun)
             .map_err(|wait| unsent(Cause::RateLimited(wait)))?;
 
-        let gone = client.tcp().ready(Interest::ERROR);
-        tokio::select! {
-            biased;
-            reached = reach(&worker, found.service, &self.peer, account) => reached,
-            // A client that has sent all it has to say is still there; one that has reset is not.
-            _ = gone => Err(unsent(Cause::ClientClosed)),
-        }
+        // A client that has sent all it has to say is still there; one that has reset is not.
+        let gone = pin!(client.tcp().ready(Interest::ERROR));
+        reach(&worker, found.service, &self.peer, gone, account).await
     }
 
     /// Passes on what comes until both sides are done; `None`: they are.
@@ -200,11 +199,12 @@ impl Stream {
 }
 
 /// Connects to a backend of `service`: to another one after each that cannot be reached, as long as
-/// there is one and time for it.
-async fn reach(
+/// there is one, and time for it, and its client is not `gone`.
+async fn reach<T>(
     worker: &Rc<Worker>,
     service: usize,
     peer: &Peer,
+    mut gone: Pin<&mut impl Future<Output = T>>,
     account: &mut Account,
 ) -> Result<Upstream, Failure> {
     let config = worker.service(service);
@@ -225,8 +225,12 @@ async fn reach(
             let timeout = || unsent(Cause::Connect(std::io::ErrorKind::TimedOut.into()));
             return Err(last.unwrap_or_else(timeout));
         };
-        let choice = chooser.choose(worker, None, &tried, &timer, left).await;
-        let choice = match choice {
+        let chosen = tokio::select! {
+            biased;
+            chosen = chooser.choose(worker, None, &tried, &timer, left) => chosen,
+            _ = &mut gone => return Err(unsent(Cause::ClientClosed)),
+        };
+        let choice = match chosen {
             Ok(choice) => choice,
             Err(none) => return Err(last.unwrap_or_else(|| unsent(Cause::NoBackend(none)))),
         };
@@ -237,10 +241,20 @@ async fn reach(
         account.attempts += 1;
         account.backend = Some(Arc::clone(&backend));
         tried.push(backend.id);
-        let left = left.saturating_sub(chooser.waited_for);
+        let left = match chooser.waited {
+            true => left.saturating_sub(chooser.waited_for),
+            false => left,
+        };
         let begun = Instant::now();
         let wait = limits.connect_timeout.min(left);
-        let made = connect_making_room(worker, backend.endpoint.socket(), &timer, wait).await;
+        let made = tokio::select! {
+            biased;
+            made = connect_making_room(worker, backend.endpoint.socket(), &timer, wait) => made,
+            _ = &mut gone => {
+                worker.judge(service, &backend, choice.trial, Evidence::None);
+                return Err(unsent(Cause::ClientClosed));
+            }
+        };
         let connecting = begun.elapsed();
         match made {
             Ok(tcp) => {

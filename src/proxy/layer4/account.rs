@@ -8,11 +8,10 @@ use crate::proxy::account::Account;
 use crate::proxy::connection::Peer;
 use crate::proxy::worker::Worker;
 use crate::telemetry::access::{Broken, Record};
-use crate::tls::client_hello::ClientHello;
 
 /// Accounts for a connection. It is no request: it is counted as a stream, its bytes with those of
 /// its service.
-pub(super) fn finish(worker: &Worker, peer: &Peer, hello: Option<&ClientHello>, account: &Account) {
+pub(super) fn finish(worker: &Worker, peer: &Peer, name: Option<&str>, account: &Account) {
     let outcome = account.failure.map_or("complete", |meaning| meaning.reason);
     worker.metrics.stream(account.service, outcome);
     let (received, sent) = (account.received, account.sent);
@@ -21,7 +20,6 @@ pub(super) fn finish(worker: &Worker, peer: &Peer, hello: Option<&ClientHello>, 
         return;
     }
     let listener = &worker.shared.config.listeners[peer.listener];
-    let name = hello.and_then(|hello| hello.server_name.as_deref());
     worker.access.record(&Record {
         ended: SystemTime::now(),
         client: &peer.address.ip().to_canonical().to_string(),
