@@ -272,6 +272,22 @@ fn a_silent_connection_ends() {
     await_outcome(&server, "stream_idle", 1);
 }
 
+/// Both directions are under way; the client sends, and takes nothing.
+#[test]
+fn who_does_not_take_what_it_is_sent_is_cut_off() {
+    let backend = Backend::custom("endless", |mut stream| {
+        let bytes = pattern(64 * 1024);
+        while stream.write_all(&bytes).is_ok() {}
+    });
+    let server = in_front_of(&[&backend], "stall_timeout = \"1s\"");
+    let mut client = Client::plain(server.address());
+    client.send("more, please");
+    await_outcome(&server, "client_closed", 1);
+    wait_until("the backend is let go", || backend.open() == 0);
+    let (came, end) = client.rest().expect("it ends");
+    assert_eq!(end, End::Reset, "after {} bytes", came.len());
+}
+
 #[test]
 fn who_comes_when_all_are_busy_waits_in_line() {
     let backend = greeter("b");
