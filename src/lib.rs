@@ -28,7 +28,7 @@
 //! | 8 | [`cli`]: one file per command |
 //! | 7 | [`server`]: composition root |
 //! | 6 | [`admin`], [`listener`] |
-//! | 5 | [`proxy`]: one request from route to account; [`health`]: checks and ejection |
+//! | 5 | [`proxy`]: one request, or one connection that is passed on, from route to account; [`health`]: checks and ejection |
 //! | 4 | [`balance`]: service, snapshot, picker; [`sample`]: a sample backend |
 //! | 3 | [`upstream`]: backends, pool, how connections are made; [`dns_server`]: a zone, updates and both their sides |
 //! | 2 | [`discovery`], [`router`], [`tls`] |

@@ -11,6 +11,10 @@
 //!
 //! A lookup costs one hash per label of the host and one per segment of the path, both bounded by
 //! the longest that is configured, so that a long request costs no more. It allocates nothing.
+//!
+//! `layer4.rs` has the routes of connections that are passed on as they are.
+
+mod layer4;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,6 +36,7 @@ pub struct Router {
     any: Paths,
     /// Bytes of the longest key of `wildcard`.
     longest_wildcard: usize,
+    layer4: layer4::Layer4,
 }
 
 /// Where a request goes.
@@ -64,8 +69,12 @@ struct Candidate {
 impl Router {
     /// Builds the tables.
     pub fn new(config: &Config) -> Router {
-        let mut router = Router::default();
-        for route in &config.routes {
+        let mut router = Router {
+            layer4: layer4::Layer4::new(config),
+            ..Router::default()
+        };
+        // No request says what its connection offered.
+        for route in config.routes.iter().filter(|r| r.alpn.is_empty()) {
             let paths = match &route.host {
                 HostPattern::Any => &mut router.any,
                 HostPattern::Exact(host) => router.exact.entry(host.clone()).or_default(),
@@ -110,6 +119,18 @@ impl Router {
             .filter_map(|suffix| self.wildcard.get(suffix))
             .find_map(|paths| paths.find(listener, path, fields))
             .or_else(|| self.any.find(listener, path, fields))
+    }
+
+    /// The route of a connection that came in on `listener`, which is to be passed on as it is.
+    /// `host`: the name that its ClientHello has, lower case without final dot; `protocols`: what it
+    /// offers, in its order. On a tcp listener there is neither.
+    pub fn connection<'p>(
+        &self,
+        listener: usize,
+        host: Option<&str>,
+        protocols: impl Iterator<Item = &'p [u8]> + Clone,
+    ) -> Option<&RouteMatch> {
+        self.layer4.route(listener, host, protocols)
     }
 
     /// What is behind each dot of `host`, longest first, as far as a wildcard can be that long.

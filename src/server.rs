@@ -141,7 +141,7 @@ pub fn start_logging(
         })?;
         sockets.push(socket);
         front_ends.push(match &listener.protocol {
-            Protocol::Http => None,
+            Protocol::Http | Protocol::Tcp | Protocol::Tls => None,
             Protocol::Https(tls) => {
                 let name = &listener.name;
                 Some(front_end(tls, listener.http2).with_context(|| format!("listener {name}"))?)

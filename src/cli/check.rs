@@ -111,6 +111,8 @@ pub fn summary(config: &Config) -> String {
         let speaks = match (&listener.protocol, listener.redirect) {
             (_, Some(redirect)) => format!("http, redirects to https ({})", redirect.status),
             (Protocol::Http, None) => "http".to_owned(),
+            (Protocol::Tcp, None) => "tcp".to_owned(),
+            (Protocol::Tls, None) => "tls, passed through".to_owned(),
             (Protocol::Https(tls), None) => format!(
                 "https, TLS {} or later, {}{}",
                 match tls.min_version {

@@ -131,33 +131,49 @@ fn listener(
         missing(&raw.present, "address", raw.span, help, problems);
     }
     let address = address.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-    let https = match raw.protocol.as_ref().map(|at| at.value) {
-        Some(protocol) => protocol == raw::ListenerProtocol::Https,
+    use raw::ListenerProtocol::{Http, Https, Tcp, Tls};
+    let spoken = match raw.protocol.as_ref().map(|at| at.value) {
+        Some(protocol) => protocol,
         None => {
             let help = "protocol = \"https\" with certificates, or protocol = \"http\"";
             missing(&raw.present, "protocol", raw.span, help, problems);
-            raw.certificates.is_some()
-        }
-    };
-    let protocol = if https {
-        Protocol::Https(tls(raw, files, sources, problems))
-    } else {
-        for key in ["certificates", "min_tls", "client_certificates"] {
-            if let Some(span) = raw.key(key) {
-                problems.push(
-                    Problem::error(span, format!("`{key}` has no effect on plain http"))
-                        .help("write protocol = \"https\""),
-                );
+            match raw.certificates {
+                Some(_) => Https,
+                None => Http,
             }
         }
-        Protocol::Http
     };
+    let protocol = match spoken {
+        Https => Protocol::Https(tls(raw, files, sources, problems)),
+        Http => Protocol::Http,
+        Tcp => Protocol::Tcp,
+        Tls => Protocol::Tls,
+    };
+    let passes_over = match spoken {
+        Https => None,
+        Http => Some(("plain http", "write protocol = \"https\"")),
+        Tcp => Some(("tcp", "protocol = \"https\" is what ends TLS here")),
+        Tls => Some((
+            "tls, which a backend ends",
+            "protocol = \"https\" is what ends TLS here",
+        )),
+    };
+    if let Some((what, help)) = passes_over {
+        for key in ["certificates", "min_tls", "client_certificates"] {
+            if let Some(span) = raw.key(key) {
+                let title = format!("`{key}` has no effect on {what}");
+                problems.push(Problem::error(span, title).help(help));
+            }
+        }
+    }
     let redirect = raw.redirect.as_ref().map(|redirect| {
-        if https {
-            problems.error(
-                redirect.0.span,
-                "a listener that speaks https cannot redirect to https",
-            );
+        let refused = match spoken {
+            Http => None,
+            Https => Some("a listener that speaks https cannot redirect to https"),
+            Tcp | Tls => Some("a listener that looks at no requests cannot redirect them"),
+        };
+        if let Some(why) = refused {
+            problems.error(redirect.0.span, why);
         }
         self::redirect(&redirect.0, problems)
     });

@@ -2,8 +2,8 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`, `rate.rs`, `routes.rs`, `state_dir.rs` (defaults,
-//! cross-checks). `diagnostics.rs` says what is wrong and
+//! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`, `rate.rs`, `routes.rs`,
+//! `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and
 //! where; reading goes on after an error, so that one run shows all of them.
 
 pub mod diagnostics;
@@ -15,6 +15,7 @@ mod build;
 mod health;
 mod identity;
 mod in_flight;
+mod layer4;
 mod load;
 mod names;
 mod overlay;
@@ -109,7 +110,7 @@ impl Listener {
     /// What it wants of clients' certificates; `None`: nobody is asked for one.
     pub fn client_certificates(&self) -> Option<&ClientCertificates> {
         match &self.protocol {
-            Protocol::Http => None,
+            Protocol::Http | Protocol::Tcp | Protocol::Tls => None,
             Protocol::Https(tls) => tls.client_certificates.as_ref(),
         }
     }
@@ -122,6 +123,17 @@ pub enum Protocol {
     Http,
     /// HTTP/1.1 in TLS.
     Https(TlsFrontEnd),
+    /// Whatever it is: bytes are passed on as they come.
+    Tcp,
+    /// TLS that a backend ends: passed on as it is, by the name that the client asks for.
+    Tls,
+}
+
+impl Protocol {
+    /// Are connections passed on as they are, without a look at requests?
+    pub fn is_layer4(&self) -> bool {
+        matches!(self, Protocol::Tcp | Protocol::Tls)
+    }
 }
 
 /// TLS of one listener.
@@ -485,7 +497,8 @@ pub struct Upstream {
 pub struct Route {
     /// How messages and logs call it: its name, or what it matches.
     pub label: Arc<str>,
-    /// Indexes into [`Config::listeners`]; empty: all of them.
+    /// Indexes into [`Config::listeners`]; empty: all that can see what it asks for, but not those of
+    /// layer 4 that another route names (see [`Config::layer4_routes`]).
     pub listeners: Vec<usize>,
     /// Which hosts.
     pub host: HostPattern,
@@ -493,6 +506,8 @@ pub struct Route {
     pub path: Box<str>,
     /// All of these fields must have exactly that value.
     pub headers: Vec<(Box<str>, Box<str>)>,
+    /// The client must offer one of these (ALPN); empty: whatever it offers. None is listed twice.
+    pub alpn: Vec<Box<str>>,
     /// Index into [`Config::services`].
     pub service: usize,
 }

@@ -65,14 +65,18 @@ table! {
 pub enum ListenerProtocol {
     Http,
     Https,
+    Tcp,
+    Tls,
 }
 
 choice! {
-    ListenerProtocol = "\"http\" or \"https\"" {
+    ListenerProtocol = "\"http\", \"https\", \"tcp\" or \"tls\"" {
         "http" => ListenerProtocol::Http,
         "https" => ListenerProtocol::Https,
+        "tcp" => ListenerProtocol::Tcp,
+        "tls" => ListenerProtocol::Tls,
     }
-    later ["tcp", "tls"]
+    later []
 }
 
 choice! {
@@ -264,6 +268,7 @@ table! {
         "host" => host: At<String>,
         "path" => path: At<String>,
         "headers" => headers: Pairs<At<String>>,
+        "alpn" => alpn: Vec<At<String>>,
         "service" => service: At<String>,
     }
     later ["client_certificates"]

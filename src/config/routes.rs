@@ -9,7 +9,7 @@ use super::diagnostics::{Problem, Problems};
 use super::read::At;
 pub(super) use super::scalar::is_token_byte;
 use super::source::Span;
-use super::{HostPattern, Listener, Route, names, raw};
+use super::{HostPattern, Listener, Route, layer4, names, raw};
 
 /// The names that routes refer to.
 pub struct Known<'a> {
@@ -17,6 +17,7 @@ pub struct Known<'a> {
     services: HashMap<&'a str, usize>,
     raw_services: &'a [raw::Service],
     raw_listeners: &'a [raw::Listener],
+    pub(super) built: &'a [Listener],
 }
 
 impl<'a> Known<'a> {
@@ -41,6 +42,7 @@ impl<'a> Known<'a> {
                 .collect(),
             raw_services,
             raw_listeners,
+            built: listeners,
         }
     }
 
@@ -94,7 +96,8 @@ pub fn build(raw: &[raw::Route], known: &Known<'_>, problems: &mut Problems) -> 
         .iter()
         .filter_map(|r| route(r, known, problems).map(|route| (route, r.span)))
         .collect();
-    refuse_ties(&routes, problems);
+    refuse_ties(&routes, known, problems);
+    layer4::check(&routes, known.raw_listeners, known.built, problems);
     // A route that was refused might have been the one that leads there.
     if !problems.any_error() {
         warn_of_unused(&routes, known, problems);
@@ -124,6 +127,7 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
                     .and(redirect.0.span, "here"),
                 );
             }
+            layer4::refuse_unseen(raw, name, &known.built[index].protocol, problems);
             if !listeners.contains(&index) {
                 listeners.push(index);
             }
@@ -136,6 +140,7 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
         );
     }
     let headers = headers(raw, problems);
+    let alpn = layer4::alpn(raw, problems);
     let service = match &raw.service {
         Some(name) => known.service(name, problems),
         None => {
@@ -156,18 +161,24 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
     Some(Route {
         label: match &raw.name {
             Some(name) => Arc::from(name.value.as_str()),
-            None => label(&host, &path, &headers),
+            None => label(&host, &path, &headers, &alpn),
         },
         listeners,
         host,
         path,
         headers,
+        alpn,
         service,
     })
 }
 
 /// What a route without a name is called.
-fn label(host: &HostPattern, path: &str, headers: &[(Box<str>, Box<str>)]) -> Arc<str> {
+fn label(
+    host: &HostPattern,
+    path: &str,
+    headers: &[(Box<str>, Box<str>)],
+    alpn: &[Box<str>],
+) -> Arc<str> {
     let mut text = match host {
         HostPattern::Any => "*".to_owned(),
         HostPattern::Wildcard(suffix) => format!("*.{suffix}"),
@@ -176,6 +187,9 @@ fn label(host: &HostPattern, path: &str, headers: &[(Box<str>, Box<str>)]) -> Ar
     text.push_str(path);
     for (name, value) in headers {
         text.push_str(&format!(" {name}={value}"));
+    }
+    if !alpn.is_empty() {
+        text.push_str(&format!(" alpn={}", alpn.join(",")));
     }
     text.into()
 }
@@ -327,9 +341,13 @@ fn headers(raw: &raw::Route, problems: &mut Problems) -> Vec<(Box<str>, Box<str>
 /// Rank is host, path and number of header conditions, so only routes with the same host and the
 /// same path can tie: with the same conditions, or with as many other ones that one request can
 /// meet. The latter are settled by a third route that asks for the conditions of both.
-fn refuse_ties(routes: &[(Route, Span)], problems: &mut Problems) {
+///
+/// This is about requests; `layer4.rs` has the ties of whole connections.
+fn refuse_ties(routes: &[(Route, Span)], known: &Known<'_>, problems: &mut Problems) {
+    let http = |index: usize| !known.built[index].protocol.is_layer4();
+    let http: Vec<usize> = (0..known.built.len()).filter(|i| http(*i)).collect();
     let mut groups: HashMap<(&HostPattern, &str), Vec<&(Route, Span)>> = HashMap::new();
-    for entry in routes {
+    for entry in routes.iter().filter(|(r, _)| r.alpn.is_empty()) {
         groups
             .entry((&entry.0.host, &entry.0.path))
             .or_default()
@@ -338,7 +356,7 @@ fn refuse_ties(routes: &[(Route, Span)], problems: &mut Problems) {
     for group in groups.values() {
         for (i, (first, first_span)) in group.iter().enumerate() {
             let rivals = group[i + 1..].iter().filter(|(second, _)| {
-                share_a_listener(first, second)
+                share_one_of(&http, first, second)
                     && first.headers.len() == second.headers.len()
                     && compatible(first, second)
                     && !settled(first, second, group)
@@ -362,10 +380,9 @@ fn refuse_ties(routes: &[(Route, Span)], problems: &mut Problems) {
     }
 }
 
-fn share_a_listener(a: &Route, b: &Route) -> bool {
-    a.listeners.is_empty()
-        || b.listeners.is_empty()
-        || a.listeners.iter().any(|l| b.listeners.contains(l))
+fn share_one_of(listeners: &[usize], a: &Route, b: &Route) -> bool {
+    let is_on = |r: &Route, l: &usize| r.listeners.is_empty() || r.listeners.contains(l);
+    listeners.iter().any(|l| is_on(a, l) && is_on(b, l))
 }
 
 /// True if one request can meet the header conditions of both: none asks for another value of the
@@ -406,7 +423,13 @@ fn warn_of_unused(routes: &[(Route, Span)], known: &Known<'_>, problems: &mut Pr
         }
     }
     for (index, listener) in known.raw_listeners.iter().enumerate() {
-        let used = |r: &Route| r.listeners.is_empty() || r.listeners.contains(&index);
+        let used = |r: &Route| match r.listeners.is_empty() {
+            true => r.alpn.is_empty(),
+            false => r.listeners.contains(&index),
+        };
+        if known.built[index].protocol.is_layer4() {
+            continue;
+        }
         if listener.redirect.is_none() && !routes.iter().any(|(r, _)| used(r)) {
             problems.push(
                 Problem::warning(listener.span, "no route uses this listener")

@@ -84,42 +84,56 @@ impl Duplex {
     ) -> Result<(), WriteError> {
         let mut message = first.chain(second);
         let mut unsent = 0;
-        poll_fn(|cx| {
-            let mut transport = self.transport.borrow_mut();
-            let mut wait = |transport: &Transport, pace: &mut Pace, cx: &mut Context<'_>| {
-                // A peer that takes what was sealed long ago holds us up, but does not stall.
-                let before = std::mem::replace(&mut unsent, transport.unsent());
-                if unsent < before {
-                    pace.progress(0);
-                }
-                pace.poll_wait(cx).map(|_| Err(WriteError::Stalled))
-            };
-            while message.has_remaining() {
-                match transport.poll_write(cx, &mut message) {
-                    Poll::Ready(Ok(0)) => {
-                        return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
-                    }
-                    Poll::Ready(Ok(n)) => {
-                        pace.progress(n);
-                    }
-                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e.into())),
-                    Poll::Pending => return wait(&transport, pace, cx),
-                }
+        poll_fn(|cx| self.poll_write_all(cx, &mut message, &mut unsent, pace)).await
+    }
+
+    /// Writes what is left of `message`, whole, and flushes; what was written is taken off its front.
+    /// `unsent` is 0 at the beginning of a message and to be handed in again until it is done.
+    pub fn poll_write_all(
+        &self,
+        cx: &mut Context<'_>,
+        message: &mut impl Buf,
+        unsent: &mut usize,
+        pace: &mut Pace,
+    ) -> Poll<Result<(), WriteError>> {
+        let mut transport = self.transport.borrow_mut();
+        let mut wait = |transport: &Transport, pace: &mut Pace, cx: &mut Context<'_>| {
+            // A peer that takes what was sealed long ago holds us up, but does not stall.
+            let before = std::mem::replace(unsent, transport.unsent());
+            if *unsent < before {
+                pace.progress(0);
             }
-            match transport.poll_flush(cx) {
-                Poll::Ready(outcome) => {
-                    pace.stop();
-                    Poll::Ready(outcome.map_err(WriteError::from))
+            pace.poll_wait(cx).map(|_| Err(WriteError::Stalled))
+        };
+        while message.has_remaining() {
+            match transport.poll_write(cx, message) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
                 }
-                Poll::Pending => wait(&transport, pace, cx),
+                Poll::Ready(Ok(n)) => {
+                    pace.progress(n);
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e.into())),
+                Poll::Pending => return wait(&transport, pace, cx),
             }
-        })
-        .await
+        }
+        match transport.poll_flush(cx) {
+            Poll::Ready(outcome) => {
+                pace.stop();
+                Poll::Ready(outcome.map_err(WriteError::from))
+            }
+            Poll::Pending => wait(&transport, pace, cx),
+        }
     }
 
     /// Ends our direction.
     pub async fn shutdown(&self) -> io::Result<()> {
-        poll_fn(|cx| self.transport.borrow_mut().poll_shutdown(cx)).await
+        poll_fn(|cx| self.poll_shutdown(cx)).await
+    }
+
+    /// The same, for who polls.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.borrow_mut().poll_shutdown(cx)
     }
 
     /// Lends the transport for a look.

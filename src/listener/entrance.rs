@@ -23,6 +23,7 @@ use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
 use crate::proxy::connection::{Connection, Peer};
 use crate::proxy::drain::Phase;
+use crate::proxy::layer4;
 use crate::proxy::limits::Refused;
 use crate::proxy::seating::{Arrival, Seat};
 use crate::proxy::serve::{Runners, Serve};
@@ -109,7 +110,7 @@ impl Entrance {
         let why = Refused::Descriptors;
         self.worker.metrics.refused(why.reason());
         self.worker.shared.limits.descriptors.refusing();
-        if self.tls[listener].is_none() {
+        if self.answers_plainly(listener) {
             refusal::tell_at_once(why, stream);
         }
     }
@@ -134,6 +135,17 @@ impl Entrance {
                 None => return,
             }
         }
+    }
+
+    /// Are connections of this listener passed on as they are?
+    fn is_layer4(&self, listener: usize) -> bool {
+        let listeners = &self.worker.shared.config.listeners;
+        listeners[listener].protocol.is_layer4()
+    }
+
+    /// Does a client of this listener understand a response of ours without a handshake?
+    fn answers_plainly(&self, listener: usize) -> bool {
+        self.tls[listener].is_none() && !self.is_layer4(listener)
     }
 
     fn take_over(self: &Rc<Self>, arrival: Arrival) {
@@ -175,7 +187,7 @@ impl Entrance {
     fn refuse(&self, refused: Refused, stream: TcpStream, listener: usize) {
         // A client that speaks TLS could read a reason only after a handshake, which costs more than
         // a connection does.
-        if self.tls[listener].is_none() {
+        if self.answers_plainly(listener) {
             let deadlines = &self.worker.deadlines;
             self.refusals.tell(refused, stream, deadlines);
         }
@@ -194,6 +206,9 @@ impl Entrance {
             arrival: None,
         };
         match tls {
+            None if self.is_layer4(listener) => {
+                tokio::task::spawn_local(layer4::carry(worker, stream, peer, open));
+            }
             None => {
                 let transport = Transport::Plain(stream);
                 let connection = Connection::new(worker, transport, peer, open);

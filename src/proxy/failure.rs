@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::balance::picker::NoBackend;
 use crate::http::h1::body::BadBody;
 use crate::http::head::{BadResponse, Rejection};
+use crate::tls::client_hello;
 use crate::upstream::establish::Unestablished;
 
 /// Whose side a failure is on.
@@ -112,6 +113,12 @@ pub enum Cause {
     /// Nothing moved for too long while the response was under way.
     #[error("nothing moved for too long")]
     StreamIdle,
+    /// What the client begins with is no ClientHello that could be passed on.
+    #[error("{0}")]
+    BadHello(#[source] client_hello::Refused),
+    /// It was idle, and memory runs short.
+    #[error("closed for want of memory")]
+    Shed,
     /// A drain's deadline passed.
     #[error("cut off by the drain deadline")]
     Drained,
@@ -184,6 +191,9 @@ impl Failure {
             Cause::TryTimeout => (Upstream, 504, "try_timeout", false),
             Cause::Status(status) => (Upstream, *status, "retried_status", false),
             Cause::StreamIdle => (Upstream, 504, "stream_idle", false),
+            Cause::BadHello(client_hello::Refused::NotTls) => (Downstream, 400, "not_tls", true),
+            Cause::BadHello(_) => (Downstream, 400, "bad_client_hello", true),
+            Cause::Shed => (Internal, 503, "memory", true),
             Cause::Drained => (Internal, 503, "drained", true),
         };
         Meaning {

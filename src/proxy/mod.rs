@@ -7,6 +7,9 @@
 //! `forward.rs` rewrites heads (`certificate_fields.rs` has those about a client's certificate) and `recode.rs` (pure) bodies; `failure.rs` says what a failure
 //! means and `retry.rs` (pure) whether it may be tried again; `limits.rs` is what the workers
 //! together may take on; `seating.rs` says which worker a connection goes to.
+//!
+//! `layer4.rs` is the other way through: a connection that is passed on as it is, with the same
+//! choice, judgement, limits and account.
 
 pub mod account;
 mod answer;
@@ -20,6 +23,7 @@ pub mod failure;
 pub mod forward;
 mod grpc;
 mod job;
+pub mod layer4;
 pub mod limits;
 mod opening;
 mod preference;

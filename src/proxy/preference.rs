@@ -45,12 +45,31 @@ impl Preference {
     }
 }
 
+impl Preference {
+    /// Of a connection to `service` that is passed on as it is: all that tells it apart is its
+    /// client's address.
+    pub fn of_connection(service: &Service, peer: &Peer) -> Preference {
+        let client = peer.address.ip().to_canonical();
+        let by_address =
+            service.balancing.strategy == Strategy::Hash && service.hash_by == HashBy::Address;
+        Preference {
+            key: by_address.then(|| address(client)),
+            token: None,
+            secure: false,
+        }
+    }
+}
+
+fn address(client: IpAddr) -> u64 {
+    match client {
+        IpAddr::V4(v4) => hash::key([&v4.octets()[..]]),
+        IpAddr::V6(v6) => hash::key([&v6.octets()[..]]),
+    }
+}
+
 fn key(by: &HashBy, head: &RequestHead, client: IpAddr) -> Option<u64> {
     match by {
-        HashBy::Address => Some(match client {
-            IpAddr::V4(v4) => hash::key([&v4.octets()[..]]),
-            IpAddr::V6(v6) => hash::key([&v6.octets()[..]]),
-        }),
+        HashBy::Address => Some(address(client)),
         HashBy::Path => Some(hash::key([&head.path[..]])),
         HashBy::Cookie(name) => cookies::named(&head.fields, name)
             .next()

@@ -1,11 +1,13 @@
 //! TLS parameters: certificates, the choice among them by SNI, what we are to clients, what clients
-//! show, and what backends have to prove to us.
+//! show, and what backends have to prove to us; and what a ClientHello says, for connections whose TLS
+//! a backend ends.
 //!
 //! Nothing here opens a socket or waits; handshakes belong to the listener and to `upstream`.
 
 pub mod certificates;
 pub mod client;
 pub mod client_certificates;
+pub mod client_hello;
 mod der;
 pub mod dev;
 pub mod server;

@@ -259,6 +259,18 @@ impl Page {
             }
         }
         let mut family = out.family(
+            "streams",
+            "Connections that were passed on as they are, by how they ended",
+            Counter,
+        )?;
+        for (what, &count) in &sums {
+            if let Rare::Stream { service, outcome } = *what {
+                let service = service.map_or("", |index| self.service(index));
+                let labels = [("service", service), ("outcome", outcome)];
+                family.add(&labels, Value::Count(count))?;
+            }
+        }
+        let mut family = out.family(
             "refused_connections",
             "Connections of clients that were not taken in, by the limit that forbade it",
             Counter,

@@ -127,6 +127,11 @@ impl Shard {
         self.counters.count(Rare::GrpcCall { service, status });
     }
 
+    /// A connection that was passed on as it is has ended. `outcome`: `complete`, or what failed.
+    pub fn stream(&self, service: Option<usize>, outcome: &'static str) {
+        self.counters.count(Rare::Stream { service, outcome });
+    }
+
     /// A client's connection was not taken in.
     pub fn refused(&self, reason: &'static str) {
         self.counters.count(Rare::Refused { reason });
@@ -271,6 +276,10 @@ pub(super) enum Rare {
     },
     DownstreamError {
         reason: &'static str,
+    },
+    Stream {
+        service: Option<usize>,
+        outcome: &'static str,
     },
     Refused {
         reason: &'static str,
