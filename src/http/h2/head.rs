@@ -115,9 +115,10 @@ fn fields(map: &HeaderMap, limits: HeadLimits, head: &mut RequestHead) -> Result
         }
     }
     if cookies > 0 {
-        // §8.2.3: in pieces, for compression's sake.
+        // §8.2.3: in pieces, for compression's sake. An empty one would leave white space at an end.
         let pieces = map.get_all(::http::header::COOKIE).iter();
-        let pieces: Vec<&[u8]> = pieces.map(HeaderValue::as_bytes).collect();
+        let pieces = pieces.map(HeaderValue::as_bytes).filter(|p| !p.is_empty());
+        let pieces: Vec<&[u8]> = pieces.collect();
         fields.push_known(Known::Cookie, b"cookie", &pieces.join(&b"; "[..]));
     }
     match host {

@@ -113,6 +113,7 @@ fn requests_that_are_taken() {
             ("cookie", "a=1"),
             ("x-b", "2"),
             ("cookie", "b=2"),
+            ("cookie", ""),
             ("host", "a.test:81"),
         ],
     ));
