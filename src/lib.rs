@@ -30,7 +30,7 @@
 //! | 6 | [`admin`], [`listener`] |
 //! | 5 | [`proxy`]: one request from route to account; [`health`]: checks and ejection |
 //! | 4 | [`balance`]: service, snapshot, picker; [`sample`]: a sample backend |
-//! | 3 | [`upstream`]: backends, pool, connect; [`dns_server`]: a zone, updates and both their sides |
+//! | 3 | [`upstream`]: backends, pool, how connections are made; [`dns_server`]: a zone, updates and both their sides |
 //! | 2 | [`discovery`], [`router`], [`tls`] |
 //! | 1 | [`http`], [`io`], [`config`] |
 //! | 0 | [`telemetry`], [`clock`], [`events`], [`published`], [`id_map`], [`memory`] |

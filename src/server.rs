@@ -43,8 +43,10 @@ use crate::published::Published;
 use crate::router::Router;
 use crate::telemetry::access::{AccessLog, AccessWriter};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::client::Loader;
 use crate::tls::server::front_end;
 use crate::upstream::adaptive::Adaptive;
+use crate::upstream::establish::Layering;
 use crate::upstream::gate::Gate;
 
 /// Events that wait for the control thread; more are dropped.
@@ -175,8 +177,9 @@ pub fn start_logging(
         .services
         .iter()
         .zip(affinities)
-        .map(|(s, affinity)| {
-            let mut service = Service::on(Arc::clone(&s.name), terms(s, affinity));
+        .zip(layerings(&config)?)
+        .map(|((s, affinity), layering)| {
+            let mut service = Service::on(Arc::clone(&s.name), terms(s, affinity, layering));
             // The first client may be here before the control thread is.
             if let Some(offer) = watches.known(&s.discover) {
                 service.apply(&offer);
@@ -191,6 +194,10 @@ pub fn start_logging(
         snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
         gates: services.iter().map(|s| s.gate().cloned()).collect(),
         affinities: services.iter().map(|s| s.affinity().cloned()).collect(),
+        certificates: front_ends
+            .iter()
+            .map(|f| f.as_ref().map(|f| Arc::clone(&f.certificates)))
+            .collect(),
         drain: Drain::new(),
         events,
         limits: Limits::new(Arc::clone(&config)),
@@ -393,10 +400,30 @@ fn affinities(config: &Config) -> anyhow::Result<Vec<Option<Arc<Affinity>>>> {
     config.services.iter().map(affinity).collect()
 }
 
+/// What lies between TCP and HTTP on the connections to each service. Reads certificates.
+fn layerings(config: &Config) -> anyhow::Result<Vec<Layering>> {
+    let mut loader = Loader::default();
+    let layering = |service: &crate::config::Service| {
+        let tls = service.tls.as_ref().map(|terms| loader.load(terms));
+        let tls = tls.transpose();
+        Ok(Layering {
+            header: service.proxy_header.map(Into::into),
+            tls: tls.with_context(|| format!("service {}", service.name))?,
+            h2: service.upstream.protocol.is_h2(),
+        })
+    };
+    config.services.iter().map(layering).collect()
+}
+
 /// What a service's backends begin with.
-fn terms(service: &crate::config::Service, affinity: Option<Arc<Affinity>>) -> Terms {
+fn terms(
+    service: &crate::config::Service,
+    affinity: Option<Arc<Affinity>>,
+    layering: Layering,
+) -> Terms {
     Terms {
         affinity,
+        layering,
         gate: service.in_flight.map(|limits| {
             let adaptive = limits.adaptive.map(|a| Adaptive::new(a.least, a.most));
             Gate::new(limits.per_backend, adaptive, limits.queue, limits.timeout)

@@ -22,6 +22,10 @@ mod retries;
 #[path = "faults/slow.rs"]
 mod slow;
 mod support;
+#[path = "faults/terminator.rs"]
+mod terminator;
+#[path = "support/tls_backend.rs"]
+mod tls_backend;
 #[path = "support/traffic.rs"]
 mod traffic;
 

@@ -324,7 +324,9 @@ fn a_real_client_keeps_its_session_over_tls() {
         .find(|l| l.to_lowercase().starts_with("set-cookie: at="));
     assert!(set.is_some_and(|l| l.ends_with("; Secure")), "{first}");
     let backend = |text: &str| {
-        let line = text.lines().find(|l| l.starts_with("X-Backend"));
+        let line = text
+            .lines()
+            .find(|l| l.to_lowercase().starts_with("x-backend"));
         line.expect("one of ours").to_owned()
     };
     for _ in 0..10 {

@@ -21,7 +21,8 @@ over Evenkeel; a difference under 10 % is called level, and a greater one that i
 
 Where the programs come from: HAProxy and NGINX from the path (Debian: haproxy, nginx-light); Envoy, Caddy and Traefik from \
 the Python index, into target/peers; Pingora is built by cargo from benches/pingora. One that cannot be had is named and \
-left out. taskset (util-linux) must be there.";
+left out, and so is each that cannot do what a scenario wants. taskset (util-linux) must be there; h2load (nghttp2-client) sends \
+the requests of HTTP/2, and NGINX passes TCP on by a module of its own (libnginx-mod-stream).";
 
 const EXAMPLES: &str = "\
 Examples:

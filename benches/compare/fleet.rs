@@ -15,7 +15,7 @@ use crate::load::{Request, Tls};
 use crate::peers::programs::Program;
 use crate::peers::{Backends, Peer, Setup};
 use crate::process::{Cores, Process, Processes};
-use crate::scenario::Layer;
+use crate::scenario::{Front, Layer};
 
 /// What all runs share.
 #[derive(Debug)]
@@ -52,6 +52,7 @@ pub struct Wish {
     pub workers: usize,
     pub pinned: bool,
     pub access_log: bool,
+    pub front: Front,
 }
 
 /// Name in the certificate, and in every request.
@@ -87,6 +88,11 @@ impl<'a> Bench<'a> {
     /// A port of ours on loopback.
     pub fn at(&self, offset: u16) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.options.ports + offset)
+    }
+
+    /// A file beside the configurations.
+    pub fn path(&self, name: &str) -> Result<PathBuf> {
+        Ok(folder(self.options)?.join(name))
     }
 
     /// The core of load generator and backend, where something is pinned at all.
@@ -131,6 +137,7 @@ impl<'a> Bench<'a> {
             workers: wish.workers,
             connections: self.options.connections + SPARE,
             access_log: wish.access_log,
+            front: wish.front,
         };
         let launch = peer.configure(&setup)?;
         let core = wish.pinned.then_some(self.options.proxy_core);
@@ -142,7 +149,11 @@ impl<'a> Bench<'a> {
             &launch.environment,
             &output,
         )?;
-        process.wait_until_it_listens(&[setup.plain, setup.tls])?;
+        let places = match setup.front {
+            Front::Tcp => vec![setup.plain],
+            Front::Http1 | Front::Http2 => vec![setup.plain, setup.tls],
+        };
+        process.wait_until_it_listens(&places)?;
         first_answer(setup.plain, &mut process)?;
         Ok(Running {
             peer,
@@ -193,6 +204,7 @@ impl Wish {
             workers: 1,
             pinned: true,
             access_log: bench.options.access_log == Switch::On,
+            front: Front::Http1,
         }
     }
 }

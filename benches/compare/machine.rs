@@ -134,6 +134,22 @@ fn tracked() -> Option<(u64, u64)> {
     Some((number("count")?, number("max")?))
 }
 
+/// For how long a core has been busy since the machine started, to the hundredth of a second.
+pub fn busy(core: usize) -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let name = format!("cpu{core} ");
+    let line = stat.lines().find_map(|line| line.strip_prefix(&name))?;
+    let ticks: Vec<u64> = line
+        .split(' ')
+        .map_while(|tick| tick.parse().ok())
+        .collect();
+    // user, nice, system, idle, iowait, irq, softirq
+    let all: u64 = ticks.iter().take(7).sum();
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    let per_second = rustix::param::clock_ticks_per_second();
+    Some(Duration::from_millis((all - idle) * 1000 / per_second))
+}
+
 fn line_of(path: &str, key: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;

@@ -3,7 +3,7 @@
 //! `cargo bench --profile dist --bench compare -- --help`
 //!
 //! The way of a run: `arguments` → `peers::programs` finds who can take part → `rounds` runs each `scenario` over all of them,
-//! with proxies that `fleet` starts and `measure` watches → `report` and `plot` write down what came of it. The command starts
+//! with proxies that `fleet` starts and `measure` (`http2` for what h2load sends) watches → `report` and `plot` write down what came of it. The command starts
 //! itself as load generator, backend (`load`) and name server (`names`), each a process of its own. `join` makes one report of
 //! several.
 
@@ -15,6 +15,7 @@
 
 mod arguments;
 mod fleet;
+mod http2;
 mod join;
 mod load;
 mod machine;

@@ -58,6 +58,15 @@ pub fn traffic(
     run(bench, proxy, job, true)
 }
 
+/// Kept-alive requests of 128 B to a proxy's plain address.
+pub fn kept(bench: &Bench<'_>, proxy: &Running, seconds: f64) -> Result<Sample> {
+    let job = Job {
+        seconds,
+        ..short(bench, proxy, Layer::Plain)
+    };
+    run(bench, proxy, job, true)
+}
+
 /// Memory of a fresh process before and after connections were opened.
 pub fn held(bench: &Bench<'_>, proxy: &Running, layer: Layer) -> Result<Sample> {
     run(bench, proxy, short(bench, proxy, layer), true)?;

@@ -437,7 +437,7 @@ impl Column {
 
 fn method(options: &Options) -> String {
     format!(
-        "Each proxy has one worker, pinned to core {}; load generator and backend are pinned to core {}. Loopback, HTTP/1.1, one \
+        "Each proxy has one worker, pinned to core {}; load generator and backend are pinned to core {}. Loopback, HTTP/1.1 (but in `http2-128`), one \
          P-256 certificate, TLS 1.3 with TLS_AES_128_GCM_SHA256 and X25519 for all, access logs {} (but in `logged`). {} rounds of {} s count, \
          after one that warms up; a round runs every peer once, in an order that rotates (with many connections at most 2 \
          rounds, a fresh process each, {} s to settle before and after; of workers and names at most 3). CPU is that of all threads and processes of the proxy, user and system, \

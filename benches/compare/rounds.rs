@@ -1,15 +1,16 @@
 //! Rounds: each runs every peer once, in an order that rotates, so that what changes on the machine meets all of them alike.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::{Bench, Running, Wish};
+use crate::http2;
 use crate::measure;
 use crate::names;
 use crate::peers::{Backends, Peer};
 use crate::process::Process;
 use crate::sample::Sample;
-use crate::scenario::{Figure, Kind, Scenario};
+use crate::scenario::{Figure, Front, Kind, Scenario};
 
 /// What a peer did in a scenario.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,14 +63,14 @@ impl Plan {
         let options = bench.options;
         let counted = options.counted_rounds();
         let most = match kind {
-            Kind::Traffic(_) | Kind::Logged => counted,
+            Kind::Traffic(_) | Kind::Front(_) | Kind::Logged => counted,
             Kind::Held(_) | Kind::FewActive => MANY_CONNECTIONS_ROUNDS,
             Kind::Workers | Kind::Names => STARTED_ANEW_ROUNDS,
             // They are counted, not timed.
             Kind::Calls(_) => 1,
         };
         Plan {
-            warm_up: matches!(kind, Kind::Traffic(_) | Kind::Names),
+            warm_up: matches!(kind, Kind::Traffic(_) | Kind::Front(_) | Kind::Names),
             counted: counted.min(most),
             seconds: options.length(),
         }
@@ -155,24 +156,55 @@ pub fn run(bench: &Bench<'_>, fleet: &mut Fleet, scenario: &Scenario) -> Result<
                 },
                 ..Wish::usual(bench)
             };
-            let mut proxies: Vec<Running> = Vec::new();
+            let mut proxies = Own::default();
             rounds(bench, plan, figure, |peer, seconds| {
-                ensure!(peer.follows_srv(), Cannot);
-                if !proxies.iter().any(|proxy| proxy.peer == peer) {
-                    proxies.push(bench.proxy(peer, &wish)?);
+                // NGINX does from 1.27.3 on.
+                let why = "it does not follow SRV records in this version, as it is given away";
+                ensure!(peer.follows_srv(), Cannot(why));
+                measure::names(bench, proxies.get(bench, peer, &wish)?, seconds)
+            })
+        }
+        Kind::Front(front) => {
+            fleet.stop_all();
+            let _backend = bench.backend(&[bench.backend_address()], true)?;
+            let wish = Wish {
+                front: *front,
+                ..Wish::usual(bench)
+            };
+            let mut proxies = Own::default();
+            rounds(bench, plan, figure, |peer, seconds| {
+                if let Some(why) = peer.cannot(*front) {
+                    bail!(Cannot(why));
                 }
-                let proxy = proxies.iter().find(|proxy| proxy.peer == peer);
-                let proxy = proxy.context("it was started above")?;
-                measure::names(bench, proxy, seconds)
+                let proxy = proxies.get(bench, peer, &wish)?;
+                match front {
+                    Front::Http2 => http2::measure(bench, proxy, seconds),
+                    Front::Http1 | Front::Tcp => measure::kept(bench, proxy, seconds),
+                }
             })
         }
     }
 }
 
-/// It does not follow SRV records. (NGINX does from 1.27.3 on.)
+/// Why a peer is left out of a scenario.
 #[derive(Debug, thiserror::Error)]
-#[error("it does not follow SRV records in this version, as it is given away")]
-struct Cannot;
+#[error("{0}")]
+struct Cannot(&'static str);
+
+/// Proxies of one scenario alone, since they are not as always.
+#[derive(Debug, Default)]
+struct Own(Vec<Running>);
+
+impl Own {
+    /// A proxy, started if it does not run.
+    fn get(&mut self, bench: &Bench<'_>, peer: Peer, wish: &Wish) -> Result<&Running> {
+        if !self.0.iter().any(|proxy| proxy.peer == peer) {
+            self.0.push(bench.proxy(peer, wish)?);
+        }
+        let proxy = self.0.iter().find(|proxy| proxy.peer == peer);
+        proxy.context("it was started above")
+    }
+}
 
 impl Fleet {
     /// Ends all that run.

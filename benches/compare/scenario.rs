@@ -32,8 +32,21 @@ pub enum Kind {
     Logged,
     /// Backends from SRV records that change every second.
     Names,
+    /// Requests against proxies that serve something else than HTTP/1.1.
+    Front(Front),
     /// System calls, counted while requests are served.
     Calls(Layer),
+}
+
+/// What a proxy serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front {
+    /// HTTP/1.1, and the same over TLS.
+    Http1,
+    /// That, and over TLS HTTP/2 for those who ask for it.
+    Http2,
+    /// TCP, of which it knows nothing: whatever a client sends is passed on.
+    Tcp,
 }
 
 /// What the load generator sends.
@@ -93,7 +106,7 @@ pub const HEADLINE: [&str; 9] = [
     "idle-tls",
 ];
 
-/// All of them, in the order in which they run. HTTP/2 belongs behind the keep-alive rows, when Evenkeel has it.
+/// All of them, in the order in which they run.
 pub fn table(rate: f64, connections: usize) -> Vec<Scenario> {
     use Figure::{CallsPerRequest, CpuPerRequest, CpuPerTransfer, MemoryPerConnection, P99};
     use Layer::{Plain, Resumed, Tls};
@@ -132,6 +145,18 @@ pub fn table(rate: f64, connections: usize) -> Vec<Scenario> {
             CpuPerRequest,
             keep(Tls, "/10240"),
             "the same over TLS, 10 KiB",
+        ),
+        row(
+            "http2-128",
+            CpuPerRequest,
+            Kind::Front(Front::Http2),
+            "HTTP/2 over TLS from h2load, HTTP/1.1 to the backend: 16 connections with 32 requests each at once, 128 B",
+        ),
+        row(
+            "tcp",
+            CpuPerRequest,
+            Kind::Front(Front::Tcp),
+            "TCP passed on: the requests of plain-128 and their answers, of which the proxy knows nothing",
         ),
         row(
             "connect-plain",

@@ -90,6 +90,7 @@ fn parse_rewrite_encode_request(bencher: Bencher<'_, '_>, name: &str) {
         trusted: false,
         underscores: false,
         forwarded: false,
+        certificate: None,
     };
     let mut run = || {
         parsed(black_box(raw), &mut head);

@@ -15,6 +15,7 @@ use crate::clock::Millis;
 use crate::discovery::{Discovered, Endpoint, Offer};
 use crate::published::Published;
 use crate::upstream::backend::{Backend, BackendId};
+use crate::upstream::establish::Layering;
 use crate::upstream::gate::Gate;
 use crate::upstream::standing::Reason;
 
@@ -42,6 +43,8 @@ pub struct Terms {
     pub rises: bool,
     /// Leads clients back to the backend that they had.
     pub affinity: Option<Arc<Affinity>>,
+    /// What lies between TCP and HTTP on connections to each.
+    pub layering: Layering,
 }
 
 /// Where an endpoint stands according to its record.
@@ -176,7 +179,8 @@ impl Service {
                     None => {
                         let endpoint = vacant.key().clone();
                         let (name, gate) = (Arc::clone(&self.name), self.terms.gate.clone());
-                        let backend = Backend::limited(BackendId::unused(), name, endpoint, gate);
+                        let (id, layers) = (BackendId::unused(), self.terms.layering.to(&endpoint));
+                        let backend = Backend::limited(id, name, endpoint, layers, gate);
                         if self.terms.unchecked_is_down {
                             backend.set_down(Reason::Unchecked);
                         }

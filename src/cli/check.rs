@@ -6,8 +6,11 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::run_options::ConfigurationOptions;
-use crate::config::{Config, Discover, Protocol, TlsVersion};
-use crate::tls::certificates;
+use crate::config::{
+    BackendTls, ClientCertificateMode, Config, Discover, Protocol, TlsVersion, Trust,
+};
+use crate::tls::client::Loader;
+use crate::tls::{certificates, client_certificates};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -54,7 +57,7 @@ struct Certificates {
     warnings: Vec<String>,
 }
 
-/// Loads every certificate as `run` would.
+/// Loads every certificate as `run` would, and what backends are verified by.
 fn certificates(config: &Config) -> Certificates {
     let mut found = Certificates::default();
     for listener in &config.listeners {
@@ -75,6 +78,26 @@ fn certificates(config: &Config) -> Certificates {
                     .push(format!("error: listener {name}: {error}")),
             }
         }
+        if let Some(wanted) = &tls.client_certificates {
+            let of = format!("listener {}: client certificates", listener.name);
+            let usable = client_certificates::verifier(wanted);
+            match usable.and_then(|_| client_certificates::warnings(wanted, SystemTime::now())) {
+                Ok(warnings) => found.warnings.extend(
+                    warnings
+                        .into_iter()
+                        .map(|warning| format!("warning: {of}: {warning}")),
+                ),
+                Err(error) => found.errors.push(format!("error: {of}: {error}")),
+            }
+        }
+    }
+    let mut loader = Loader::default();
+    for service in &config.services {
+        let loaded = service.tls.as_ref().map(|tls| loader.load(tls));
+        if let Some(Err(error)) = loaded {
+            let name = &service.name;
+            found.errors.push(format!("error: service {name}: {error}"));
+        }
     }
     found
 }
@@ -89,17 +112,26 @@ pub fn summary(config: &Config) -> String {
             (_, Some(redirect)) => format!("http, redirects to https ({})", redirect.status),
             (Protocol::Http, None) => "http".to_owned(),
             (Protocol::Https(tls), None) => format!(
-                "https, TLS {} or later, {}",
+                "https, TLS {} or later, {}{}",
                 match tls.min_version {
                     TlsVersion::Tls12 => "1.2",
                     TlsVersion::Tls13 => "1.3",
                 },
                 count(tls.certificates.len(), "certificate"),
+                match tls.client_certificates.as_ref().map(|wanted| wanted.mode) {
+                    None => "",
+                    Some(ClientCertificateMode::Required) => ", clients' certificates required",
+                    Some(ClientCertificateMode::Optional) => ", clients' certificates optional",
+                },
             ),
         };
+        let proxied = match listener.proxy_protocol {
+            true => ", behind PROXY headers",
+            false => "",
+        };
         match listener.name.parse::<std::net::SocketAddr>() {
-            Ok(_) => format!("{} {speaks}", listener.address),
-            Err(_) => format!("{} {} {speaks}", listener.name, listener.address),
+            Ok(_) => format!("{} {speaks}{proxied}", listener.address),
+            Err(_) => format!("{} {} {speaks}{proxied}", listener.name, listener.address),
         }
     });
     let services = config.services.iter().map(|service| {
@@ -108,7 +140,15 @@ pub fn summary(config: &Config) -> String {
             Discover::Address { name, port, .. } => format!("A {name} port {port}"),
             Discover::Static(list) => count(list.len(), "static backend"),
         };
-        format!("{}: {from}", service.name)
+        let over = match service.tls.as_deref() {
+            None => "",
+            Some(BackendTls {
+                trust: Trust::Nobody,
+                ..
+            }) => ", https (anybody's certificate is taken)",
+            Some(_) => ", https",
+        };
+        format!("{}: {from}{over}", service.name)
     });
     let routes = config
         .routes

@@ -13,8 +13,8 @@ use super::scalar::{Positive, Within};
 use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
-    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, rate, routes, services,
-    state_dir, sticky,
+    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, backend_tls, identity, rate,
+    routes, services, state_dir, sticky,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -42,6 +42,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         Some(address) => address.value.0.map(|a| (a, Some(address.span))),
         None => Some((SocketAddr::from(([127, 0, 0, 1], 9902)), None)),
     };
+    identity::check_trust(&raw_listeners, file.trusted_proxies.as_deref(), problems);
     refuse_shared_addresses(&raw_listeners, probe, problems);
     name_listeners(&raw_listeners, problems);
 
@@ -50,6 +51,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     if let Some(limit) = &defaults.rate_limit {
         rate::check(limit, problems);
     }
+    backend_tls::check(defaults.tls.as_ref(), (files, sources), problems);
     sticky::check_default(defaults.sticky.as_ref(), files, sources, problems);
     let services: Vec<Service> = raw_services
         .iter()
@@ -140,7 +142,7 @@ fn listener(
     let protocol = if https {
         Protocol::Https(tls(raw, files, sources, problems))
     } else {
-        for key in ["certificates", "min_tls"] {
+        for key in ["certificates", "min_tls", "client_certificates"] {
             if let Some(span) = raw.key(key) {
                 problems.push(
                     Problem::error(span, format!("`{key}` has no effect on plain http"))
@@ -168,6 +170,7 @@ fn listener(
         address,
         protocol,
         redirect,
+        proxy_protocol: raw.proxy_protocol.as_ref().is_some_and(|at| at.value),
     }
 }
 
@@ -192,36 +195,7 @@ fn tls(
     }
     let certificates = given
         .iter()
-        .filter_map(|entry| {
-            if entry.cert.is_none() {
-                missing(
-                    &entry.present,
-                    "cert",
-                    entry.span,
-                    "a PEM file, leaf first",
-                    problems,
-                );
-            }
-            if entry.key.is_none() {
-                missing(&entry.present, "key", entry.span, "a PEM file", problems);
-            }
-            let mut path_of = |at: &At<String>| {
-                let path = sources.resolve(at.span, &at.value);
-                if files == Files::Opened
-                    && let Err(error) = std::fs::File::open(&path)
-                {
-                    let title = format!("cannot read {}: {error}", path.display());
-                    problems.error(at.span, title);
-                }
-                path
-            };
-            let cert = entry.cert.as_ref().map(&mut path_of);
-            let key = entry.key.as_ref().map(path_of);
-            Some(CertificateFiles {
-                cert: cert?,
-                key: key?,
-            })
-        })
+        .filter_map(|entry| certificate_files(entry, files, sources, problems))
         .collect();
     TlsFrontEnd {
         certificates,
@@ -229,7 +203,43 @@ fn tls(
             .min_tls
             .as_ref()
             .map_or(TlsVersion::Tls12, |at| at.value),
+        client_certificates: raw
+            .client_certificates
+            .as_ref()
+            .and_then(|raw| identity::client_certificates(raw, files, sources, problems)),
     }
+}
+
+/// The files of a certificate and its key.
+pub(super) fn certificate_files(
+    entry: &raw::Certificate,
+    files: Files,
+    sources: &Sources,
+    problems: &mut Problems,
+) -> Option<CertificateFiles> {
+    if entry.cert.is_none() {
+        let help = "a PEM file, leaf first";
+        missing(&entry.present, "cert", entry.span, help, problems);
+    }
+    if entry.key.is_none() {
+        missing(&entry.present, "key", entry.span, "a PEM file", problems);
+    }
+    let mut path_of = |at: &At<String>| {
+        let path = sources.resolve(at.span, &at.value);
+        if files == Files::Opened
+            && let Err(error) = std::fs::File::open(&path)
+        {
+            let title = format!("cannot read {}: {error}", path.display());
+            problems.error(at.span, title);
+        }
+        path
+    };
+    let cert = entry.cert.as_ref().map(&mut path_of);
+    let key = entry.key.as_ref().map(path_of);
+    Some(CertificateFiles {
+        cert: cert?,
+        key: key?,
+    })
 }
 
 fn redirect(raw: &raw::RedirectTable, problems: &mut Problems) -> Redirect {

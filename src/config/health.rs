@@ -27,6 +27,8 @@ pub struct Check {
     pub port: Option<u16>,
     /// A new backend is out until it has passed once.
     pub initially_down: bool,
+    /// Without TLS, although requests go over TLS.
+    pub plain: bool,
 }
 
 /// What a check asks.
@@ -40,7 +42,7 @@ pub enum Ask {
     Grpc(GrpcCheck),
 }
 
-/// A call of the gRPC health protocol, over HTTP/2 without TLS.
+/// A call of the gRPC health protocol, over HTTP/2.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GrpcCheck {
     /// Whose health is asked for; empty: the server's as a whole.
@@ -138,8 +140,9 @@ table! {
         "rise" => rise: At<Within<1, 100>>,
         "port" => port: At<Within<1, 65535>>,
         "initial" => initial: At<Initial>,
+        "tls" => tls: At<bool>,
     }
-    later ["tls"]
+    later []
     elsewhere {
         "path" => "it is the value of `http`: health = { http = \"/healthz\" }",
         "check" => "say what is asked: { tcp = true } or { http = \"/healthz\" }",
@@ -386,7 +389,19 @@ pub(super) fn check(raw: Option<&Health>, problems: &mut Problems) -> Option<Arc
             .initial
             .as_ref()
             .is_some_and(|at| at.value == Initial::Down),
+        plain: raw.tls.as_ref().is_some_and(|at| !at.value),
     }))
+}
+
+/// A check can do without the TLS of its service, but has none of its own.
+pub(super) fn check_layers(raw: Option<&Health>, over_tls: bool, problems: &mut Problems) {
+    let tls = raw.and_then(|raw| raw.0.as_deref()?.tls.as_ref());
+    if let Some(at) = tls.filter(|at| at.value && !over_tls) {
+        problems.push(
+            Problem::error(at.span, "`tls = true` has no effect on plain http")
+                .help("checks speak TLS where requests do: upstream = \"https\""),
+        );
+    }
 }
 
 fn ask(raw: &HealthTable, problems: &mut Problems) -> Option<Ask> {

@@ -2,7 +2,7 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `services.rs`, `health.rs`, `in_flight.rs`, `rate.rs`, `routes.rs`, `state_dir.rs` (defaults,
+//! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`, `rate.rs`, `routes.rs`, `state_dir.rs` (defaults,
 //! cross-checks). `diagnostics.rs` says what is wrong and
 //! where; reading goes on after an error, so that one run shows all of them.
 
@@ -10,8 +10,10 @@ pub mod diagnostics;
 pub mod source;
 pub mod tree;
 
+mod backend_tls;
 mod build;
 mod health;
+mod identity;
 mod in_flight;
 mod load;
 mod names;
@@ -37,6 +39,7 @@ use ipnet::IpNet;
 pub use crate::telemetry::access::AccessFormat;
 pub use crate::telemetry::logging::LogFormat;
 
+pub use backend_tls::{BackendTls, ProxyHeader, Trust};
 pub use diagnostics::Diagnostic;
 pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
 pub use in_flight::{AdaptiveLimit, InFlightLimits};
@@ -96,8 +99,20 @@ pub struct Listener {
     pub protocol: Protocol,
     /// HTTP/2 besides HTTP/1.1: by ALPN over TLS, else for clients that know it beforehand.
     pub http2: bool,
+    /// Every connection begins with a PROXY header, and comes from a trusted peer.
+    pub proxy_protocol: bool,
     /// Answer every request with a redirect to https instead of routing it.
     pub redirect: Option<Redirect>,
+}
+
+impl Listener {
+    /// What it wants of clients' certificates; `None`: nobody is asked for one.
+    pub fn client_certificates(&self) -> Option<&ClientCertificates> {
+        match &self.protocol {
+            Protocol::Http => None,
+            Protocol::Https(tls) => tls.client_certificates.as_ref(),
+        }
+    }
 }
 
 /// What a listener speaks.
@@ -116,10 +131,34 @@ pub struct TlsFrontEnd {
     pub certificates: Vec<CertificateFiles>,
     /// Lowest version that is accepted.
     pub min_version: TlsVersion,
+    /// What is wanted of clients' certificates; `None`: nobody is asked for one.
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// What a listener wants of clients' certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// PEM file of the authorities that issue them.
+    pub ca: PathBuf,
+    /// PEM file of their revocation lists; `None`: nobody's was revoked.
+    pub crl: Option<PathBuf>,
+    /// Must there be one?
+    pub mode: ClientCertificateMode,
+    /// The backend gets the certificate itself too, in `Client-Cert` (RFC 9440).
+    pub pass_whole: bool,
+}
+
+/// Must a client show a certificate? One that is shown has to be right either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificateMode {
+    /// Without one there is no connection.
+    Required,
+    /// The backend is told whether there was one.
+    Optional,
 }
 
 /// PEM files of one certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CertificateFiles {
     /// Chain, leaf first.
     pub cert: PathBuf,
@@ -128,7 +167,7 @@ pub struct CertificateFiles {
 }
 
 /// A TLS version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum TlsVersion {
     Tls12,
@@ -204,6 +243,10 @@ pub struct Service {
     pub ejection: EjectionRules,
     /// What may be in flight; `None`: anything.
     pub in_flight: Option<InFlightLimits>,
+    /// TLS to its backends; `None`: plain HTTP.
+    pub tls: Option<Arc<BackendTls>>,
+    /// Backends are told who their client is, in front of everything else; `None`: they are not.
+    pub proxy_header: Option<ProxyHeader>,
     /// Deadlines and retries of its exchanges.
     pub upstream: Upstream,
     /// Upgrade tokens that are passed on, lower case; `websocket` unless said otherwise.
@@ -377,6 +420,8 @@ pub enum UpstreamProtocol {
     /// HTTP/1.1.
     #[default]
     Http,
+    /// HTTP/1.1 over TLS.
+    Https,
     /// HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3).
     H2c,
     /// HTTP/2 over TLS.
@@ -387,6 +432,11 @@ impl UpstreamProtocol {
     /// Is it HTTP/2?
     pub fn is_h2(self) -> bool {
         matches!(self, UpstreamProtocol::H2c | UpstreamProtocol::H2)
+    }
+
+    /// Is it spoken over TLS?
+    pub fn is_tls(self) -> bool {
+        matches!(self, UpstreamProtocol::Https | UpstreamProtocol::H2)
     }
 }
 
@@ -400,6 +450,8 @@ pub struct Upstream {
     pub max_age: Option<Duration>,
     /// TCP connect to a backend (1 s).
     pub connect_timeout: Duration,
+    /// TLS handshake with a backend (2 s).
+    pub tls_timeout: Duration,
     /// First byte of a response (60 s).
     pub response_timeout: Duration,
     /// A client that sends nothing of its request body (30 s).

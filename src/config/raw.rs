@@ -1,6 +1,6 @@
 //! The file as it is written: one struct per table, one field per key, nothing decided yet.
 //!
-//! `rate.rs` has the table of a rate limit. `docs/configuration.md` says what each key means; a test
+//! `rate.rs` has the table of a rate limit, `identity.rs` that of clients' certificates. `docs/configuration.md` says what each key means; a test
 //! compares the two. Keys and words after `later` belong to Evenkeel and not to this version: they
 //! are refused by name, because taking them and doing nothing would be worse.
 
@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::backend_tls::{ProxyHeader, TlsTable};
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RawRetryOn};
+use super::identity::RawClientCertificates;
 use super::in_flight::Adaptive;
 use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
@@ -51,8 +53,10 @@ table! {
         "min_tls" => min_tls: At<TlsVersion>,
         "http2" => http2: At<bool>,
         "redirect" => redirect: Redirect,
+        "proxy_protocol" => proxy_protocol: At<bool>,
+        "client_certificates" => client_certificates: RawClientCertificates,
     }
-    later ["proxy_protocol", "client_certificates", "acme"]
+    later ["acme"]
 }
 
 /// `protocol` of a listener.
@@ -139,8 +143,11 @@ table! {
         "strategy" => strategy: At<Strategy>,
         "hash_by" => hash_by: At<HashBy>,
         "upstream" => upstream: At<UpstreamProtocol>,
+        "tls" => tls: TlsTable,
+        "proxy_protocol" => proxy_protocol: At<ProxyHeader>,
         "dns" => dns: Dns,
         "connect_timeout" => connect_timeout: At<Positive>,
+        "tls_timeout" => tls_timeout: At<Positive>,
         "response_timeout" => response_timeout: At<Positive>,
         "body_timeout" => body_timeout: At<Positive>,
         "stream_idle" => stream_idle: At<Positive>,
@@ -168,7 +175,7 @@ table! {
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
     }
-    later ["tls", "proxy_protocol"]
+    later []
     elsewhere {
         "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
         "keep_alive" => "it is the idle time of a client's connection: set it in [defaults]; a \
@@ -194,11 +201,13 @@ choice! {
 }
 
 choice! {
-    UpstreamProtocol = "\"http\" or \"h2c\"" {
+    UpstreamProtocol = "\"http\", \"https\", \"h2c\" or \"h2\"" {
         "http" => UpstreamProtocol::Http,
+        "https" => UpstreamProtocol::Https,
         "h2c" => UpstreamProtocol::H2c,
+        "h2" => UpstreamProtocol::H2,
     }
-    later ["https", "h2"]
+    later []
 }
 
 table! {
@@ -297,6 +306,8 @@ table! {
         "keep_alive" => keep_alive: At<Duration>,
         "max_connection_age" => max_connection_age: At<PositiveOrOff>,
         "connect_timeout" => connect_timeout: At<Positive>,
+        "tls" => tls: TlsTable,
+        "tls_timeout" => tls_timeout: At<Positive>,
         "response_timeout" => response_timeout: At<Positive>,
         "body_timeout" => body_timeout: At<Positive>,
         "stream_idle" => stream_idle: At<Positive>,
@@ -326,7 +337,7 @@ table! {
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
     }
-    later ["tls"]
+    later []
 }
 
 table! {

@@ -11,7 +11,7 @@ use super::read::At;
 use super::source::{Files, Sources, Span};
 use super::{
     Balancing, Discover, Family, HashBy, Listener, Lookup, Service, StaticEndpoint, Strategy,
-    Upstream, UpstreamProtocol, health, in_flight, names, rate, raw, routes, sticky,
+    Upstream, UpstreamProtocol, backend_tls, health, in_flight, names, rate, raw, routes, sticky,
 };
 
 /// Builds one service.
@@ -50,6 +50,8 @@ pub fn service(
     };
     let balancing = balancing(raw, defaults, problems);
     sticky::check(raw.sticky.as_ref(), files, sources, problems);
+    let tls = backend_tls::build(raw, defaults, (files, sources), problems);
+    health::check_layers(raw.health.as_ref(), tls.is_some(), problems);
     Service {
         name: Arc::from(raw.name.as_ref().map_or("", |at| at.value.as_str())),
         discover: discover.unwrap_or(Discover::Static(Vec::new())),
@@ -62,6 +64,8 @@ pub fn service(
             problems,
         ),
         in_flight: in_flight::limits(raw, defaults, problems),
+        tls,
+        proxy_header: raw.proxy_protocol.as_ref().map(|at| at.value),
         upstream: upstream(raw, defaults, problems),
         upgrade: upgrade(raw.upgrade.as_ref().or(defaults.upgrade.as_ref()), problems),
         max_body: raw
@@ -312,6 +316,7 @@ fn upstream(own: &raw::Service, defaults: &raw::Defaults, problems: &mut Problem
             .map_or(UpstreamProtocol::Http, |at| at.value),
         max_age: pick!(backend_max_age, |at| at.value.0, Some(seconds(10 * 60))),
         connect_timeout: pick!(connect_timeout, |at| at.value.0, seconds(1)),
+        tls_timeout: pick!(tls_timeout, |at| at.value.0, seconds(2)),
         response_timeout: pick!(response_timeout, |at| at.value.0, seconds(60)),
         body_timeout: pick!(body_timeout, |at| at.value.0, seconds(30)),
         stream_idle: pick!(stream_idle, |at| at.value.0, seconds(5 * 60)),

@@ -1,5 +1,5 @@
-//! The gRPC health checking protocol (`grpc.health.v1.Health/Check`): one call over HTTP/2 with
-//! prior knowledge.
+//! The gRPC health checking protocol (`grpc.health.v1.Health/Check`): one call over HTTP/2, with
+//! prior knowledge or, over TLS, agreed on by ALPN.
 //!
 //! The two messages are written and read by hand: each has one field.
 //! Source: github.com/grpc/grpc/blob/master/doc/health-checking.md
@@ -7,12 +7,19 @@
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
-use tokio::net::TcpStream;
 
 use super::probe::{Failed, answer, connect};
+use crate::io::transport::Transport;
 
 /// Asks for the health of `service`; empty: of the server as a whole. `authority`: `:authority`.
-pub(super) async fn check(stream: TcpStream, authority: &str, service: &str) -> Result<(), Failed> {
+pub(super) async fn check(stream: Transport, authority: &str, service: &str) -> Result<(), Failed> {
+    if let Some(tls) = stream.tls()
+        && tls.alpn() != Some(b"h2")
+    {
+        return Err(connect(
+            "no HTTP/2: the backend did not agree to it in its handshake (ALPN)".to_owned(),
+        ));
+    }
     let (requests, connection) = h2::client::Builder::new()
         .max_header_list_size(HEADERS)
         .initial_window_size(WINDOW)

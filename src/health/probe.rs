@@ -1,4 +1,5 @@
-//! One check of one backend: connect, ask, look at the answer.
+//! One check of one backend: connect, with the layers that requests have too, ask, look at the
+//! answer.
 //!
 //! A connection of its own each time: a kept one would say that the connection lives, not that the
 //! backend takes new ones. Called by `prober.rs`, which bounds the time.
@@ -6,7 +7,6 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::grpc;
 use crate::config::{Ask, Check, HttpCheck};
@@ -14,7 +14,11 @@ use crate::http::body::response_framing;
 use crate::http::h1::body::BodyDecoder;
 use crate::http::h1::parse::{self, HeadLimits};
 use crate::http::head::{Method, ResponseHead};
+use crate::io::buffer::BufferPool;
+use crate::io::proxy_header::encode::header;
+use crate::io::transport::Transport;
 use crate::upstream::connect::is_exhaustion;
+use crate::upstream::establish::{Layers, establish};
 use crate::upstream::standing::Reason;
 
 /// Why a check did not pass.
@@ -27,17 +31,34 @@ pub struct Failed {
 }
 
 /// Makes one check. Not bounded in time; cancel-safe. `host`: what stands in Host unless the check
-/// says otherwise.
-pub async fn probe(address: SocketAddr, host: &str, check: &Check) -> Result<(), Failed> {
-    let stream = TcpStream::connect(address).await.map_err(|e| Failed {
-        reason: match is_exhaustion(&e) {
+/// says otherwise; `layers`: those of the check.
+pub async fn probe(
+    address: SocketAddr,
+    host: &str,
+    layers: &Layers,
+    check: &Check,
+) -> Result<(), Failed> {
+    let nobody = |version| header(version, None);
+    let told = layers.header.map(nobody).unwrap_or_default();
+    // It holds nothing without TLS, and with it for the length of a check.
+    let buffers = BufferPool::new();
+    let made = establish(address, &told, layers.tls.as_ref(), &buffers, None).await;
+    let mut stream = made.map_err(|e| Failed {
+        reason: match is_exhaustion(e.error()) {
             true => Reason::None,
             false => Reason::CheckConnect,
         },
-        detail: format!("connect failed: {e}"),
+        detail: e.to_string(),
     })?;
     match &check.ask {
-        Ask::Tcp => Ok(()),
+        Ask::Tcp => {
+            if layers.tls.is_some() {
+                // Without our last words the handshake is not over for the backend.
+                let ended = stream.shutdown().await;
+                ended.map_err(|e| connect(format!("the connection broke: {e}")))?;
+            }
+            Ok(())
+        }
         Ask::Http(http) => ask_http(stream, host, http).await,
         Ask::Grpc(call) => {
             let host = call.host.as_deref().unwrap_or(host);
@@ -46,7 +67,7 @@ pub async fn probe(address: SocketAddr, host: &str, check: &Check) -> Result<(),
     }
 }
 
-async fn ask_http(mut stream: TcpStream, host: &str, http: &HttpCheck) -> Result<(), Failed> {
+async fn ask_http(mut stream: Transport, host: &str, http: &HttpCheck) -> Result<(), Failed> {
     let host = http.host.as_deref().unwrap_or(host);
     let request = format!(
         "{} {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: evenkeel-check\r\nAccept: */*\r\n\
@@ -54,7 +75,10 @@ async fn ask_http(mut stream: TcpStream, host: &str, http: &HttpCheck) -> Result
         http.method, http.path,
     );
     // Whoever refuses a request may close before it has read all of it: what it says counts.
-    let written = stream.write_all(request.as_bytes()).await;
+    let written = match stream.write_all(request.as_bytes()).await {
+        Ok(()) => stream.flush().await,
+        failed => failed,
+    };
     let mut received = Vec::new();
     let head = match final_head(&mut stream, &mut received).await {
         Err(failed) => {
@@ -78,7 +102,7 @@ async fn ask_http(mut stream: TcpStream, host: &str, http: &HttpCheck) -> Result
 
 /// The head of the final response; what came after it is left in `received`.
 async fn final_head(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     received: &mut Vec<u8>,
 ) -> Result<ResponseHead, Failed> {
     let mut head = ResponseHead::default();
@@ -106,7 +130,7 @@ async fn final_head(
 
 /// Reads the body until it contains `wanted`, or ends.
 async fn contains(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     mut received: Vec<u8>,
     head: &ResponseHead,
     method: &str,

@@ -2,7 +2,7 @@
 //! and a reload must not make them late.
 //!
 //! The control thread says which backends a service has ([`Prober::watch`]); one probe serves all
-//! services that share an address and a check. Each probe runs at its own pace, begun at a random
+//! services that share an address, what lies between TCP and HTTP there, and a check. Each probe runs at its own pace, begun at a random
 //! moment, so that they are spread in time. What changes comes back as [`Report`]s; a failure that
 //! is found out late because we were late ourselves says nothing of the backend, and is dropped.
 
@@ -20,8 +20,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::probe::{Failed, probe};
 use super::rise_fall::{RiseFall, Verdict};
-use crate::config::Check;
+use crate::config::{Ask, BackendTls, Check};
+use crate::io::proxy_header::Version;
+use crate::tls::client::Alpn;
 use crate::upstream::backend::Backend;
+use crate::upstream::establish::Layers;
 use crate::upstream::standing::Reason;
 
 /// The way to the thread that checks. Dropped, the thread ends.
@@ -64,6 +67,10 @@ struct Key {
     /// What stands in Host; the same for all where the check does not depend on it.
     host: Box<str>,
     check: Arc<Check>,
+    /// What is sent in front of everything else.
+    header: Option<Version>,
+    /// Who the backend has to prove to be, and by whose word.
+    tls: Option<(Arc<BackendTls>, Arc<str>)>,
 }
 
 /// A check that runs.
@@ -129,10 +136,15 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, reports: mpsc::Sender<R
             needed
         });
         for (key, backends) in wanted {
+            let layers = match backends.first() {
+                Some(backend) => layers(backend, &key.check),
+                None => continue,
+            };
             let backends = backends.into_iter().map(|b| (order.service, b)).collect();
             let (backends, subject) = watch::channel(backends);
             let task = Task {
                 key: key.clone(),
+                layers,
                 counts: RiseFall::new(&key.check),
                 subject,
                 told: Vec::new(),
@@ -162,13 +174,35 @@ impl Key {
             address: SocketAddr::new(endpoint.address, port),
             host: host.into(),
             check: Arc::clone(check),
+            header: backend.layers.header,
+            tls: backend
+                .layers
+                .tls
+                .as_ref()
+                .filter(|_| !check.plain)
+                .map(|tls| (Arc::clone(tls.terms()), Arc::clone(tls.name()))),
         }
+    }
+}
+
+/// What lies between TCP and the question: what requests have too, unless the check is to do without
+/// TLS. Its sessions are its own: a check may go to another port.
+fn layers(backend: &Backend, check: &Check) -> Layers {
+    let alpn = match check.ask {
+        Ask::Grpc(_) => Alpn::Http2,
+        Ask::Tcp | Ask::Http(_) => Alpn::Http1,
+    };
+    let tls = backend.layers.tls.as_ref().filter(|_| !check.plain);
+    Layers {
+        header: backend.layers.header,
+        tls: tls.map(|tls| tls.apart(alpn)),
     }
 }
 
 /// One check, again and again.
 struct Task {
     key: Key,
+    layers: Layers,
     counts: RiseFall,
     subject: watch::Receiver<Vec<(usize, Arc<Backend>)>>,
     /// Those who know the verdict.
@@ -235,7 +269,7 @@ impl Task {
         let begun = Instant::now();
         let found = timeout(
             check.timeout,
-            probe(self.key.address, &self.key.host, check),
+            probe(self.key.address, &self.key.host, &self.layers, check),
         )
         .await;
         match found {

@@ -28,6 +28,7 @@ fn check(ask: Ask) -> Arc<Check> {
         rise: 2,
         port: None,
         initially_down: false,
+        plain: false,
     })
 }
 

@@ -78,6 +78,7 @@ mod tests {
             rise,
             port: None,
             initially_down: false,
+            plain: false,
         })
     }
 

@@ -122,6 +122,11 @@ impl Duplex {
         poll_fn(|cx| self.transport.borrow_mut().poll_shutdown(cx)).await
     }
 
+    /// Lends the transport for a look.
+    pub fn with_transport<T>(&self, look: impl FnOnce(&Transport) -> T) -> T {
+        look(&self.transport.borrow())
+    }
+
     /// When dropped, the connection is reset instead of closed: the peer cannot take what it got
     /// for the whole.
     pub fn reset_on_close(&self) {
@@ -132,7 +137,7 @@ impl Duplex {
 
     /// See [`Transport::is_silent`].
     pub fn is_silent(&self) -> bool {
-        self.transport.borrow().is_silent()
+        self.transport.borrow_mut().is_silent()
     }
 
     /// See [`Transport::is_quiet`].

@@ -1,5 +1,6 @@
 //! Bytes in and out: transports, buffers that an idle connection does not hold, deadlines that
-//! cost nothing per operation, and the two-way copy of a tunnel.
+//! cost nothing per operation, the two-way copy of a tunnel, and what goes in front of everything
+//! (the PROXY protocol).
 //!
 //! Nothing here knows HTTP.
 
@@ -8,6 +9,7 @@ pub mod buffer;
 pub mod deadline;
 pub mod duplex;
 pub mod pace;
+pub mod proxy_header;
 pub mod relay;
 pub mod reserve;
 pub mod spares;

@@ -1,26 +1,35 @@
-//! The server's end of a TLS connection, driven through rustls' unbuffered interface.
+//! One end of a TLS connection, a client's or a backend's, driven through rustls' unbuffered
+//! interface.
 //!
 //! rustls holds keys and the state of the protocol; the bytes are ours. Ciphertext is read into a
 //! scratch buffer of the worker and decrypted there; what is sent is sealed into another one. The
 //! connection keeps a part of a record that waits for its rest and what the kernel has not taken
 //! yet, and nothing else: an idle one holds no buffer.
 //!
-//! `listener` makes the handshake, everybody else sees a `Transport`.
+//! `listener` and `upstream::establish` make the handshake, everybody else sees a `Transport`.
 
-use std::io;
+mod notes_name;
+mod session;
+
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
-use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffer::{BufferPool, Inbox, Outbox, SCRATCH};
+use notes_name::NotesName;
+use session::{Session, process};
 
 /// Largest plaintext of a record, in bytes (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
@@ -37,10 +46,15 @@ const OWN_WORDS: usize = 512;
 /// tickets travel with the first response. Beyond it, nothing is before the kernel has taken that.
 const WAITING: usize = 4 * 1024;
 
-/// A client's TLS connection.
+/// Reads that [`TlsStream::is_quiet`] makes at most. A few tickets fit into one.
+const GLANCES: usize = 4;
+
+/// A TLS connection, to a client or to a backend.
 pub struct TlsStream {
     tcp: TcpStream,
-    session: UnbufferedServerConnection,
+    session: Session,
+    /// What the client named in SNI, where somebody asked for it to be noted.
+    named: Option<Arc<NotesName>>,
     pool: Rc<BufferPool>,
     /// Ciphertext that waits for the rest of its record. rustls decrypts in place and remembers
     /// where it was, so whatever it is asked to do, it is given all of this.
@@ -56,36 +70,77 @@ pub struct TlsStream {
 #[derive(Debug)]
 enum Receiving {
     Open,
-    /// The client has ended its direction, with or without close_notify.
+    /// The peer has ended its direction; a client with or without close_notify.
     Ended,
+    /// A backend has ended its direction without close_notify: whatever it was sending may not be
+    /// whole (RFC 9112 §9.8).
+    CutOff,
     /// What came was not TLS, or an alert. Boxed: hardly any connection has one.
     Failed(Box<rustls::Error>),
 }
 
 impl TlsStream {
-    /// A connection on which the handshake is to be made.
+    /// A client's connection on which the handshake is to be made.
     pub fn new(
         tcp: TcpStream,
         config: Arc<ServerConfig>,
         pool: &Rc<BufferPool>,
     ) -> Result<TlsStream, rustls::Error> {
+        let session = Session::Server(UnbufferedServerConnection::new(config)?);
+        Ok(TlsStream::over(tcp, session, pool))
+    }
+
+    /// The same; what the client names in SNI is noted. That costs the connection a copy of the
+    /// parameters: rustls' unbuffered interface tells the name to nobody but the certificates.
+    pub fn noting_name(
+        tcp: TcpStream,
+        config: &ServerConfig,
+        pool: &Rc<BufferPool>,
+    ) -> Result<TlsStream, rustls::Error> {
+        let named = NotesName::over(Arc::clone(&config.cert_resolver));
+        let mut own = config.clone();
+        own.cert_resolver = Arc::<NotesName>::clone(&named);
         Ok(TlsStream {
+            named: Some(named),
+            ..TlsStream::new(tcp, Arc::new(own), pool)?
+        })
+    }
+
+    /// A backend's connection on which the handshake is to be made; the backend has to prove to be
+    /// `name`.
+    pub fn to_backend(
+        tcp: TcpStream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        pool: &Rc<BufferPool>,
+    ) -> Result<TlsStream, rustls::Error> {
+        let session = Session::Client(UnbufferedClientConnection::new(config, name)?);
+        Ok(TlsStream::over(tcp, session, pool))
+    }
+
+    fn over(tcp: TcpStream, session: Session, pool: &Rc<BufferPool>) -> TlsStream {
+        TlsStream {
             tcp,
-            session: UnbufferedServerConnection::new(config)?,
+            session,
+            named: None,
             pool: Rc::clone(pool),
             incoming: Inbox::new(Rc::clone(pool)),
             surplus: Vec::new(),
             outgoing: Outbox::new(Rc::clone(pool)),
             receiving: Receiving::Open,
             closing: false,
-        })
+        }
     }
 
-    /// Makes the handshake. Its last words (tickets) may be in the outbox still: they go out with
-    /// the first message, or as soon as somebody waits for the client.
+    /// Makes the handshake. Its last words (tickets, or a client's Finished) may be in the outbox
+    /// still: they go out with the first message, or as soon as somebody waits for the peer.
     pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.session.is_handshaking() {
-            // The client cannot go on before it has this.
+        if matches!(self.session, Session::Client(_)) && self.incoming.is_empty() {
+            // We speak first; later on there is nothing new to be said.
+            self.take_in(&mut [])?;
+        }
+        while self.session.state().is_handshaking() {
+            // The peer cannot go on before it has this.
             ready!(self.poll_flush(cx))?;
             if ready!(self.poll_receive(cx))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -97,20 +152,40 @@ impl TlsStream {
 
     /// The protocol's version, once the handshake is made.
     pub fn version(&self) -> &'static str {
-        match self.session.protocol_version() {
+        match self.session.state().protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "1.2",
             _ => "1.3",
         }
     }
 
-    /// What was agreed upon by ALPN, once the handshake is made (RFC 7301).
-    pub fn protocol(&self) -> Option<&[u8]> {
-        self.session.alpn_protocol()
-    }
-
     /// Was an earlier session resumed?
     pub fn is_resumed(&self) -> bool {
-        matches!(self.session.handshake_kind(), Some(HandshakeKind::Resumed))
+        let kind = self.session.state().handshake_kind();
+        matches!(kind, Some(HandshakeKind::Resumed))
+    }
+
+    /// The protocol that was agreed on by ALPN, if any was.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.session.state().alpn_protocol()
+    }
+
+    /// Why it came to nothing, if it did: what came was not TLS, or an alert.
+    pub fn failure(&self) -> Option<&rustls::Error> {
+        match &self.receiving {
+            Receiving::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// What the client named in SNI; `None` too where that was not noted.
+    pub fn name(&self) -> Option<&str> {
+        self.named.as_ref()?.name()
+    }
+
+    /// The client's own certificate, verified, once the handshake is made; `None`: it showed none.
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        let chain = self.session.state().peer_certificates()?;
+        chain.first().map(|certificate| &**certificate)
     }
 
     /// The TCP connection below.
@@ -123,7 +198,8 @@ impl TlsStream {
         self.outgoing.len()
     }
 
-    /// Reads plaintext into `room`; `Ok(0)` is the end, with or without close_notify.
+    /// Reads plaintext into `room`; `Ok(0)` is the end: a client's with or without close_notify, a
+    /// backend's with it. A backend's end without it is an error of kind `UnexpectedEof`.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             if !self.surplus.is_empty() {
@@ -132,6 +208,9 @@ impl TlsStream {
             match &self.receiving {
                 Receiving::Open => {}
                 Receiving::Ended => return Poll::Ready(Ok(0)),
+                Receiving::CutOff => {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
                 Receiving::Failed(e) => return Poll::Ready(Err(invalid(e.as_ref().clone()))),
             }
             let n = match self.poll_receive(cx) {
@@ -145,7 +224,10 @@ impl TlsStream {
                 }
             };
             if n == 0 {
-                self.receiving = Receiving::Ended;
+                self.receiving = match self.session {
+                    Session::Server(_) => Receiving::Ended,
+                    Session::Client(_) => Receiving::CutOff,
+                };
                 continue;
             }
             match self.take_in(room) {
@@ -212,6 +294,40 @@ impl TlsStream {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 
+    /// Is the connection open, with nothing in it but what TLS says to itself? A backend sends
+    /// tickets, and may renew its keys, when nobody has asked it for anything: that is taken in.
+    /// With `AskThe::Kernel` it is asked whatever the runtime has heard, which costs a system call.
+    pub fn is_quiet(&mut self, ask: AskThe) -> bool {
+        // Not by polling: a task whose turn is over would be told that nothing is there.
+        for _ in 0..GLANCES {
+            let open = matches!(self.receiving, Receiving::Open);
+            if !open || !self.surplus.is_empty() || self.incoming.filled().len() >= SCRATCH {
+                return false;
+            }
+            let tcp = &self.tcp;
+            let read = self.incoming.fill_with(|room| {
+                let outcome = match ask {
+                    AskThe::Runtime => tcp.try_read(room),
+                    AskThe::Kernel => (&*SockRef::from(tcp)).read(room),
+                };
+                match outcome {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
+                    outcome => Some(outcome),
+                }
+            });
+            match read {
+                None => return true,
+                Some(Ok(1..)) => {
+                    if self.take_in(&mut []).is_err() {
+                        return false;
+                    }
+                }
+                Some(_) => return false,
+            }
+        }
+        false
+    }
+
     /// Reads once from the kernel. `Ok(0)`: its end.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.incoming.filled().len() >= SCRATCH {
@@ -236,10 +352,10 @@ impl TlsStream {
     fn take_in(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let mut given = 0;
         let outcome = loop {
-            let UnbufferedStatus { discard, state, .. } =
-                self.session.process_tls_records(self.incoming.filled_mut());
-            let mut taken = discard;
-            let settled = match state {
+            let mut taken = 0;
+            let settled = process!(&mut self.session, self.incoming.filled_mut(), UnbufferedStatus { discard, state, .. } => {
+              taken += discard;
+              match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
                     match traffic.next_record() {
                         Some(Ok(record)) => {
@@ -271,7 +387,8 @@ impl TlsStream {
                 // Early data, which is refused in our parameters, among them.
                 Ok(_) => Ok(true),
                 Err(e) => Err(e),
-            };
+              }
+            });
             self.incoming.consume(taken);
             match settled {
                 Ok(false) => {}
@@ -298,14 +415,15 @@ impl TlsStream {
     fn fail(&mut self, error: &rustls::Error) {
         self.receiving = Receiving::Failed(Box::new(error.clone()));
         // While there is something, rustls gives that before it looks at what was received again.
-        while self.session.wants_write() {
-            let status = self.session.process_tls_records(self.incoming.filled_mut());
-            let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else {
-                return;
-            };
-            if self.outgoing.append_with(|room| data.encode(room)).is_err() {
-                return;
-            }
+        while self.session.state().wants_write() {
+            process!(&mut self.session, self.incoming.filled_mut(), status => {
+                let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else {
+                    return;
+                };
+                if self.outgoing.append_with(|room| data.encode(room)).is_err() {
+                    return;
+                }
+            });
         }
     }
 
@@ -313,7 +431,7 @@ impl TlsStream {
     fn seal(&mut self, message: &mut impl Buf) -> io::Result<usize> {
         let before = message.remaining();
         self.settle()?;
-        let status = self.session.process_tls_records(self.incoming.filled_mut());
+        process!(&mut self.session, self.incoming.filled_mut(), status => {
         let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
@@ -343,24 +461,26 @@ impl TlsStream {
         });
         sealed.map_err(io::Error::other)?;
         Ok(before - message.remaining())
+        })
     }
 
     fn announce_end(&mut self) -> io::Result<()> {
         self.settle()?;
-        let status = self.session.process_tls_records(self.incoming.filled_mut());
-        // In the middle of a handshake there is nothing to be ended.
-        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state {
-            let sealed = self
-                .outgoing
-                .append_with(|room| traffic.queue_close_notify(room));
-            sealed.map_err(io::Error::other)?;
-        }
-        Ok(())
+        process!(&mut self.session, self.incoming.filled_mut(), status => {
+            // In the middle of a handshake there is nothing to be ended.
+            if let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state {
+                let sealed = self
+                    .outgoing
+                    .append_with(|room| traffic.queue_close_notify(room));
+                sealed.map_err(io::Error::other)?;
+            }
+            Ok(())
+        })
     }
 
     /// Lets rustls say what it has to say before anything else can be.
     fn settle(&mut self) -> io::Result<()> {
-        match self.session.wants_write() {
+        match self.session.state().wants_write() {
             true => self.take_in(&mut []).map(drop),
             false => Ok(()),
         }
@@ -376,6 +496,15 @@ impl TlsStream {
         }
         n
     }
+}
+
+/// Who is asked whether something has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskThe {
+    /// What it has heard so far: costs no system call unless it believes that something is there.
+    Runtime,
+    /// One system call.
+    Kernel,
 }
 
 impl std::fmt::Debug for TlsStream {
@@ -404,6 +533,8 @@ fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+#[cfg(test)]
+mod backend_tests;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]

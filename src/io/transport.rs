@@ -8,7 +8,7 @@ use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::tls::TlsStream;
+use super::tls::{AskThe, TlsStream};
 
 /// A byte stream to a client or a backend.
 #[derive(Debug)]
@@ -28,8 +28,9 @@ impl Transport {
         }
     }
 
-    /// Reads into `room`; `Ok(0)` is the end of the stream. An end without close_notify counts
-    /// as an end: HTTP framing says whether something is missing.
+    /// Reads into `room`; `Ok(0)` is the end of the stream. A client's end without close_notify
+    /// counts as an end: HTTP framing says whether something is missing. A backend's does not, since
+    /// the end may be all that a response is framed by (RFC 9112 §9.8).
     pub fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Transport::Plain(tcp) => {
@@ -96,18 +97,58 @@ impl Transport {
                 let asked = tcp.try_read(&mut [0]);
                 matches!(asked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
             }
-            Transport::Tls(_) => {
-                let mut cx = Context::from_waker(std::task::Waker::noop());
-                self.poll_read(&mut cx, &mut [0]).is_pending()
-            }
+            Transport::Tls(tls) => tls.is_quiet(AskThe::Runtime),
         }
     }
 
     /// Does the kernel hold nothing for us, not even an end? Asks it, whatever the runtime has
-    /// heard: one system call, and what it holds stays there.
-    pub fn is_silent(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        let asked = socket2::SockRef::from(self.tcp()).peek(&mut byte);
-        matches!(asked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    /// heard: one system call. What it holds stays there, but for what TLS says to itself.
+    pub fn is_silent(&mut self) -> bool {
+        match self {
+            Transport::Plain(tcp) => {
+                let mut byte = [std::mem::MaybeUninit::uninit()];
+                let asked = socket2::SockRef::from(&*tcp).peek(&mut byte);
+                matches!(asked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+            }
+            Transport::Tls(tls) => tls.is_quiet(AskThe::Kernel),
+        }
+    }
+
+    /// Its TLS, if it has any.
+    pub fn tls(&self) -> Option<&TlsStream> {
+        match self {
+            Transport::Plain(_) => None,
+            Transport::Tls(tls) => Some(tls),
+        }
+    }
+}
+
+/// For those who bring their own protocol. What was written is on its way only after a flush.
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let outcome = Transport::poll_read(self.get_mut(), cx, buf.initialize_unfilled());
+        outcome.map_ok(|n| buf.advance(n))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Transport::poll_write(self.get_mut(), cx, &mut bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Transport::poll_flush(self.get_mut(), cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Transport::poll_shutdown(self.get_mut(), cx)
     }
 }

@@ -9,13 +9,15 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::introduction;
 use super::refusal::{self, Refusals};
+use crate::config::ProxyHeader;
 use crate::http::h2;
 use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
@@ -26,9 +28,13 @@ use crate::proxy::seating::{Arrival, Seat};
 use crate::proxy::serve::{Runners, Serve};
 use crate::proxy::worker::{OpenConnection, Worker};
 use crate::telemetry::metrics::Handshake;
+use crate::tls::client_certificates::{ClientCertificate, Unusable};
 
 /// A client whose handshake failed may take so long to take the alert.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// And may send so much meanwhile: a flight of requests that nobody will answer.
+const LAST_BYTES: usize = 64 * 1024;
 
 /// A worker's door.
 #[derive(Debug)]
@@ -59,7 +65,12 @@ impl Entrance {
     }
 
     /// An accepted connection: served here, or by a worker that has fewer.
-    pub(super) fn welcome(&self, stream: TcpStream, address: SocketAddr, listener: usize) {
+    pub(super) fn welcome(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        listener: usize,
+    ) {
         let limits = &self.worker.shared.limits;
         if !limits.descriptors.suffice(stream.as_fd()) {
             match stream.into_std() {
@@ -125,7 +136,7 @@ impl Entrance {
         }
     }
 
-    fn take_over(&self, arrival: Arrival) {
+    fn take_over(self: &Rc<Self>, arrival: Arrival) {
         let Arrival {
             stream,
             address,
@@ -138,25 +149,49 @@ impl Entrance {
         }
     }
 
-    fn admit(&self, stream: TcpStream, address: SocketAddr, listener: usize, seat: Seat) {
+    fn admit(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, listener: usize, seat: Seat) {
+        if !introduction::expected(&self.worker, listener, address) {
+            return;
+        }
+        let opened = OpenConnection::open(&self.worker, seat, listener, address.ip());
+        let mut open = match opened {
+            Ok(open) => open,
+            Err(refused) => return self.refuse(refused, stream, listener),
+        };
+        if !self.worker.shared.config.listeners[listener].proxy_protocol {
+            return self.serve(stream, address, listener, open);
+        }
+        let entrance = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let client = introduction::client(&entrance.worker, listener, &stream, address);
+            let Some(client) = client.await else { return };
+            match open.identify(client.ip()) {
+                Ok(()) => entrance.serve(stream, client, listener, open),
+                Err(refused) => entrance.refuse(refused, stream, listener),
+            }
+        });
+    }
+
+    fn refuse(&self, refused: Refused, stream: TcpStream, listener: usize) {
+        // A client that speaks TLS could read a reason only after a handshake, which costs more than
+        // a connection does.
+        if self.tls[listener].is_none() {
+            let deadlines = &self.worker.deadlines;
+            self.refusals.tell(refused, stream, deadlines);
+        }
+    }
+
+    /// A connection that was taken in, of the client at `address`.
+    fn serve(&self, stream: TcpStream, address: SocketAddr, listener: usize, open: OpenConnection) {
         let worker = Rc::clone(&self.worker);
         let tls = self.tls[listener].clone();
-        let open = match OpenConnection::open(&worker, seat, listener, address.ip()) {
-            Ok(open) => open,
-            Err(refused) => {
-                // A client that speaks TLS could read a reason only after a handshake, which costs
-                // more than a connection does.
-                if tls.is_none() {
-                    self.refusals.tell(refused, stream, &worker.deadlines);
-                }
-                return;
-            }
-        };
         let runners = Rc::clone(&self.runners);
         let peer = Peer {
             address,
             listener,
             tls: None,
+            certificate: None,
+            arrival: None,
         };
         match tls {
             None => {
@@ -166,10 +201,12 @@ impl Entrance {
             }
             Some(config) => {
                 tokio::task::spawn_local(async move {
-                    if let Some(tls) = handshake(&worker, config, stream).await {
-                        let is_h2 = tls.protocol() == Some(h2::ALPN);
+                    let shaken = handshake(&worker, config, listener, stream).await;
+                    if let Some((tls, certificate)) = shaken {
+                        let is_h2 = tls.alpn() == Some(h2::ALPN);
                         let peer = Peer {
                             tls: Some(tls.version()),
+                            certificate,
                             ..peer
                         };
                         let connection = Connection::new(worker, Transport::Tls(tls), peer, open);
@@ -184,17 +221,29 @@ impl Entrance {
     }
 }
 
+/// A connection on which the handshake was made, and the certificate that was shown.
+type Shaken = (Box<TlsStream>, Option<Rc<ClientCertificate>>);
+
 async fn handshake(
     worker: &Rc<Worker>,
     config: Arc<ServerConfig>,
+    listener: usize,
     stream: TcpStream,
-) -> Option<Box<TlsStream>> {
+) -> Option<Shaken> {
     let metrics = &worker.metrics;
     let failed = |error: &dyn std::error::Error| {
         tracing::debug!(%error, "TLS handshake failed");
         metrics.handshake(None, Handshake::Failed);
     };
-    let mut tls = match TlsStream::new(stream, config, &worker.buffers) {
+    let services = &worker.shared.config.services;
+    let name_counts = services
+        .iter()
+        .any(|service| service.proxy_header == Some(ProxyHeader::V2));
+    let tls = match name_counts {
+        true => TlsStream::noting_name(stream, &config, &worker.buffers),
+        false => TlsStream::new(stream, config, &worker.buffers),
+    };
+    let mut tls = match tls {
         Ok(tls) => Box::new(tls),
         Err(e) => {
             failed(&e);
@@ -208,25 +257,62 @@ async fn handshake(
         .await;
     match made {
         Ok(Ok(())) => {
+            let certificate = match certificate(worker, listener, &tls) {
+                Ok(certificate) => certificate,
+                Err(e) => {
+                    failed(&e);
+                    return None;
+                }
+            };
             let version = tls.version();
             let ended = match tls.is_resumed() {
                 true => Handshake::Resumed,
                 false => Handshake::Full,
             };
             metrics.handshake(Some(version), ended);
-            Some(tls)
+            Some((tls, certificate))
         }
         Ok(Err(e)) => {
             failed(&e);
-            // The alert says to the client what was wrong. Then it is dropped, either way.
-            let _ = timer
-                .limit(LAST_WORDS, poll_fn(|cx| tls.poll_shutdown(cx)))
-                .await;
+            // The alert says to the client what was wrong. Then it is dropped, either way. Boxed, so
+            // that connections that live need no room for it.
+            let _ = timer.limit(LAST_WORDS, Box::pin(part(&mut tls))).await;
             None
         }
         Err(_) => {
             metrics.handshake(None, Handshake::TimedOut);
             None
+        }
+    }
+}
+
+/// Who the client is, where it was asked for a certificate and has shown one.
+fn certificate(
+    worker: &Worker,
+    listener: usize,
+    tls: &TlsStream,
+) -> Result<Option<Rc<ClientCertificate>>, Unusable> {
+    let wanted = worker.shared.config.listeners[listener].client_certificates();
+    let (Some(wanted), Some(der)) = (wanted, tls.client_certificate()) else {
+        return Ok(None);
+    };
+    let certificate = ClientCertificate::of(der, wanted, SystemTime::now())?;
+    Ok(Some(Rc::new(certificate)))
+}
+
+/// Sends the alert and waits until the client has closed, whatever it still sends. In TLS 1.3 it may
+/// have sent its request already when its certificate is refused, and a connection that is closed
+/// with bytes unread is reset, the alert with it.
+async fn part(tls: &mut TlsStream) {
+    if poll_fn(|cx| tls.poll_shutdown(cx)).await.is_err() {
+        return;
+    }
+    let (tcp, mut rest, mut taken) = (tls.tcp(), [0; 1024], 0);
+    while taken < LAST_BYTES && tcp.readable().await.is_ok() {
+        match tcp.try_read(&mut rest) {
+            Ok(n @ 1..) => taken += n,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
         }
     }
 }

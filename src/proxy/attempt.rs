@@ -220,6 +220,8 @@ async fn send(
         timer.set(match state.status.get() {
             // The backend is to say that it wants the body.
             0 if awaits_continue => job.patience,
+            // A call may be a conversation in which nobody has anything to say for long.
+            0 if job.grpc => job.limits.stream_idle,
             // It is the client whom everybody waits for: `reading` is the clock for that.
             0 => job.limits.body_timeout.saturating_add(job.patience),
             _ => job.limits.stream_idle,

@@ -12,6 +12,7 @@ use crate::io::buffer::Inbox;
 use crate::io::duplex::Duplex;
 use crate::io::pace::Patience;
 use crate::io::transport::Transport;
+use crate::proxy::connection::Peer;
 use crate::proxy::job::OutOfPatience;
 use crate::proxy::preference::Preference;
 use crate::proxy::worker::fixture::Workers;
@@ -63,7 +64,15 @@ async fn a_write_that_is_cut_short_has_sent_something() {
         ..RequestHead::default()
     };
     let nominated = Nominated::default();
+    let peer = Peer {
+        address: ([127, 0, 0, 1], 1).into(),
+        listener: 0,
+        tls: None,
+        certificate: None,
+        arrival: None,
+    };
     let job = Job {
+        peer: &peer,
         head: &head,
         framing: BodyFraming::Length(body.len() as u64),
         nominated: &nominated,

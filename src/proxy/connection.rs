@@ -4,6 +4,7 @@
 //! of its own is small, because most connections are idle most of the time; what requests need
 //! beside it is a `Room`, of which a worker has as many as there are requests under way.
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -26,6 +27,7 @@ use crate::io::deadline::{Deadlines, Timer};
 use crate::io::duplex::Duplex;
 use crate::io::pace::{Pace, Patience};
 use crate::io::transport::Transport;
+use crate::tls::client_certificates::ClientCertificate;
 use crate::upstream::backend::BackendId;
 
 /// A response of our own to a request that has no service: so long for the client to take it.
@@ -37,12 +39,25 @@ const OWN_RESPONSE: Patience = Patience {
 /// Who a connection belongs to.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The client's address.
+    /// The client's address: that of the connection, or the one that a PROXY header gave.
     pub address: SocketAddr,
     /// The listener that accepted it.
     pub listener: usize,
     /// TLS version, if it came over TLS.
     pub tls: Option<&'static str>,
+    /// Where it arrived, if it has many requests under way, none of which has the connection itself.
+    pub arrival: Option<Rc<Arrival>>,
+    /// The certificate that the client showed, verified. Few listeners ask for one.
+    pub certificate: Option<Rc<ClientCertificate>>,
+}
+
+/// Where a connection of HTTP/2 arrived, for backends that are told so.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Our address.
+    pub address: SocketAddr,
+    /// What the client named in SNI.
+    pub name: Option<Box<str>>,
 }
 
 /// Where requests come from: what all those of one connection have in common.
@@ -54,6 +69,23 @@ pub(super) struct Origin {
     pub(super) client: Box<str>,
     /// What it says of where its requests come from is believed.
     pub(super) trusted: bool,
+    /// The host that its first request named, where others may follow on the same connection because
+    /// a certificate stands for both.
+    first_host: OnceCell<Box<str>>,
+}
+
+impl Origin {
+    /// Was a request for this host sent to the wrong connection (RFC 9110 §15.5.20)? One that was made
+    /// for another host has shown a certificate: with another one a client has no reason to be here.
+    pub(super) fn is_misdirected(&self, host: &str) -> bool {
+        let first = self.first_host.get_or_init(|| host.into());
+        if **first == *host {
+            return false;
+        }
+        let certificates = self.worker.shared.certificates.get(self.peer.listener);
+        let certificates = certificates.and_then(Option::as_ref);
+        certificates.is_some_and(|set| !set.load().share(first, host))
+    }
 }
 
 /// A client's connection: what of it is there as long as it is open, and all there is while it is
@@ -157,6 +189,7 @@ impl Connection {
                 trusted: worker.shared.config.trusts(address),
                 peer,
                 worker,
+                first_host: OnceCell::new(),
             },
             open,
         }

@@ -17,6 +17,7 @@ use super::preference::Preference;
 use super::reach::{Reached, Reaching};
 use super::retry::{Facts, Verdict, verdict};
 use super::worker::{Evidence, Worker};
+use crate::clock::Millis;
 use crate::http::body::BodyFraming;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::{Known, list_members};
@@ -36,7 +37,7 @@ pub enum Outcome {
         used: usize,
     },
     /// The backend switched protocols: from here on it is a tunnel.
-    Switched(Tunnel),
+    Switched(Box<Tunnel>),
 }
 
 /// A connection that left HTTP.
@@ -59,9 +60,42 @@ pub struct Pinned {
     pub(super) backend: Arc<Backend>,
     pub(super) io: Duplex,
     service: usize,
+    why: WhyPinned,
+    since: Millis,
+}
+
+/// Why a connection to a backend serves one client only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhyPinned {
+    /// It is authenticated as that client: the next request goes there, whatever the schedule says.
+    Authenticated,
+    /// It began with who that client is (PROXY protocol): the schedule goes on as usual, and if it
+    /// comes to this backend again, this is the connection.
+    Introduced,
 }
 
 impl Pinned {
+    /// The two kinds apart.
+    fn by_kind(pinned: Option<Pinned>) -> (Option<Pinned>, Option<Pinned>) {
+        match pinned {
+            Some(pinned) if pinned.why == WhyPinned::Introduced => (None, Some(pinned)),
+            pinned => (pinned, None),
+        }
+    }
+
+    /// The connection, if it leads to that backend, has been idle for at most `max_age` and for
+    /// less than it is kept.
+    pub(super) fn to(
+        self,
+        backend: &Backend,
+        (max_age, keep): (Duration, Duration),
+        now: Millis,
+    ) -> Option<Duplex> {
+        let idle = now.since(self.since);
+        let fits = self.backend.id == backend.id && idle <= max_age && idle < keep;
+        fits.then_some(self.io)
+    }
+
     fn is_for(&self, service: usize) -> bool {
         self.service == service && !self.backend.withdrawn() && self.io.is_quiet()
     }
@@ -150,6 +184,7 @@ pub async fn exchange(
             return Err(last.unwrap_or_else(out_of_time));
         };
         let own = pinned.take().filter(|p| p.is_for(service));
+        let (own, introduced) = Pinned::by_kind(own);
         let choosing = chooser.choose(worker, own, tried, timer, left);
         let Some(chosen) = leaving.or(choosing).await else {
             return Err(given_up());
@@ -198,7 +233,8 @@ pub async fn exchange(
             left,
             begun,
         };
-        let Some(reached) = leaving.or(reaching.reach(over_what)).await else {
+        let reached = reaching.reach(over_what, introduced, over.socket());
+        let Some(reached) = leaving.or(reached).await else {
             return Err(given_up());
         };
         let Reached {
@@ -272,11 +308,19 @@ pub async fn exchange(
                         used: state.used.get(),
                     });
                 };
-                if upstream_keeps && (was_own || authenticates_connection(job.head, response)) {
+                let why = if was_own || authenticates_connection(job.head, response) {
+                    Some(WhyPinned::Authenticated)
+                } else {
+                    let introduced = backend.layers.header.is_some() && job.limits.max_idle > 0;
+                    introduced.then_some(WhyPinned::Introduced)
+                };
+                if let (true, Some(why)) = (upstream_keeps, why) {
                     *pinned = Some(Pinned {
                         backend,
                         io,
                         service,
+                        why,
+                        since: worker.deadlines.now(),
                     });
                 } else if upstream_keeps {
                     let limits = (job.limits.keep_alive, worker.idle_limit(service));
@@ -290,15 +334,18 @@ pub async fn exchange(
                 });
             }
             Ok(Done::Switched(rest)) => {
-                return Ok(Outcome::Switched(Tunnel {
+                return Ok(Outcome::Switched(Box::new(Tunnel {
                     upstream,
                     rest,
                     backend,
                     _guard: guard,
-                }));
+                })));
             }
             Err(failure) => {
                 worker.upstream_failed(service, &backend, &failure);
+                if let Upstream::H1(io) = &upstream {
+                    worker.look_at_tls(service, &backend, io);
+                }
                 let stale = was_stale(&failure, reused);
                 let facts = Facts {
                     method: job.head.method,

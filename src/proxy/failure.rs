@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::balance::picker::NoBackend;
 use crate::http::h1::body::BadBody;
 use crate::http::head::{BadResponse, Rejection};
+use crate::upstream::establish::Unestablished;
 
 /// Whose side a failure is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +80,8 @@ pub enum Cause {
     #[error("{0}")]
     NoBackend(#[source] NoBackend),
     /// No connection could be made.
-    #[error("connect failed: {0}")]
-    Connect(#[source] io::Error),
+    #[error("{0}")]
+    Connect(#[source] Unestablished),
     /// The backend closed, or its connection broke, before its response was whole.
     #[error("the backend closed its connection too early")]
     UpstreamClosed,
@@ -172,10 +173,7 @@ impl Failure {
             Cause::NoBackend(NoBackend::Unresolved) => (Upstream, 503, "unresolved", false),
             Cause::NoBackend(NoBackend::Full) => (Upstream, 503, "overloaded", false),
             Cause::NoBackend(_) => (Upstream, 503, "no_backend", false),
-            Cause::Connect(e) if e.kind() == io::ErrorKind::TimedOut => {
-                (Upstream, 503, "connect_timeout", false)
-            }
-            Cause::Connect(_) => (Upstream, 503, "connect_failed", false),
+            Cause::Connect(e) => (Upstream, 503, e.reason(), false),
             Cause::UpstreamClosed => (Upstream, 502, "upstream_closed", false),
             Cause::UpstreamReset(_) => (Upstream, 502, "upstream_reset", false),
             Cause::Refused => (Upstream, 503, "refused_stream", false),

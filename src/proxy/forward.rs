@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::certificate_fields::{self, Asked};
 use crate::http::body::{BodyFraming, connection_says};
 use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::headers::{
@@ -24,6 +25,8 @@ pub struct Hop<'a> {
     pub underscores: bool,
     /// `Forwarded` is wanted (RFC 7239).
     pub forwarded: bool,
+    /// Where clients are asked for a certificate.
+    pub certificate: Option<Asked<'a>>,
 }
 
 /// Our name in `Via`, behind the version that the message came in (RFC 9110 §7.6.3).
@@ -123,6 +126,9 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
             forwarded(head, hop, proto).as_bytes(),
         );
     }
+    if let Some(asked) = hop.certificate {
+        certificate_fields::push(&mut head.fields, asked, hop.trusted);
+    }
     if !has_id {
         head.fields
             .push_known(Known::XRequestId, b"X-Request-Id", &id);
@@ -205,6 +211,7 @@ mod tests {
             trusted,
             underscores: false,
             forwarded: true,
+            certificate: None,
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::connection::Peer;
 use super::failure::{Cause, Failure, Progress};
 use super::preference::Preference;
 use super::worker::Worker;
@@ -29,6 +30,8 @@ use crate::upstream::streams::Call;
 /// What an attempt is about.
 #[derive(Debug, Clone, Copy)]
 pub struct Job<'a> {
+    /// Whose request it is.
+    pub peer: &'a Peer,
     /// The head for the backend.
     pub head: &'a RequestHead,
     /// Framing of the request's body, the same on both sides.
@@ -174,6 +177,14 @@ impl<'a> Downstream<'a> {
         match self {
             Downstream::H1 { io, inbox } => Downstream::H1 { io, inbox },
             Downstream::H2 { incoming, outgoing } => Downstream::H2 { incoming, outgoing },
+        }
+    }
+
+    /// The client's connection, if it has no other requests.
+    pub fn socket(&self) -> Option<&'a Duplex> {
+        match self {
+            Downstream::H1 { io, .. } => Some(io),
+            Downstream::H2 { .. } => None,
         }
     }
 

@@ -125,6 +125,23 @@ impl Limits {
         Err(Refused::FullForClient)
     }
 
+    /// A trusted proxy has said whose connection one is that was taken in: it counts as that client's
+    /// from now on, unless there are as many as there may be.
+    pub fn identify(&self, admitted: &mut Admitted, client: IpAddr) -> Result<(), Refused> {
+        let Some(clients) = &self.clients else {
+            return Ok(());
+        };
+        if admitted.counted.is_some() || self.config.trusts(client) {
+            return Ok(());
+        }
+        let origin = Origin::of(client);
+        if !clients.enter(origin) {
+            return Err(Refused::FullForClient);
+        }
+        admitted.counted = Some(origin);
+        Ok(())
+    }
+
     /// A connection is over.
     pub fn leave(&self, admitted: &Admitted) {
         self.open.fetch_sub(1, Ordering::Relaxed);

@@ -4,13 +4,14 @@
 //! heads off it, `request.rs` carries one out and answers what never reaches a backend;
 //! `exchange.rs` tries backends one after the other, which `choice.rs` chooses; `attempt.rs` is one
 //! try: the copies in both directions, about a `job.rs`; `tunnel.rs` is what follows a switch of protocols;
-//! `forward.rs` rewrites heads and `recode.rs` (pure) bodies; `failure.rs` says what a failure
+//! `forward.rs` rewrites heads (`certificate_fields.rs` has those about a client's certificate) and `recode.rs` (pure) bodies; `failure.rs` says what a failure
 //! means and `retry.rs` (pure) whether it may be tried again; `limits.rs` is what the workers
 //! together may take on; `seating.rs` says which worker a connection goes to.
 
 pub mod account;
 mod answer;
 mod attempt;
+mod certificate_fields;
 mod choice;
 pub mod connection;
 pub mod drain;
@@ -20,6 +21,7 @@ pub mod forward;
 mod grpc;
 mod job;
 pub mod limits;
+mod opening;
 mod preference;
 mod reach;
 mod recode;

@@ -2,21 +2,20 @@
 //! stream of one that has others.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::answer::cause_of;
 use super::attempt::ends_with_head;
 use super::choice::Over;
+use super::exchange::Pinned;
 use super::failure::{Cause, Failure, Progress};
 use super::job::{Job, Upstream};
+use super::opening::open;
 use super::worker::{Evidence, Worker};
-use crate::config::UpstreamProtocol;
 use crate::http::h2;
 use crate::http::head::BadResponse;
 use crate::io::deadline::Timer;
@@ -25,7 +24,7 @@ use crate::io::pace::Patience;
 use crate::io::transport::Transport;
 use crate::telemetry::metrics;
 use crate::upstream::backend::Backend;
-use crate::upstream::connect::{connect, is_exhaustion};
+use crate::upstream::establish::Unestablished;
 use crate::upstream::streams::{Keeping, Place, Slot};
 
 /// A request that may not be repeated takes a kept connection only if it was used within this
@@ -70,18 +69,25 @@ pub(super) struct Unreached {
 
 impl Reaching<'_> {
     /// Reaches the backend. Cancel-safe: a connection that is being made is dropped.
-    pub(super) async fn reach(self, over: Over) -> Result<Reached, Unreached> {
+    /// `introduced`: a connection that told some backend who this client is; `client`: the client's
+    /// own.
+    pub(super) async fn reach(
+        self,
+        over: Over,
+        introduced: Option<Pinned>,
+        client: Option<&Duplex>,
+    ) -> Result<Reached, Unreached> {
         if self.job.limits.protocol.is_h2() {
             return self.by_stream().await;
         }
-        if let Some(kept) = self.kept(over) {
+        if let Some(kept) = self.kept(over, introduced) {
             return Ok(Reached {
                 upstream: Upstream::H1(kept),
                 reused: true,
                 connecting: None,
             });
         }
-        let (transport, counted) = self.connect().await?;
+        let (transport, counted) = self.connect(client).await?;
         Ok(Reached {
             upstream: Upstream::H1(Duplex::new(transport).counted(counted)),
             reused: false,
@@ -89,19 +95,25 @@ impl Reaching<'_> {
         })
     }
 
-    fn kept(self, over: Over) -> Option<Duplex> {
+    fn kept(self, over: Over, introduced: Option<Pinned>) -> Option<Duplex> {
         match over {
             Over::Own(io) => Some(io),
             Over::New => None,
             Over::Any => {
-                let worker = self.worker;
+                let (worker, backend) = (self.worker, self.backend);
                 let max_age = if self.repeatable {
                     Duration::MAX
                 } else {
                     FRESH
                 };
-                let mut pool = worker.pool().borrow_mut();
-                let kept = pool.take(self.backend.id, max_age, worker.deadlines.now());
+                let now = worker.deadlines.now();
+                let kept = match backend.layers.header {
+                    None => worker.pool().borrow_mut().take(backend.id, max_age, now),
+                    Some(_) => {
+                        let ages = (max_age, self.job.limits.keep_alive);
+                        introduced.and_then(|own| own.to(backend, ages, now))
+                    }
+                };
                 // What cannot be repeated is worth a system call.
                 kept.filter(|kept| self.repeatable || kept.is_silent())
             }
@@ -120,14 +132,15 @@ impl Reaching<'_> {
                     let waited = self.timer.limit(left, pending.wait()).await;
                     if waited.is_err() || pending.has_failed() {
                         let failed = io::Error::other("the connection that others make has failed");
+                        let cause = Cause::Connect(Unestablished::Connect(failed));
                         return Err(Unreached {
-                            failure: Failure::new(Cause::Connect(failed), Progress::NothingSent),
+                            failure: Failure::new(cause, Progress::NothingSent),
                             evidence: None,
                         });
                     }
                 }
                 Place::Make(making) => {
-                    let (transport, counted) = match self.connect().await {
+                    let (transport, counted) = match self.connect(None).await {
                         Ok(connected) => connected,
                         Err(unreached) => {
                             making.failed();
@@ -172,7 +185,7 @@ impl Reaching<'_> {
                 ..self.unsaid(Cause::BadResponse(cause))
             });
         }
-        let secure = limits.protocol == UpstreamProtocol::H2;
+        let secure = limits.protocol.is_tls();
         let request = h2::head::request(head, framing, secure, upgrade)
             .map_err(|what| self.unsaid(Cause::BadResponse(BadResponse(what))))?;
         let ends = ends_with_head(self.job) && upgrade.is_none();
@@ -193,32 +206,22 @@ impl Reaching<'_> {
         }
     }
 
-    async fn connect(self) -> Result<(Transport, metrics::OpenConnection), Unreached> {
-        let (worker, backend) = (self.worker, self.backend);
-        let wait = self.job.limits.connect_timeout.min(self.left);
-        match connect_making_room(worker, backend.endpoint.socket(), self.timer, wait).await {
-            Ok(tcp) => {
+    async fn connect(
+        self,
+        client: Option<&Duplex>,
+    ) -> Result<(Transport, metrics::OpenConnection), Unreached> {
+        let (worker, backend, job) = (self.worker, self.backend, self.job);
+        let waits = (self.timer, self.left);
+        match open(worker, backend, (job.peer, client), job.limits, waits).await {
+            Ok(transport) => {
                 backend.connected();
                 let counted = worker.metrics.open(metrics::Side::Upstream(self.service));
-                Ok((Transport::Plain(tcp), counted))
+                Ok((transport, counted))
             }
             Err(e) => Err(Unreached {
                 evidence: Some(worker.connect_failed(self.service, backend, &e)),
                 failure: Failure::new(Cause::Connect(e), Progress::NothingSent),
             }),
         }
-    }
-}
-
-/// Connects. Where descriptors have run out, idle connections to backends go for it.
-async fn connect_making_room(
-    worker: &Worker,
-    address: SocketAddr,
-    timer: &Timer,
-    wait: Duration,
-) -> io::Result<TcpStream> {
-    match connect(address, timer, wait).await {
-        Err(e) if is_exhaustion(&e) && worker.make_room() => connect(address, timer, wait).await,
-        outcome => outcome,
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::account::Account;
+use super::certificate_fields::Asked;
 use super::connection::Serving;
 use super::drain::Phase;
 use super::exchange::{Failed, Lent, Outcome, exchange};
@@ -218,6 +219,9 @@ impl Serving<'_> {
             trusted: self.trusted,
             underscores: config.downstream.allow_underscores,
             forwarded: config.downstream.forwarded,
+            certificate: self.listener().client_certificates().map(|_| Asked {
+                shown: self.peer.certificate.as_deref(),
+            }),
         };
         let nominated = forward::nominated(framing, &self.head.fields);
         account.request_id = forward::rewrite_request(self.head, hop, account.request_id);
@@ -246,6 +250,7 @@ impl Serving<'_> {
         self.writing.restart(patience);
         self.pushing.restart(patience);
         let job = Job {
+            peer: self.peer,
             head: self.head,
             framing,
             nominated: &nominated,
@@ -292,7 +297,7 @@ impl Serving<'_> {
             Outcome::Switched(tunnel) => {
                 let handshake = handshake.expect("nobody switches unasked");
                 Ok(self
-                    .tunnel(over, tunnel, handshake, limits.tunnel_idle, account)
+                    .tunnel(over, *tunnel, handshake, limits.tunnel_idle, account)
                     .await)
             }
         }
@@ -414,6 +419,11 @@ impl Serving<'_> {
             client: self.client,
             client_port: self.peer.address.port(),
             tls: self.peer.tls,
+            client_cert: self
+                .peer
+                .certificate
+                .as_deref()
+                .map(|shown| shown.subject()),
             listener: &self.listener().name,
             route: account.route.as_deref(),
             service,

@@ -125,6 +125,7 @@ impl Budget {
 mod tests {
     use super::*;
     use crate::balance::picker::NoBackend;
+    use crate::upstream::establish::Unestablished;
     use proptest::prelude::{Just, prop};
     use proptest::strategy::Strategy as _;
     use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -132,7 +133,11 @@ mod tests {
     #[test]
     fn rules() {
         let closed = || Cause::UpstreamClosed;
-        let refused = || Cause::Connect(std::io::ErrorKind::ConnectionRefused.into());
+        let refused = || {
+            Cause::Connect(Unestablished::Connect(
+                std::io::ErrorKind::ConnectionRefused.into(),
+            ))
+        };
         let rows = [
             (
                 "a: nothing was sent, any method",

@@ -17,6 +17,7 @@ use crate::http::h1::parse::HeadLimits;
 use crate::http::h2::head;
 use crate::http::h2::incoming::Incoming;
 use crate::http::h2::outgoing::Outgoing;
+use crate::http::head::Rejection;
 
 /// A request whose head has come on a stream.
 #[derive(Debug)]
@@ -28,6 +29,12 @@ pub(super) struct Stream {
     /// Held for its end.
     _counted: Counted,
 }
+
+/// RFC 9110 §15.5.20: the client asks again, over a connection of its own.
+const MISDIRECTED: Rejection = Rejection {
+    status: 421,
+    reason: "this connection was made for a host with another certificate",
+};
 
 impl Stream {
     pub(super) fn new(
@@ -64,6 +71,10 @@ impl Stream {
         serving.head.shed();
         serving.response.shed();
         let read = head::request_head(&parts, limits, serving.head);
+        let read = match read {
+            Ok(_) if origin.is_misdirected(&serving.head.host) => Err(MISDIRECTED),
+            read => read,
+        };
         drop(parts);
         let mut incoming = Incoming::new(body, declared(&serving.head.fields));
         let over = Downstream::H2 {

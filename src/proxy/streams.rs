@@ -10,11 +10,12 @@ use std::time::Duration;
 use ::h2::server::{self, Connection as Wire};
 use bytes::Bytes;
 
-use super::connection::{Connection, Origin};
+use super::connection::{Arrival, Connection, Origin};
 use super::drain::Phase;
 use super::serve::Runners;
 use super::stream::Stream;
 use crate::clock::Millis;
+use crate::config::Service;
 use crate::http::h2::PREFACE;
 use crate::http::h2::flood::{Flood, Kind};
 use crate::io::adapter::{Adapter, Inspect};
@@ -76,7 +77,15 @@ impl Inspect for Guard {
 
 /// Serves a connection whose client speaks HTTP/2, until it ends.
 pub(super) async fn streams(connection: Connection, runners: Rc<Runners>) {
-    let (origin, transport, came, ages, open) = connection.into_parts();
+    let (mut origin, transport, came, ages, open) = connection.into_parts();
+    let is_told = |service: &Service| service.proxy_header.is_some();
+    if origin.worker.shared.config.services.iter().any(is_told)
+        && let Ok(address) = transport.tcp().local_addr()
+    {
+        let name = transport.tls().and_then(|tls| tls.name());
+        let name = name.map(Into::into);
+        origin.peer.arrival = Some(Rc::new(Arrival { address, name }));
+    }
     let origin = Rc::new(origin);
     let worker = Rc::clone(&origin.worker);
     let (downstream, deadlines) = (&worker.shared.config.downstream, &worker.deadlines);

@@ -3,7 +3,6 @@
 //! Everything here lives on one thread; a borrow of a cell never crosses an await.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,12 +24,16 @@ use crate::config::{Config, Service};
 use crate::events::Event;
 use crate::io::buffer::BufferPool;
 use crate::io::deadline::Deadlines;
+use crate::io::duplex::Duplex;
 use crate::published::Published;
 use crate::router::Router;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{self, BackendLabels, Shard, Side};
+use crate::telemetry::seldom::Seldom;
+use crate::tls::certificates::CertificateSet;
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::connect::is_exhaustion;
+use crate::upstream::establish::{InWords, Unestablished};
 use crate::upstream::gate::Gate;
 use crate::upstream::pool::Pool;
 use crate::upstream::streams::Streams;
@@ -48,6 +51,8 @@ pub struct Shared {
     pub gates: Vec<Option<Arc<Gate>>>,
     /// The cookie of each service; `None`: it has none.
     pub affinities: Vec<Option<Arc<Affinity>>>,
+    /// The certificates of each listener; `None`: it has no TLS.
+    pub certificates: Vec<Option<Arc<Published<CertificateSet>>>>,
     /// How far a drain has come.
     pub drain: Arc<Drain>,
     /// Where noticed things go.
@@ -93,6 +98,8 @@ pub struct Worker {
 struct ServiceState {
     picker: RefCell<Picker>,
     budget: RefCell<Budget>,
+    /// That TLS to a backend fails is said now and then.
+    tls_failing: Seldom,
 }
 
 impl Worker {
@@ -116,6 +123,7 @@ impl Worker {
                     workers,
                     deadlines.now(),
                 )),
+                tls_failing: Seldom::default(),
             }
         });
         Rc::new(Worker {
@@ -204,10 +212,18 @@ impl Worker {
     /// A connect to a backend failed: passed over from now on, and the control thread is told.
     /// That we have no descriptors or ports left is not the backend's fault. Returns what it
     /// tells of the backend: many that fail at one moment are one failure.
-    pub fn connect_failed(&self, service: usize, backend: &Backend, error: &io::Error) -> Evidence {
-        if is_exhaustion(error) {
-            self.shared.limits.descriptors.failing(error);
+    pub fn connect_failed(
+        &self,
+        service: usize,
+        backend: &Backend,
+        error: &Unestablished,
+    ) -> Evidence {
+        if is_exhaustion(error.error()) {
+            self.shared.limits.descriptors.failing(error.error());
             return Evidence::None;
+        }
+        if matches!(error, Unestablished::Tls(_)) {
+            self.tls_failed(service, backend, error);
         }
         // The table's time may be a tick old: what is passed over is so for a second at least.
         let counted = backend.connect_failed(Millis::now());
@@ -223,6 +239,29 @@ impl Worker {
             true => Evidence::Failure,
             false => Evidence::None,
         }
+    }
+
+    /// TLS to a backend came to nothing. Said aloud now and then: a certificate that has expired
+    /// stays so until somebody hears of it.
+    fn tls_failed(&self, service: usize, backend: &Backend, why: &dyn std::fmt::Display) {
+        if self.services[service].tls_failing.is_due(Millis::now()) {
+            tracing::warn!(
+                service = %backend.service,
+                backend = %backend.endpoint.socket(),
+                name = backend.layers.tls.as_ref().map(|tls| &**tls.name()),
+                "{why}",
+            );
+        }
+    }
+
+    /// An attempt over this connection failed. A backend that wants another certificate than ours
+    /// says so only when TLS 1.3 has begun to carry the request.
+    pub fn look_at_tls(&self, service: usize, backend: &Backend, connection: &Duplex) {
+        connection.with_transport(|transport| {
+            if let Some(error) = transport.tls().and_then(|tls| tls.failure()) {
+                self.tls_failed(service, backend, &InWords(error));
+            }
+        });
     }
 
     /// What has become of an attempt, as far as it tells of the backend. `trial`: the backend was
@@ -453,6 +492,15 @@ impl OpenConnection {
             _seat: seat,
             worker: Rc::clone(worker),
         })
+    }
+}
+
+impl OpenConnection {
+    /// A trusted proxy has said whose connection this is: counts it as that client's, unless a limit
+    /// forbids it.
+    pub fn identify(&mut self, client: IpAddr) -> Result<(), Refused> {
+        let identified = (self.worker.shared.limits).identify(&mut self.admitted, client);
+        identified.inspect_err(|refused| self.worker.metrics.refused(refused.reason()))
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureScheme};
@@ -65,6 +65,18 @@ pub enum CertificateError {
     Mismatch { cert: PathBuf, key: PathBuf },
     #[error("no certificate is configured")]
     Empty,
+    #[error("{}: a certificate in it cannot be an authority: {source}", file.display())]
+    BadAuthority {
+        file: PathBuf,
+        source: rustls::Error,
+    },
+    #[error("{}: no certificate revocation list in it", file.display())]
+    NoRevocationList { file: PathBuf },
+    #[error("{}: a certificate revocation list in it cannot be used: {source}", file.display())]
+    BadRevocationList {
+        file: PathBuf,
+        source: rustls::server::VerifierBuilderError,
+    },
 }
 
 /// Something that does not stop a certificate from being used, but somebody should know.
@@ -74,6 +86,7 @@ pub enum CertificateWarning {
     Expired { file: PathBuf, since: SystemTime },
     NotYetValid { file: PathBuf, from: SystemTime },
     NoNames { file: PathBuf },
+    ListExpired { file: PathBuf, since: SystemTime },
 }
 
 /// The certificates of a listener: immutable, replaced as a whole.
@@ -91,7 +104,7 @@ pub struct CertificateSet {
 #[derive(Debug)]
 pub struct Resolver(pub Arc<Published<CertificateSet>>);
 
-/// A chain of a few certificates takes some 10 kB.
+/// A chain of a few certificates takes some 10 kB; a list of 20,000 that are revoked fits too.
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// Reads a chain and its key, and makes sure that they belong together.
@@ -161,6 +174,19 @@ pub fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateErr
     Ok(read_pem(file)?.certificates)
 }
 
+/// The certificate revocation lists in a PEM file, at least one.
+pub(super) fn revocation_lists(
+    file: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, CertificateError> {
+    let lists = read_pem(file)?.revocation_lists;
+    if lists.is_empty() {
+        return Err(CertificateError::NoRevocationList {
+            file: file.to_owned(),
+        });
+    }
+    Ok(lists)
+}
+
 impl Certificate {
     /// DNS names of its subjectAltName extension, lower case, wildcards as `*.example.com`. The
     /// common name does not count (RFC 9525 §2).
@@ -177,6 +203,11 @@ impl Certificate {
     pub fn leaf(&self) -> &CertificateDer<'static> {
         // `load` has seen it.
         &self.key.cert[0]
+    }
+
+    /// What signs with its key.
+    pub fn signer(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.key)
     }
 
     /// From when until when it is valid.
@@ -227,6 +258,15 @@ impl fmt::Display for CertificateWarning {
                 write!(
                     f,
                     "{}: not valid before {from}; it is served all the same",
+                    file.display()
+                )
+            }
+            CertificateWarning::ListExpired { file, since } => {
+                let since = Rfc3339::seconds(*since);
+                write!(
+                    f,
+                    "{}: a revocation list in it was to be renewed by {since}: clients whose \
+                     certificates it covers are refused",
                     file.display()
                 )
             }
@@ -283,22 +323,33 @@ impl CertificateSet {
     /// whole label (RFC 9525 §6.3), before the default. Among several for one name the first one
     /// whose kind of key the client can verify, so that RSA and ECDSA can stand side by side.
     pub fn choose(&self, sni: Option<&str>, schemes: &[SignatureScheme]) -> &Certificate {
-        let candidates = sni.and_then(|name| {
-            let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-            self.exact.get(&*name).or_else(|| {
-                let (_, parent) = name.split_once('.')?;
-                self.wildcard.get(parent)
-            })
-        });
-        let Some(candidates) = candidates else {
-            return &self.certificates[0];
-        };
+        let candidates = self.candidates(sni);
         let verifiable = |&&index: &&usize| {
             let key = &self.certificates[index].key.key;
             key.choose_scheme(schemes).is_some()
         };
         let chosen = candidates.iter().find(verifiable).unwrap_or(&candidates[0]);
         &self.certificates[*chosen]
+    }
+}
+
+impl CertificateSet {
+    /// Indexes of those for a name; the default's if there is none. Never empty.
+    fn candidates(&self, name: Option<&str>) -> &[usize] {
+        let found = name.and_then(|name| {
+            let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+            self.exact.get(&*name).or_else(|| {
+                let (_, parent) = name.split_once('.')?;
+                self.wildcard.get(parent)
+            })
+        });
+        found.map_or(&[0], Vec::as_slice)
+    }
+
+    /// Could a handshake for the one name have shown a certificate for the other?
+    pub fn share(&self, one: &str, other: &str) -> bool {
+        let (one, other) = (self.candidates(Some(one)), self.candidates(Some(other)));
+        one.iter().any(|index| other.contains(index))
     }
 }
 
@@ -313,6 +364,7 @@ impl ResolvesServerCert for Resolver {
 /// What a PEM file holds.
 struct Pem {
     certificates: Vec<CertificateDer<'static>>,
+    revocation_lists: Vec<CertificateRevocationListDer<'static>>,
     /// The first one.
     key: Option<PrivateKeyDer<'static>>,
     /// It has a section of a kind that is skipped: an encrypted private key.
@@ -324,6 +376,7 @@ fn read_pem(file: &Path) -> Result<Pem, CertificateError> {
     let bytes = read(file)?;
     let mut pem = Pem {
         certificates: Vec::new(),
+        revocation_lists: Vec::new(),
         key: None,
         encrypted: memchr::memmem::find(&bytes, b"-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some(),
     };
@@ -335,6 +388,10 @@ fn read_pem(file: &Path) -> Result<Pem, CertificateError> {
         let key = match item {
             Item::X509Certificate(certificate) => {
                 pem.certificates.push(certificate);
+                continue;
+            }
+            Item::Crl(list) => {
+                pem.revocation_lists.push(list);
                 continue;
             }
             Item::Pkcs1Key(key) => key.into(),

@@ -1,8 +1,13 @@
-//! TLS towards clients: certificates, the choice among them by SNI, and the server's parameters.
+//! TLS parameters: certificates, the choice among them by SNI, what we are to clients, what clients
+//! show, and what backends have to prove to us.
 //!
-//! Nothing here opens a socket or waits; handshakes belong to the listener.
+//! Nothing here opens a socket or waits; handshakes belong to the listener and to `upstream`.
 
 pub mod certificates;
+pub mod client;
+pub mod client_certificates;
+mod der;
 pub mod dev;
 pub mod server;
+pub mod subject;
 mod validity;

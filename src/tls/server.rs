@@ -12,6 +12,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 
 use super::certificates::{CertificateError, CertificateSet, Resolver};
+use super::client_certificates::{self, verifier};
 use crate::config::{TlsFrontEnd, TlsVersion};
 use crate::published::Published;
 
@@ -30,6 +31,8 @@ pub struct FrontEnd {
 pub enum TlsError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error("client certificates: {0}")]
+    ClientCertificates(CertificateError),
     #[error("TLS parameters: {0}")]
     Parameters(#[from] rustls::Error),
 }
@@ -41,13 +44,15 @@ pub fn front_end(front: &TlsFrontEnd, http2: bool) -> Result<FrontEnd, TlsError>
     for warning in set.warnings(SystemTime::now()) {
         tracing::warn!("{warning}");
     }
+    if let Some(wanted) = &front.client_certificates {
+        let warnings = client_certificates::warnings(wanted, SystemTime::now());
+        for warning in warnings.map_err(TlsError::ClientCertificates)? {
+            tracing::warn!("{warning}");
+        }
+    }
     let certificates = Published::new(set);
     Ok(FrontEnd {
-        config: parameters(
-            front.min_version,
-            http2,
-            Resolver(Arc::clone(&certificates)),
-        )?,
+        config: parameters(front, http2, Resolver(Arc::clone(&certificates)))?,
         certificates,
     })
 }
@@ -58,27 +63,32 @@ pub fn config(front: &TlsFrontEnd) -> Result<Arc<ServerConfig>, TlsError> {
 }
 
 fn parameters(
-    min: TlsVersion,
+    front: &TlsFrontEnd,
     http2: bool,
     resolver: Resolver,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let versions: &[_] = match min {
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let versions: &[_] = match front.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
         TlsVersion::Tls13 => &[&TLS13],
     };
     // Named, because rustls panics when it has to choose between two providers in the tree.
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(resolver));
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
+    let builder = match &front.client_certificates {
+        Some(wanted) => builder
+            .with_client_cert_verifier(verifier(wanted).map_err(TlsError::ClientCertificates)?),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(resolver));
     // `http/1.0` too (RFC 7301 §6): whoever offers only that would be refused otherwise.
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     if http2 {
         config.alpn_protocols.insert(0, b"h2".to_vec());
     }
     // Sessions resume by tickets whose key lives 6 h and is accepted for 12 h; nothing is stored
-    // per session, so no client can fill a table, and any worker can resume it.
+    // per session, so no client can fill a table, and any worker can resume it. A ticket holds the
+    // certificate that its client showed, and each listener has keys of its own: none is taken where
+    // another policy for clients' certificates holds.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))

@@ -1,10 +1,10 @@
-//! Reads the validity period out of a certificate (RFC 5280 §4.1.2.5).
+//! Reads the validity period out of a certificate (RFC 5280 §4.1.2.5), and out of a revocation list.
 //!
-//! webpki checks the period but does not tell it. What comes here was parsed by webpki before,
-//! so this walks straight to the one field; anything unexpected on the way gives `None`.
+//! webpki checks the period but does not tell it.
 
 use std::time::SystemTime;
 
+use super::der::{INTEGER, SEQUENCE, behind_issuer, element};
 use crate::telemetry::date::Civil;
 
 /// From when until when a certificate is valid, both inclusive.
@@ -18,15 +18,7 @@ pub struct Validity {
 
 /// The validity period of a DER certificate.
 pub fn validity(der: &[u8]) -> Option<Validity> {
-    let (certificate, _) = element(der, SEQUENCE)?;
-    let (mut tbs, _) = element(certificate, SEQUENCE)?;
-    if tbs.first() == Some(&VERSION) {
-        (_, tbs) = element(tbs, VERSION)?;
-    }
-    let (_, tbs) = element(tbs, INTEGER)?; // serialNumber
-    let (_, tbs) = element(tbs, SEQUENCE)?; // signature
-    let (_, tbs) = element(tbs, SEQUENCE)?; // issuer
-    let (period, _) = element(tbs, SEQUENCE)?;
+    let (period, _) = element(behind_issuer(der)?, SEQUENCE)?;
     let (not_before, period) = time(period)?;
     let (not_after, _) = time(period)?;
     Some(Validity {
@@ -35,30 +27,21 @@ pub fn validity(der: &[u8]) -> Option<Validity> {
     })
 }
 
-const INTEGER: u8 = 0x02;
+/// Until when a DER certificate revocation list is to be renewed (RFC 5280 §5.1.2.5).
+pub fn next_update(der: &[u8]) -> Option<SystemTime> {
+    let (list, _) = element(der, SEQUENCE)?;
+    let (mut tbs, _) = element(list, SEQUENCE)?;
+    if tbs.first() == Some(&INTEGER) {
+        (_, tbs) = element(tbs, INTEGER)?; // version
+    }
+    let (_, tbs) = element(tbs, SEQUENCE)?; // signature
+    let (_, tbs) = element(tbs, SEQUENCE)?; // issuer
+    let (_this_update, tbs) = time(tbs)?;
+    Some(time(tbs)?.0)
+}
+
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
-const VERSION: u8 = 0xa0;
-
-/// Splits the element with that tag off the front: its content, and what follows it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&found, rest) = der.split_first()?;
-    if found != tag {
-        return None;
-    }
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
-            let length = digits.iter().fold(0, |n, &d| n << 8 | usize::from(d));
-            (length, rest)
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length)
-}
 
 /// UTCTime until 2049, GeneralizedTime from 2050 (§4.1.2.5.1, §4.1.2.5.2); always `Z`, always
 /// with seconds.
@@ -130,6 +113,30 @@ mod tests {
                 }),
                 "{from} to {until}"
             );
+        }
+    }
+
+    #[test]
+    fn a_list_is_to_be_renewed() {
+        use rcgen::{CertificateParams, CertificateRevocationListParams, Issuer, KeyPair};
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+        let issuer = Issuer::new(params, KeyPair::generate().unwrap());
+        for (from, until) in [(2020, 2049), (2020, 2050)] {
+            let list = CertificateRevocationListParams {
+                this_update: rcgen::date_time_ymd(from, 3, 4),
+                next_update: rcgen::date_time_ymd(until, 3, 4),
+                crl_number: 1_u64.into(),
+                issuing_distribution_point: None,
+                revoked_certs: Vec::new(),
+                key_identifier_method: rcgen::KeyIdMethod::Sha256,
+            };
+            let list = list.signed_by(&issuer).unwrap();
+            let der: &[u8] = list.der();
+            assert_eq!(next_update(der), Some(at(until.into())), "{until}");
+            for end in 0..der.len() {
+                assert_eq!(next_update(&der[..end]), None, "cut at {end}");
+            }
         }
     }
 

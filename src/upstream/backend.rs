@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::adaptive::Entered;
 use super::connects::Connects;
+use super::establish::Layers;
 use super::gate::Gate;
 use super::load::Load;
 use super::standing::{Ejection, Reason, State};
@@ -45,6 +46,8 @@ pub struct Backend {
     pub endpoint: Endpoint,
     /// Its address and port as text, for a log line of each request.
     pub address: Box<str>,
+    /// What lies between TCP and HTTP on connections to it.
+    pub layers: Layers,
     /// Bounds what it has in flight; `None`: nothing does.
     gate: Option<Arc<Gate>>,
     /// Exchanges under way.
@@ -128,14 +131,15 @@ pub struct Outcomes {
 impl Backend {
     /// A backend that has failed nothing yet.
     pub fn new(id: BackendId, service: Arc<str>, endpoint: Endpoint) -> Arc<Backend> {
-        Backend::limited(id, service, endpoint, None)
+        Backend::limited(id, service, endpoint, Layers::default(), None)
     }
 
-    /// The same, with a bound on what it has in flight.
+    /// The same, with layers on its connections and a bound on what it has in flight.
     pub fn limited(
         id: BackendId,
         service: Arc<str>,
         endpoint: Endpoint,
+        layers: Layers,
         gate: Option<Arc<Gate>>,
     ) -> Arc<Backend> {
         Arc::new(Backend {
@@ -143,6 +147,7 @@ impl Backend {
             service,
             address: endpoint.socket().to_string().into(),
             endpoint,
+            layers,
             gate,
             in_flight: AtomicU32::new(0),
             connects: AtomicU64::new(Connects::default().pack()),
@@ -620,7 +625,13 @@ mod tests {
     fn the_bound_holds_with_many_threads() {
         let gate = Gate::new(NonZeroU32::new(3), None, 9, Duration::from_secs(5));
         let endpoint = backend().endpoint.clone();
-        let backend = Backend::limited(BackendId::unused(), "web".into(), endpoint, Some(gate));
+        let backend = Backend::limited(
+            BackendId::unused(),
+            "web".into(),
+            endpoint,
+            Layers::default(),
+            Some(gate),
+        );
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -1,4 +1,4 @@
-//! New connections to backends.
+//! TCP to backends; `establish.rs` adds what comes on top.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,14 +19,17 @@ const PROBES: u32 = 3;
 
 /// Connects to a backend within `wait`; `timer` is the caller's to lend. Cancel-safe.
 pub async fn connect(address: SocketAddr, timer: &Timer, wait: Duration) -> io::Result<TcpStream> {
+    let stream = timer.limit(wait, connect_unbounded(address)).await;
+    stream.map_err(|_| io::ErrorKind::TimedOut)?
+}
+
+/// The same for a caller who bounds the time. Cancel-safe.
+pub async fn connect_unbounded(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    let stream = timer
-        .limit(wait, socket.connect(address))
-        .await
-        .map_err(|_| io::ErrorKind::TimedOut)??;
+    let stream = socket.connect(address).await?;
     notice_dead_peers(SockRef::from(&stream))?;
     Ok(stream)
 }

@@ -4,6 +4,7 @@ pub mod adaptive;
 pub mod backend;
 pub mod connect;
 mod connects;
+pub mod establish;
 pub mod gate;
 pub mod load;
 pub mod pool;

@@ -7,12 +7,16 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use rustls::ServerConfig;
+use rustls::version::TLS13;
 use tokio::time::{Instant, sleep};
 
 use crate::actor::{Actor, Part};
 use crate::state;
 use crate::support::require;
-use crate::support::server::{Process, Server};
+use crate::support::server::{Folder, Process, Server};
+use crate::terminator::Terminator;
+use crate::tls_backend::{Authority, Valid};
 use crate::traffic::{Record, Target, Traffic};
 
 /// How long a backend misbehaves.
@@ -55,6 +59,8 @@ enum Fault {
     Restarts,
     /// A process that is stopped.
     Stopped,
+    /// All speak TLS, and this one has a certificate that has expired.
+    Expired,
 }
 
 struct Row {
@@ -153,6 +159,14 @@ fn rows() -> Vec<Row> {
             &[Status(502)],
             &[Status(502)],
         ),
+        // Connections that are there already are as good as before.
+        row(
+            "certificate expired",
+            Fault::Expired,
+            true,
+            NOTHING,
+            NOTHING,
+        ),
         row(
             "flaps every second",
             Fault::Flaps(Duration::from_secs(1)),
@@ -170,7 +184,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-fn server(backends: &[SocketAddr]) -> Server {
+fn server(backends: &[SocketAddr], keys: &str) -> Server {
     let list: Vec<_> = backends.iter().map(|b| format!("\"{b}\"")).collect();
     Server::in_process(&format!(
         r#"
@@ -180,6 +194,7 @@ fn server(backends: &[SocketAddr]) -> Server {
         [[service]]
         name = "web"
         discover = {{ static = [{}] }}
+        {keys}
         try_timeout = "500ms"
         retry_on = {{ status = [500], methods = ["GET"] }}
         retry_budget_percent = 100
@@ -197,11 +212,25 @@ fn server(backends: &[SocketAddr]) -> Server {
 enum Villain {
     Actor(Actor),
     Process(Process, SocketAddr),
+    Tls(Box<(Actor, Terminator, Authority)>),
+}
+
+/// What all backends of a row are called in their certificates.
+const NAME: &str = "b.test";
+
+fn config(authority: &Authority, valid: Valid) -> ServerConfig {
+    authority.issue(&[NAME], valid).server(&[&TLS13], None)
 }
 
 impl Villain {
-    fn start(fault: Fault) -> Villain {
+    async fn start(fault: Fault, authority: Authority) -> Villain {
         match fault {
+            Fault::Expired => {
+                let actor = Actor::start("villain");
+                let config = config(&authority, Valid::Now);
+                let terminator = Terminator::start(actor.address, config).await;
+                Villain::Tls(Box::new((actor, terminator, authority)))
+            }
             Fault::Stopped => {
                 let address = crate::support::backend::nobody();
                 let mut command = Command::new("python3");
@@ -220,6 +249,7 @@ impl Villain {
         match self {
             Villain::Actor(actor) => actor.address,
             Villain::Process(_, address) => *address,
+            Villain::Tls(tls) => tls.1.address,
         }
     }
 
@@ -251,7 +281,13 @@ impl Villain {
                 sleep(MISBEHAVES).await;
                 process.signal(Signal::CONT);
             }
-            (Villain::Actor(_), Fault::Stopped) => unreachable!("it is a process"),
+            (Villain::Tls(tls), _) => {
+                let (_, terminator, authority) = &**tls;
+                terminator.present(config(authority, Valid::Before));
+                sleep(MISBEHAVES).await;
+                terminator.present(config(authority, Valid::Now));
+            }
+            (Villain::Actor(_), _) => unreachable!("it is a process, or speaks TLS"),
         }
         if let Villain::Actor(actor) = self {
             actor.play(Part::Good).await;
@@ -273,6 +309,7 @@ impl Villain {
     fn ids(&self) -> std::collections::HashMap<String, usize> {
         match self {
             Villain::Actor(actor) => actor.ids(),
+            Villain::Tls(tls) => tls.0.ids(),
             Villain::Process(process, _) => {
                 let mut ids = std::collections::HashMap::new();
                 for id in process.access() {
@@ -285,11 +322,24 @@ impl Villain {
 }
 
 async fn play(row: &Row) -> Shown {
-    let villain = Villain::start(row.fault);
-    villain.await_listening().await;
+    let (folder, authority) = (Folder::new(), Authority::new("ours"));
+    let ca = authority.file(&folder, "ca.pem");
     let good = [Actor::start("good-1"), Actor::start("good-2")];
-    let backends = [villain.address(), good[0].address, good[1].address];
-    let server = tokio::task::spawn_blocking(move || server(&backends))
+    let mut addresses: Vec<_> = good.iter().map(|actor| actor.address).collect();
+    let (mut keys, mut terminators) = (String::new(), Vec::new());
+    if let Fault::Expired = row.fault {
+        let ca = ca.display();
+        keys = format!("upstream = \"https\"\ntls = {{ ca = \"{ca}\", name = \"{NAME}\" }}");
+        for address in &mut addresses {
+            let terminator = Terminator::start(*address, config(&authority, Valid::Now)).await;
+            *address = terminator.address;
+            terminators.push(terminator);
+        }
+    }
+    let villain = Villain::start(row.fault, authority).await;
+    villain.await_listening().await;
+    let backends = [villain.address(), addresses[0], addresses[1]];
+    let server = tokio::task::spawn_blocking(move || server(&backends, &keys))
         .await
         .expect("it starts");
     let server = std::sync::Arc::new(server);

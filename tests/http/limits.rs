@@ -139,6 +139,8 @@ fn requests_of_one_address_are_limited() {
     assert_eq!(outcome(&mut second, "/", forged).0, 429);
 
     let reason = r#"evenkeel_downstream_errors_total{reason="rate_limited"}"#;
+    // A response is on its way before it is counted.
+    wait_until("they are counted", || site.metric(reason) >= 3.0);
     assert_eq!(site.metric(reason), 3.0);
     let code = r#"evenkeel_requests_total{service="web",method="GET",code="429"}"#;
     assert_eq!(site.metric(code), 3.0);

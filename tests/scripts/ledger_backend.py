@@ -4,7 +4,12 @@ ledger_backend.py PORT: HTTP/1.1, kept alive, 200 to everything.
 """
 
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+# Lines of several threads would run into each other.
+ONE_AT_A_TIME = threading.Lock()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -13,7 +18,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if "X-Id" in self.headers:
-            print(self.headers["X-Id"], flush=True)
+            with ONE_AT_A_TIME:
+                print(self.headers["X-Id"], flush=True)
         body = b"villain\n"
         self.send_response(200)
         self.send_header("X-Backend", "villain")

@@ -113,6 +113,29 @@ impl Client {
         Ok(Client::over(Stream::Tls(Box::new(stream))))
     }
 
+    /// The same behind these bytes, which go out in one packet with the first ones of the handshake.
+    pub fn tls_behind(
+        header: &[u8],
+        address: SocketAddr,
+        config: &Arc<ClientConfig>,
+        name: &str,
+    ) -> io::Result<Client> {
+        let name = ServerName::try_from(name.to_owned()).expect("it is a name or an address");
+        let mut connection =
+            ClientConnection::new(Arc::clone(config), name).expect("the configuration is complete");
+        let mut first = header.to_vec();
+        while connection.wants_write() {
+            connection.write_tls(&mut first)?;
+        }
+        let mut tcp = connect(address);
+        tcp.write_all(&first)?;
+        let mut stream = StreamOwned::new(connection, tcp);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Client::over(Stream::Tls(Box::new(stream))))
+    }
+
     fn over(stream: Stream) -> Client {
         Client {
             stream,

@@ -129,6 +129,13 @@ impl Server {
         Server::of(binary(), toml)
     }
 
+    /// The same with a variable in its environment.
+    pub fn binary_with(name: &str, value: impl AsRef<std::ffi::OsStr>, toml: &str) -> Server {
+        let mut command = binary();
+        command.env(name, value);
+        Server::of(command, toml)
+    }
+
     /// The same with so many file descriptors.
     pub fn binary_with_descriptors(descriptors: u32, toml: &str) -> Server {
         let own = binary();

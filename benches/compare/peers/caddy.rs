@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use super::{Backends, Launch, Setup, text};
+use crate::scenario::Front;
 
 pub const DIFFERS: &str = "writes X-Forwarded-Host too, as Evenkeel does; a Go runtime on GOMAXPROCS threads, whose collector and \
      monitor add threads of their own; from SRV records it takes the tier that counts, weights by chance, and asks again \
@@ -40,7 +41,7 @@ pub fn configure(setup: &Setup) -> Result<Launch> {
 \tgrace_period 1s
 \tdefault_bind {ip}
 \tservers {{
-\t\tprotocols h1
+\t\tprotocols {protocols}
 \t}}
 \tlog {{
 \t\tlevel ERROR
@@ -73,6 +74,10 @@ https://:{tls} {{
 }}
 ",
             ip = setup.plain.ip(),
+            protocols = match setup.front {
+                Front::Http2 => "h1 h2",
+                Front::Http1 | Front::Tcp => "h1",
+            },
             plain = setup.plain.port(),
             tls = setup.tls.port(),
             cert = text(&setup.cert),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::ffi::OsString;
 
 use super::{Launch, Setup, text};
+use crate::scenario::Front;
 
 pub const DIFFERS: &str = "has its main thread beside the worker, and counts everything in statistics by default; circuit \
      breakers raised so that none opens; one retry where a connect fails";
@@ -19,7 +20,10 @@ pub fn configure(setup: &Setup) -> Result<Launch> {
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
             "common_tls_context": {
-                "alpn_protocols": ["http/1.1"],
+                "alpn_protocols": match setup.front {
+                    Front::Http2 => vec!["h2", "http/1.1"],
+                    Front::Http1 | Front::Tcp => vec!["http/1.1"],
+                },
                 "tls_certificates": [{
                     "certificate_chain": { "filename": text(&setup.cert).to_string() },
                     "private_key": { "filename": text(&setup.key).to_string() },
@@ -27,12 +31,16 @@ pub fn configure(setup: &Setup) -> Result<Launch> {
             },
         },
     });
+    let listeners = match setup.front {
+        Front::Tcp => vec![around("tcp", setup.plain, passing())],
+        Front::Http1 | Front::Http2 => vec![
+            listener("plain", setup, setup.plain, None),
+            listener("tls", setup, setup.tls, Some(tls)),
+        ],
+    };
     let config = json!({
         "static_resources": {
-            "listeners": [
-                listener("plain", setup, setup.plain, None),
-                listener("tls", setup, setup.tls, Some(tls)),
-            ],
+            "listeners": listeners,
             "clusters": [{
                 "name": "web",
                 "type": "STATIC",
@@ -80,7 +88,10 @@ fn listener(name: &str, setup: &Setup, at: std::net::SocketAddr, tls: Option<Val
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                 "stat_prefix": name,
-                "codec_type": "HTTP1",
+                "codec_type": match setup.front {
+                    Front::Http2 => "AUTO",
+                    Front::Http1 | Front::Tcp => "HTTP1",
+                },
                 "use_remote_address": true,
                 "access_log": access_log,
                 "http_filters": [{
@@ -107,6 +118,24 @@ fn listener(name: &str, setup: &Setup, at: std::net::SocketAddr, tls: Option<Val
     if let Some(tls) = tls {
         chain["transport_socket"] = tls;
     }
+    around(name, at, chain)
+}
+
+/// TCP, passed on.
+fn passing() -> Value {
+    json!({
+        "filters": [{
+            "name": "envoy.filters.network.tcp_proxy",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "tcp",
+                "cluster": "web",
+            },
+        }],
+    })
+}
+
+fn around(name: &str, at: std::net::SocketAddr, chain: Value) -> Value {
     let mut listener = address(at);
     listener["name"] = json!(name);
     listener["tcp_backlog_size"] = json!(4096);

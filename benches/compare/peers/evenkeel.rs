@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use super::{Backends, Launch, Setup, text};
+use crate::scenario::Front;
 
 pub const DIFFERS: &str = "writes X-Forwarded-Host besides X-Forwarded-For, X-Forwarded-Proto and X-Request-Id; metrics are \
      always on; a backend is judged by the connects of requests (there are no health checks); the access log is JSON";
@@ -20,20 +21,28 @@ pub fn configure(setup: &Setup) -> Result<Launch> {
             format!("[dns]\nservers = [\"{server}\"]\ninterval = \"1s\"\n")
         }
     };
+    let listeners = match setup.front {
+        Front::Tcp => format!(
+            "[[listener]]\naddress = \"{}\"\nprotocol = \"tcp\"\n",
+            setup.plain
+        ),
+        // HTTP/2 is offered unless it is switched off.
+        Front::Http1 | Front::Http2 => format!(
+            "[[listener]]\naddress = \"{}\"\nprotocol = \"http\"\n\n\
+             [[listener]]\naddress = \"{}\"\nprotocol = \"https\"\n\
+             certificates = [{{ cert = \"{}\", key = \"{}\" }}]\n",
+            setup.plain,
+            setup.tls,
+            text(&setup.cert),
+            text(&setup.key),
+        ),
+    };
     let config = setup.write(
         "evenkeel.toml",
         &format!(
             r#"workers = {workers}
 
-[[listener]]
-address = "{plain}"
-protocol = "http"
-
-[[listener]]
-address = "{tls}"
-protocol = "https"
-certificates = [{{ cert = "{cert}", key = "{key}" }}]
-
+{listeners}
 [[service]]
 name = "web"
 discover = {discover}
@@ -53,10 +62,6 @@ access = "{access}"
 address = "{admin}"
 "#,
             workers = setup.workers,
-            plain = setup.plain,
-            tls = setup.tls,
-            cert = text(&setup.cert),
-            key = text(&setup.key),
             connections = setup.connections,
             access = if setup.access_log { "json" } else { "off" },
             admin = setup.admin,

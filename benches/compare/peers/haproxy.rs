@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use super::{Backends, Launch, Setup, text};
+use crate::scenario::Front;
 
 pub const DIFFERS: &str = "checks its backend by a TCP connect every 2 s and repeats a failed connect 3 times (its defaults); keeps \
      connections to backends however many files are open (not its default); \
@@ -25,12 +26,37 @@ pub fn configure(setup: &Setup) -> Result<Launch> {
             ),
         ),
     };
-    let (target, lines) = match setup.access_log {
+    let passes = setup.front == Front::Tcp;
+    let (target, lines) = match setup.access_log && !passes {
         true => (
             "    log stdout format raw local0\n",
             "    log global\n    option httplog\n",
         ),
         false => ("", ""),
+    };
+    let (mode, reuse) = match passes {
+        true => ("tcp", ""),
+        false => ("http", "    http-reuse always\n"),
+    };
+    let alpn = match setup.front {
+        Front::Http2 => "h2,http/1.1",
+        Front::Http1 | Front::Tcp => "http/1.1",
+    };
+    let front = match passes {
+        true => format!("    bind {} backlog 4096\n", setup.plain),
+        false => format!(
+            "    bind {plain} backlog 4096
+    bind {tls} backlog 4096 ssl crt {pem} alpn {alpn}
+    option forwardfor
+    http-request set-header X-Forwarded-Proto http unless {{ ssl_fc }}
+    http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}
+    unique-id-format %{{+X}}o%ci%cp%fi%fp%Ts%rt%pid
+    unique-id-header X-Request-Id
+",
+            plain = setup.plain,
+            tls = setup.tls,
+            pem = text(&setup.cert_and_key),
+        ),
     };
     // It wants two files for each of its connections before it starts, and few are open towards the backend: where the limit is
     // lower than that, a warning is enough. By default it keeps no idle connection to a backend once a quarter of the
@@ -47,29 +73,18 @@ pub fn configure(setup: &Setup) -> Result<Launch> {
 {target}
 {resolvers}
 defaults
-    mode http
+    mode {mode}
     timeout connect 1s
     timeout client 75s
     timeout server 60s
-    http-reuse always
-{lines}
+{reuse}{lines}
 frontend in
-    bind {plain} backlog 4096
-    bind {tls} backlog 4096 ssl crt {pem} alpn http/1.1
-    option forwardfor
-    http-request set-header X-Forwarded-Proto http unless {{ ssl_fc }}
-    http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}
-    unique-id-format %{{+X}}o%ci%cp%fi%fp%Ts%rt%pid
-    unique-id-header X-Request-Id
-    default_backend web
+{front}    default_backend web
 
 backend web
 {servers}",
             workers = setup.workers,
             connections = setup.connections,
-            plain = setup.plain,
-            tls = setup.tls,
-            pem = text(&setup.cert_and_key),
         ),
     )?;
     let words: [OsString; 3] = ["-db".into(), "-f".into(), config.into()];

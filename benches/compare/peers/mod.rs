@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::http2;
+use crate::scenario::Front;
+
 /// A proxy. Evenkeel is first: the others are measured against it.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
@@ -41,7 +44,7 @@ pub enum Peer {
 pub struct Setup {
     /// Its own folder, for its configuration and all that it writes.
     pub folder: PathBuf,
-    /// Where it serves HTTP.
+    /// Where it serves HTTP, or passes TCP on.
     pub plain: SocketAddr,
     /// Where it serves HTTPS.
     pub tls: SocketAddr,
@@ -59,8 +62,10 @@ pub struct Setup {
     pub workers: usize,
     /// Client connections that must be possible at once.
     pub connections: usize,
-    /// Whether each request is logged to a file in the folder.
+    /// Whether each request is logged to a file in the folder. Where TCP is passed on none is, as there are no requests.
     pub access_log: bool,
+    /// What it serves.
+    pub front: Front,
 }
 
 /// Who answers behind a proxy.
@@ -112,6 +117,24 @@ impl Peer {
     /// Can it follow SRV records that change while it runs, as it is given away? Debian's NGINX cannot yet.
     pub fn follows_srv(self) -> bool {
         matches!(self, Peer::Evenkeel | Peer::HaProxy | Peer::Caddy)
+    }
+
+    /// Why it cannot serve this; `None`: it can.
+    pub fn cannot(self, front: Front) -> Option<&'static str> {
+        match (front, self) {
+            (Front::Http1, _) => None,
+            (Front::Http2, _) => programs::on_path(http2::PROGRAM)
+                .is_none()
+                .then_some("h2load is not installed (Debian: nghttp2-client)"),
+            (Front::Tcp, Peer::Nginx) => nginx::stream_module()
+                .is_none()
+                .then_some("its stream module is not installed (Debian: libnginx-mod-stream)"),
+            (Front::Tcp, Peer::Caddy) => Some("it passes TCP on only with a module of others"),
+            (Front::Tcp, Peer::Pingora) => {
+                Some("the proxy around it in `benches/pingora` knows HTTP only")
+            }
+            (Front::Tcp, _) => None,
+        }
     }
 
     /// What its configuration leaves unlike the others, in words for the report.

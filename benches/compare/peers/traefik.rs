@@ -4,15 +4,31 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use super::{Launch, Setup, text};
+use super::{Launch, Setup};
+use crate::scenario::Front;
 
 pub const DIFFERS: &str = "gives requests no id; writes all of X-Forwarded-For, -Host, -Port, -Proto, -Server and X-Real-Ip; a Go \
      runtime on GOMAXPROCS threads, whose collector and monitor add threads of their own";
 
 pub fn configure(setup: &Setup) -> Result<Launch> {
-    let routes = setup.write(
-        "routes.yaml",
-        &format!(
+    let backend = setup.backend()?;
+    let text = match setup.front {
+        Front::Tcp => format!(
+            r#"tcp:
+  routers:
+    plain:
+      rule: HostSNI(`*`)
+      entryPoints: [plain]
+      service: web
+  services:
+    web:
+      loadBalancer:
+        servers:
+          - address: "{backend}"
+"#
+        ),
+        // It offers HTTP/2 over TLS by default, to those who ask for it.
+        Front::Http1 | Front::Http2 => format!(
             r#"http:
   routers:
     plain:
@@ -34,11 +50,11 @@ tls:
     - certFile: "{cert}"
       keyFile: "{key}"
 "#,
-            backend = setup.backend()?,
-            cert = text(&setup.cert),
-            key = text(&setup.key),
+            cert = super::text(&setup.cert),
+            key = super::text(&setup.key),
         ),
-    )?;
+    };
+    let routes = setup.write("routes.yaml", &text)?;
     let mut words = vec![
         format!("--entryPoints.plain.address={}", setup.plain),
         format!("--entryPoints.tls.address={}", setup.tls),

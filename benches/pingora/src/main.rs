@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use pingora::listeners::tls::TlsSettings;
 use pingora::prelude::*;
 use pingora::server::configuration::ServerConf;
 
@@ -40,9 +41,10 @@ fn main() {
     };
     let mut service = http_proxy_service(&server.configuration, proxy);
     service.add_tcp(plain);
-    service
-        .add_tls(tls, cert, key)
-        .expect("the certificate can be read");
+    let mut settings = TlsSettings::intermediate(cert, key).expect("the certificate can be read");
+    // For those who ask for it: the load generator of HTTP/1.1 offers no protocol at all.
+    settings.enable_h2();
+    service.add_tls_with_settings(tls, None, settings);
     server.add_service(service);
     server.run_forever();
 }

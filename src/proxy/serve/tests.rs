@@ -36,6 +36,8 @@ impl Site {
                 address,
                 listener: 0,
                 tls: None,
+                certificate: None,
+                arrival: None,
             };
             let seat = worker.shared.seating.seat(0);
             let open = OpenConnection::open(&worker, seat, 0, address.ip());

@@ -27,6 +27,7 @@ impl Workers {
             snapshots: Vec::new(),
             gates: Vec::new(),
             affinities: Vec::new(),
+            certificates: Vec::new(),
             drain: Drain::new(),
             events,
             limits: Limits::new(Arc::clone(&config)),

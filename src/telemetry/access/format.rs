@@ -62,6 +62,7 @@ impl Formatter {
         if let Some(tls) = record.tls {
             object.plain(string!("tls"), tls);
         }
+        object.optional_text(string!("client_cert"), record.client_cert);
         object.text(string!("listener"), record.listener);
         object.optional_text(string!("route"), record.route);
         object.optional_text(string!("service"), record.service);

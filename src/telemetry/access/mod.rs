@@ -41,6 +41,8 @@ pub struct Record<'a> {
     pub client_port: u16,
     /// TLS version towards the client: `1.2` or `1.3`.
     pub tls: Option<&'static str>,
+    /// Subject of the certificate that the client showed.
+    pub client_cert: Option<&'a str>,
     /// Name of the listener.
     pub listener: &'a str,
     /// Label of the route.

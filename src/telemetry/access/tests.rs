@@ -12,6 +12,7 @@ fn record() -> Record<'static> {
         client: "192.0.2.7",
         client_port: 50_000,
         tls: Some("1.3"),
+        client_cert: None,
         listener: "front",
         route: Some("shop/api"),
         service: Some("web"),

@@ -39,6 +39,7 @@ fn bench(min_version: TlsVersion, names: &[&str]) -> Bench {
     let front = TlsFrontEnd {
         certificates,
         min_version,
+        client_certificates: None,
     };
     let front = front_end(&front, false);
     Bench {

@@ -1,0 +1,87 @@
+//! What makes a client known: the PROXY protocol of a proxy in front, certificates that it shows.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::build::missing;
+use super::diagnostics::{Problem, Problems};
+use super::raw;
+use super::read::{At, choice, table};
+use super::source::{Files, Sources};
+use super::{ClientCertificateMode, ClientCertificates};
+
+table! {
+    /// `client_certificates` of a listener.
+    pub struct RawClientCertificates = "client_certificates" {
+        "ca" => ca: At<String>,
+        "crl" => crl: At<String>,
+        "mode" => mode: At<ClientCertificateMode>,
+        "pass_whole" => pass_whole: At<bool>,
+    }
+    later []
+}
+
+choice! {
+    ClientCertificateMode = "\"required\" or \"optional\"" {
+        "required" => ClientCertificateMode::Required,
+        "optional" => ClientCertificateMode::Optional,
+    }
+    later []
+}
+
+/// `None`: a problem was recorded.
+pub(super) fn client_certificates(
+    raw: &RawClientCertificates,
+    files: Files,
+    sources: &Sources,
+    problems: &mut Problems,
+) -> Option<ClientCertificates> {
+    if raw.ca.is_none() {
+        let help = "a PEM file with the authorities that issue clients' certificates";
+        missing(&raw.present, "ca", raw.span, help, problems);
+    }
+    let mut path_of = |at: &At<String>| -> PathBuf {
+        let path = sources.resolve(at.span, &at.value);
+        if files == Files::Opened
+            && let Err(error) = std::fs::File::open(&path)
+        {
+            let title = format!("cannot read {}: {error}", path.display());
+            problems.error(at.span, title);
+        }
+        path
+    };
+    let ca = raw.ca.as_ref().map(&mut path_of);
+    let crl = raw.crl.as_ref().map(path_of);
+    let mode = raw.mode.as_ref().map(|at| at.value);
+    Some(ClientCertificates {
+        ca: ca?,
+        crl,
+        // Whoever asks for certificates and does not say how has most likely nobody else in mind.
+        mode: mode.unwrap_or(ClientCertificateMode::Required),
+        pass_whole: raw.pass_whole.as_ref().is_some_and(|at| at.value),
+    })
+}
+
+/// With `proxy_protocol` and nobody to believe, every connection would be refused.
+pub(super) fn check_trust(
+    listeners: &[raw::Listener],
+    trusted: Option<&[At<IpNet>]>,
+    problems: &mut Problems,
+) {
+    if trusted.is_some_and(|trusted| !trusted.is_empty()) {
+        return;
+    }
+    for listener in listeners {
+        if let Some(at) = &listener.proxy_protocol
+            && at.value
+        {
+            problems.push(
+                Problem::error(at.span, "`proxy_protocol` without `trusted_proxies`").help(
+                    "PROXY headers are taken from trusted peers only: \
+                     trusted_proxies = [\"10.0.0.0/8\"] at the top of the file",
+                ),
+            );
+        }
+    }
+}
