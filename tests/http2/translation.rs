@@ -715,6 +715,12 @@ fn requests_to_a_stream() {
         );
         seen(rule, &heads[0], "1.1", fields);
     }
+    // HTTP/1.0 may come without a host; then it is the backend's own address.
+    let mut client = crate::support::client::Client::plain(server.address());
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().expect("it is answered").status(), 200);
+    let authority = backend.take()[0].uri().authority().map(ToString::to_string);
+    assert_eq!(authority, Some(backend.address.to_string()));
     let [_, scheme, authority, path] = request("GET", "/");
     let rows: [(&str, List<'_>, List<'_>); 4] = [
         (
