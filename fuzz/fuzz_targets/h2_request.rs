@@ -53,7 +53,7 @@ fuzz_target!(|input: &[u8]| {
     );
     assert_eq!(fields(&again), fields(&taken));
 
-    let written = head::request(&taken, framing, false, extended.as_deref());
+    let written = head::request(&taken, framing, false, extended.as_deref(), "b.test");
     let (parts, ()) = written.expect("whatever is taken can be said").into_parts();
     let mut third = RequestHead::default();
     let asked = head::request_head(&parts, unlimited, &mut third).expect("it is in order");

@@ -37,7 +37,7 @@ pub enum Outcome {
         used: usize,
     },
     /// The backend switched protocols: from here on it is a tunnel.
-    Switched(Tunnel),
+    Switched(Box<Tunnel>),
 }
 
 /// A connection that left HTTP.
@@ -334,12 +334,12 @@ pub async fn exchange(
                 });
             }
             Ok(Done::Switched(rest)) => {
-                return Ok(Outcome::Switched(Tunnel {
+                return Ok(Outcome::Switched(Box::new(Tunnel {
                     upstream,
                     rest,
                     backend,
                     _guard: guard,
-                }));
+                })));
             }
             Err(failure) => {
                 worker.upstream_failed(service, &backend, &failure);

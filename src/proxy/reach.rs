@@ -186,7 +186,7 @@ impl Reaching<'_> {
             });
         }
         let secure = limits.protocol.is_tls();
-        let request = h2::head::request(head, framing, secure, upgrade)
+        let request = h2::head::request(head, framing, secure, upgrade, &self.backend.address)
             .map_err(|what| self.unsaid(Cause::BadResponse(BadResponse(what))))?;
         let ends = ends_with_head(self.job) && upgrade.is_none();
         let call = slot

@@ -297,7 +297,7 @@ impl Serving<'_> {
             Outcome::Switched(tunnel) => {
                 let handshake = handshake.expect("nobody switches unasked");
                 Ok(self
-                    .tunnel(over, tunnel, handshake, limits.tunnel_idle, account)
+                    .tunnel(over, *tunnel, handshake, limits.tunnel_idle, account)
                     .await)
             }
         }

@@ -156,7 +156,10 @@ impl Reader {
         let goaway = thread.join().expect("it does not panic");
         assert!(ended, "the connection goes on");
         match goaway {
-            Some((code, _)) => format!("ended with code {code}"),
+            Some((code, _)) => {
+                assert!(matches!(code, ENHANCE_YOUR_CALM | PROTOCOL_ERROR), "{code}");
+                format!("ended with code {code}")
+            }
             None => "closed".to_owned(),
         }
     }

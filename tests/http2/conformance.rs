@@ -75,8 +75,12 @@ fn run(server: &Server, rows: Vec<Row>) {
         }
         for work in &row.work {
             match work {
-                Do::Send(bytes) => drop(peer.send(bytes)),
-                Do::Await(stream) => drop(peer.over(*stream)),
+                Do::Send(bytes) => {
+                    peer.send(bytes);
+                }
+                Do::Await(stream) => {
+                    peer.over(*stream);
+                }
             }
         }
         if let Answer(stream, _) | Stream(stream, _) = row.expect {
@@ -95,7 +99,9 @@ fn run(server: &Server, rows: Vec<Row>) {
         let survived = probe == Some(200) && error.is_none();
         let good = match row.expect {
             Connection(code) => error == Some(code) && probe.is_none(),
-            Broadly(_) => error == Some(PROTOCOL_ERROR) && probe.is_none(),
+            Broadly(code) => {
+                error.is_some_and(|e| e == code || e == PROTOCOL_ERROR) && probe.is_none()
+            }
             Closed => peer.closed && probe.is_none(),
             Stream(stream, code) => survived && resets == [(stream, code)],
             Answer(stream, status) => {

@@ -59,7 +59,6 @@ pub fn request(method: &str, path: &str) -> Request<()> {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub head: HeaderMap,
     pub body: Vec<u8>,
     pub trailers: HeaderMap,
 }
@@ -89,7 +88,6 @@ pub async fn say(
     sending.abort();
     Ok(Answer {
         status: head.status.as_u16(),
-        head: head.headers,
         body,
         trailers: trailers.unwrap_or_default(),
     })
@@ -139,8 +137,6 @@ pub async fn write_some(stream: &mut SendStream<Bytes>, mut body: Bytes) -> Resu
 pub struct Call {
     pub request: Request<RecvStream>,
     pub respond: SendResponse<Bytes>,
-    /// Number of its connection, from 1.
-    pub connection: usize,
 }
 
 impl Call {
@@ -172,7 +168,6 @@ pub struct Backend {
 struct Shared {
     handler: Handler,
     connections: AtomicUsize,
-    open: AtomicUsize,
     heads: Mutex<Vec<Request<()>>>,
     stop: Notify,
     /// Every connection is to end, as RFC 9113 §6.8 wants it.
@@ -202,7 +197,6 @@ impl Backend {
         let shared = Arc::new(Shared {
             handler: Box::new(move |call| Box::pin(handler(call))),
             connections: AtomicUsize::new(0),
-            open: AtomicUsize::new(0),
             heads: Mutex::default(),
             stop: Notify::new(),
             leave: Notify::new(),
@@ -235,11 +229,6 @@ impl Backend {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Connections open now.
-    pub fn open(&self) -> usize {
-        self.shared.open.load(Ordering::SeqCst)
-    }
-
     /// The heads that came since the last call.
     pub fn take(&self) -> Vec<Request<()>> {
         std::mem::take(&mut *lock(&self.shared.heads))
@@ -264,11 +253,10 @@ async fn accept(listener: TcpListener, builder: h2::server::Builder, shared: Arc
     while let Ok((tcp, _)) = listener.accept().await {
         let _ = tcp.set_nodelay(true);
         let (builder, shared) = (builder.clone(), Arc::clone(&shared));
-        let connection = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.connections.fetch_add(1, Ordering::SeqCst);
         spawn_local(async move {
-            shared.open.fetch_add(1, Ordering::SeqCst);
-            let _ = serve(tcp, builder, &shared, connection).await;
-            shared.open.fetch_sub(1, Ordering::SeqCst);
+            // Whoever it serves goes when it likes.
+            let _ = serve(tcp, builder, &shared).await;
         });
     }
 }
@@ -277,7 +265,6 @@ async fn serve(
     tcp: TcpStream,
     builder: h2::server::Builder,
     shared: &Arc<Shared>,
-    connection: usize,
 ) -> Result<(), h2::Error> {
     let mut wire = builder.handshake(tcp).await?;
     let mut leave = Box::pin(shared.leave.notified());
@@ -301,11 +288,7 @@ async fn serve(
         *head.uri_mut() = request.uri().clone();
         *head.headers_mut() = request.headers().clone();
         lock(&shared.heads).push(head);
-        let call = Call {
-            request,
-            respond,
-            connection,
-        };
+        let call = Call { request, respond };
         spawn_local((shared.handler)(call));
     }
 }

@@ -41,7 +41,7 @@ fn refused_streams_are_sent_again() {
     let backend = peers::Backend::start(move |mut call| {
         let n = counted.fetch_add(1, Ordering::SeqCst);
         async move {
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 return call.respond.send_reset(h2::Reason::REFUSED_STREAM);
             }
             peers::echo(call).await;
@@ -106,7 +106,9 @@ fn another_connection_before_the_limit_is_hit() {
     let (waiting, shut) = (Arc::new(AtomicUsize::new(0)), gate.clone());
     let counted = Arc::clone(&waiting);
     let backend = peers::Backend::with(
-        |settings| drop(settings.max_concurrent_streams(2)),
+        |settings| {
+            settings.max_concurrent_streams(2);
+        },
         move |mut call| {
             counted.fetch_add(1, Ordering::SeqCst);
             let shut = shut.clone();

@@ -633,7 +633,7 @@ fn requests_to_a_stream() {
     });
     let server = Server::in_process(&config("h2c", &[backend.address], "", ""));
     // Request of HTTP/1.1, and what of it is seen in HTTP/2 besides what we add.
-    let rows: [(&str, &str, &str, &[(&str, &str)]); 11] = [
+    let rows: [(&str, &str, &str, List<'_>); 11] = [
         (
             "a GET",
             "GET /a?b HTTP/1.1\r\nHost: a.test\r\n\r\n",
@@ -715,8 +715,14 @@ fn requests_to_a_stream() {
         );
         seen(rule, &heads[0], "1.1", fields);
     }
+    // HTTP/1.0 may come without a host; then it is the backend's own address.
+    let mut client = crate::support::client::Client::plain(server.address());
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().expect("it is answered").status(), 200);
+    let authority = backend.take()[0].uri().authority().map(ToString::to_string);
+    assert_eq!(authority, Some(backend.address.to_string()));
     let [_, scheme, authority, path] = request("GET", "/");
-    let rows: [(&str, &[(&str, &str)], &[(&str, &str)]); 4] = [
+    let rows: [(&str, List<'_>, List<'_>); 4] = [
         (
             "crumbs",
             &[("cookie", "a=1"), ("cookie", "b=2")],
@@ -741,6 +747,9 @@ fn requests_to_a_stream() {
         seen(rule, &heads[0], "2.0", expected);
     }
 }
+
+/// Fields.
+type List<'a> = &'a [(&'a str, &'a str)];
 
 /// The fields that came besides those that we add.
 fn seen(rule: &str, head: &http::Request<()>, version: &str, expected: &[(&str, &str)]) {

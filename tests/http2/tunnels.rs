@@ -94,7 +94,9 @@ fn backends() -> [Behind; 2] {
     [
         Behind::H1(Backend::custom("websocket", echo_h1)),
         Behind::H2(peers::Backend::with(
-            |settings| drop(settings.enable_connect_protocol()),
+            |settings| {
+                settings.enable_connect_protocol();
+            },
             echo_h2,
         )),
     ]
@@ -215,7 +217,9 @@ fn what_is_no_tunnel() {
     assert_eq!(client.response().expect("it is told").status(), 502);
     // A refusal passes as what it is.
     let refuses = peers::Backend::with(
-        |settings| drop(settings.enable_connect_protocol()),
+        |settings| {
+            settings.enable_connect_protocol();
+        },
         |mut call| async move { call.answer(403) },
     );
     let server = Server::in_process(&config("h2c", &[refuses.address], "", ""));

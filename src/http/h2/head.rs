@@ -115,9 +115,10 @@ fn fields(map: &HeaderMap, limits: HeadLimits, head: &mut RequestHead) -> Result
         }
     }
     if cookies > 0 {
-        // §8.2.3: in pieces, for compression's sake.
+        // §8.2.3: in pieces, for compression's sake. An empty one would leave white space at an end.
         let pieces = map.get_all(::http::header::COOKIE).iter();
-        let pieces: Vec<&[u8]> = pieces.map(HeaderValue::as_bytes).collect();
+        let pieces = pieces.map(HeaderValue::as_bytes).filter(|p| !p.is_empty());
+        let pieces: Vec<&[u8]> = pieces.collect();
         fields.push_known(Known::Cookie, b"cookie", &pieces.join(&b"; "[..]));
     }
     match host {
@@ -166,12 +167,14 @@ pub fn response_framing(
 }
 
 /// Writes a request's head. `secure`: the backend is spoken to over TLS; `protocol`: it is an extended
-/// CONNECT (RFC 8441).
+/// CONNECT (RFC 8441). `unnamed` is the authority of a request of HTTP/1.0 that has none: the h2 crate
+/// sends none without.
 pub fn request(
     head: &RequestHead,
     framing: BodyFraming,
     secure: bool,
     protocol: Option<&str>,
+    unnamed: &str,
 ) -> Result<Request<()>, &'static str> {
     const BAD: &str = "cannot be said in HTTP/2";
     let method = match (protocol, head.method) {
@@ -187,11 +190,13 @@ pub fn request(
         Ok(target) => target,
         Err(_) => escaped(&target).try_into().map_err(|_| BAD)?,
     });
-    if !head.authority.is_empty() {
-        let scheme = if secure { "https" } else { "http" };
-        uri.scheme = scheme.try_into().ok();
-        uri.authority = Some(head.authority.as_slice().try_into().map_err(|_| BAD)?);
-    }
+    let scheme = if secure { "https" } else { "http" };
+    uri.scheme = scheme.try_into().ok();
+    let authority = match &head.authority[..] {
+        [] => unnamed.as_bytes(),
+        named => named,
+    };
+    uri.authority = Some(authority.try_into().map_err(|_| BAD)?);
     let mut request = Request::new(());
     *request.method_mut() = ::http::Method::from_bytes(method).map_err(|_| BAD)?;
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_| BAD)?;

@@ -113,6 +113,7 @@ fn requests_that_are_taken() {
             ("cookie", "a=1"),
             ("x-b", "2"),
             ("cookie", "b=2"),
+            ("cookie", ""),
             ("host", "a.test:81"),
         ],
     ));
@@ -331,7 +332,8 @@ fn requests_are_written() {
         ("Host", "other"),
         ("x-b", "2"),
     ]);
-    let written = request(&head, BodyFraming::Length(3), false, None).expect("it can be said");
+    let written =
+        request(&head, BodyFraming::Length(3), false, None, "b.test").expect("it can be said");
     assert_eq!(written.method(), "POST");
     assert_eq!(written.uri(), "http://a.test:81/a?b");
     let expected = [("x-b", "1"), ("x-b", "2"), ("content-length", "3")];
@@ -340,16 +342,18 @@ fn requests_are_written() {
         .map(|(n, v)| (n.as_str(), v.to_str().expect("ASCII")))
         .collect();
     assert_eq!(map, expected);
-    let written = request(&head, BodyFraming::Chunked, true, None).expect("it can be said");
+    let written =
+        request(&head, BodyFraming::Chunked, true, None, "b.test").expect("it can be said");
     assert_eq!(written.uri().scheme_str(), Some("https"));
     assert!(!written.headers().contains_key("content-length"));
-    let written = request(&head, BodyFraming::None, false, Some("websocket"));
+    let written = request(&head, BodyFraming::None, false, Some("websocket"), "b.test");
     let written = written.expect("it can be said");
     assert_eq!(written.method(), "CONNECT");
     let protocol = written.extensions().get::<Protocol>();
     assert_eq!(protocol.map(Protocol::as_str), Some("websocket"));
     head.fields = fields_of(&[("Content-Type", "application/grpc+proto")]);
-    let written = request(&head, BodyFraming::Chunked, false, None).expect("it can be said");
+    let written =
+        request(&head, BodyFraming::Chunked, false, None, "b.test").expect("it can be said");
     assert_eq!(written.headers()["te"], "trailers");
 }
 
@@ -367,7 +371,7 @@ fn every_target_can_be_said() {
         if byte != b'#' {
             head.query = vec![b'?', byte];
         }
-        let written = request(&head, BodyFraming::None, false, None);
+        let written = request(&head, BodyFraming::None, false, None, "b.test");
         let written = written.unwrap_or_else(|e| panic!("{:?}: {e}", byte as char));
         let said = written.uri().path_and_query().expect("there is one");
         let mut again = RequestHead::default();
@@ -382,13 +386,20 @@ fn every_target_can_be_said() {
             byte as char
         );
     }
+    let unnamed = RequestHead {
+        path: b"/".to_vec(),
+        ..RequestHead::default()
+    };
+    let written = request(&unnamed, BodyFraming::None, false, None, "b.test");
+    assert_eq!(written.expect("it can be said").uri(), "http://b.test/");
     let asterisk = RequestHead {
         method: Method::Options,
         path: b"*".to_vec(),
         authority: b"a".to_vec(),
         ..RequestHead::default()
     };
-    let written = request(&asterisk, BodyFraming::None, false, None).expect("it can be said");
+    let written =
+        request(&asterisk, BodyFraming::None, false, None, "b.test").expect("it can be said");
     assert_eq!(written.uri().path(), "*");
 }
 
