@@ -13,8 +13,8 @@ use super::scalar::{Positive, Within};
 use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
-    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, backend_tls, identity, rate,
-    routes, services, state_dir, sticky,
+    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, backend_tls, identity,
+    layer4, rate, routes, services, state_dir, sticky,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -60,6 +60,12 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     services::refuse_own_addresses(&raw_services, &listeners, problems);
     let known = routes::Known::new(&raw_listeners, &listeners, &raw_services, problems);
     let routes = routes::build(&file.routes.unwrap_or_default(), &known, problems);
+    layer4::refuse_protocols(
+        &routes,
+        (&raw_listeners, &listeners),
+        (&raw_services, &services),
+        problems,
+    );
 
     if raw_listeners.is_empty() && file.present.iter().all(|(key, _)| *key != "listener") {
         problems.push(

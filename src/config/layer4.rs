@@ -6,7 +6,7 @@
 use super::diagnostics::{Problem, Problems};
 use super::read::At;
 use super::source::Span;
-use super::{Config, HostPattern, Listener, Protocol, Route, raw};
+use super::{Config, HostPattern, Listener, Protocol, Route, Service, UpstreamProtocol, raw};
 
 /// RFC 7301 §3.1: a protocol's name has one length byte.
 const LONGEST_PROTOCOL: usize = 255;
@@ -144,6 +144,48 @@ pub(super) fn check(
                     );
                 }
             }
+        }
+    }
+}
+
+/// Says which services can't be spoken to in the words of whoever comes: what is passed on as it is, is
+/// not spoken by us.
+pub(super) fn refuse_protocols(
+    routes: &[Route],
+    (raw_listeners, listeners): (&[raw::Listener], &[Listener]),
+    (raw_services, services): (&[raw::Service], &[Service]),
+    problems: &mut Problems,
+) {
+    for (index, listener) in listeners.iter().enumerate() {
+        if !listener.protocol.is_layer4() {
+            continue;
+        }
+        let has = has(index, &listener.protocol, routes.iter());
+        for route in routes.iter().filter(|route| has(route)) {
+            let service = &services[route.service];
+            let spoken = service.upstream.protocol;
+            let refused = match listener.protocol {
+                Protocol::Tls => spoken != UpstreamProtocol::Http,
+                _ => spoken.is_h2(),
+            };
+            let Some(span) = raw_services[route.service]
+                .key("upstream")
+                .filter(|_| refused)
+            else {
+                continue;
+            };
+            problems.push(
+                Problem::error(
+                    span,
+                    format!(
+                        "listener `{}` passes connections on as they are, and service `{}` cannot \
+                         be spoken to so",
+                        listener.name, service.name
+                    ),
+                )
+                .and(raw_listeners[index].span, "this listener")
+                .help("leave `upstream` out: the client and the backend agree between themselves"),
+            );
         }
     }
 }
