@@ -7,6 +7,7 @@ pub mod buffer;
 pub mod deadline;
 pub mod duplex;
 pub mod pace;
+pub mod pipes;
 pub mod relay;
 pub mod reserve;
 pub mod spares;
