@@ -12,6 +12,7 @@ use bytes::Buf;
 
 use super::buffer::Inbox;
 use super::pace::Pace;
+use super::pipes::Lent;
 use super::transport::Transport;
 use crate::telemetry::metrics::OpenConnection;
 
@@ -123,6 +124,37 @@ impl Duplex {
                 Poll::Ready(outcome.map_err(WriteError::from))
             }
             Poll::Pending => wait(&transport, pace, cx),
+        }
+    }
+
+    /// Can its bytes be moved as they are, by [`Duplex::poll_fill_pipe`]?
+    pub fn is_plain(&self) -> bool {
+        self.transport.borrow().plain().is_some()
+    }
+
+    /// See [`Transport::poll_fill_pipe`].
+    pub fn poll_fill_pipe(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &mut Lent<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.transport.borrow().poll_fill_pipe(cx, pipe)
+    }
+
+    /// Moves some of what is in a pipe, with the patience of a write.
+    pub fn poll_empty_pipe(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &mut Lent<'_>,
+        pace: &mut Pace,
+    ) -> Poll<Result<usize, WriteError>> {
+        match self.transport.borrow().poll_empty_pipe(cx, pipe) {
+            Poll::Ready(Ok(n)) => {
+                pace.progress(n);
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e.into())),
+            Poll::Pending => pace.poll_wait(cx).map(|_| Err(WriteError::Stalled)),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod deadline;
 pub mod duplex;
 pub mod pace;
 pub mod proxy_header;
+pub mod pipes;
 pub mod relay;
 pub mod reserve;
 pub mod spares;

@@ -2,18 +2,21 @@
 //! idle deadline for both.
 //!
 //! Written out as the state machine that it is: there may be many thousands, most of them idle, and
-//! as `async` blocks each would be 3.5 KiB.
+//! as `async` blocks each would be 3.5 KiB. Bulk between two plain connections is not copied, but
+//! moved through a pipe, where there is one to spare.
 
 use std::cell::Cell;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::buffer::Inbox;
+use super::buffer::{Inbox, SCRATCH};
 use super::deadline::Timer;
 use super::duplex::Duplex;
 use super::pace::Pace;
+use super::pipes::{Lent, Pipes};
 
 /// One end of a tunnel.
 #[derive(Debug)]
@@ -64,7 +67,7 @@ pub fn relay<'a>(
             to: second.io,
             pace: second.pace,
             moved: &moved.forth,
-            step: Step::Read,
+            step: Step::Read { full: 0 },
         },
         back: Direction {
             from: second.io,
@@ -72,10 +75,11 @@ pub fn relay<'a>(
             to: first.io,
             pace: first.pace,
             moved: &moved.back,
-            step: Step::Read,
+            step: Step::Read { full: 0 },
         },
         activity,
         idle,
+        pipes: None,
     }
 }
 
@@ -87,6 +91,18 @@ pub struct Relay<'a> {
     back: Direction<'a>,
     activity: &'a Timer,
     idle: Duration,
+    pipes: Option<&'a Pipes>,
+}
+
+impl<'a> Relay<'a> {
+    /// The same, with these pipes for bulk between connections that are both plain.
+    pub fn through(self, pipes: &'a Pipes) -> Relay<'a> {
+        let plain = self.forth.from.is_plain() && self.forth.to.is_plain();
+        Relay {
+            pipes: plain.then_some(pipes),
+            ..self
+        }
+    }
 }
 
 impl Future for Relay<'_> {
@@ -95,8 +111,8 @@ impl Future for Relay<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         let this = self.get_mut();
         let active = || this.activity.set(this.idle);
-        let forth = this.forth.poll(cx, active);
-        let back = this.back.poll(cx, active);
+        let forth = this.forth.poll(cx, this.pipes, active);
+        let back = this.back.poll(cx, this.pipes, active);
         let ended = match (forth, back) {
             (Poll::Ready(Err(side)), _) => side.of(Ended::First, Ended::Second),
             (_, Poll::Ready(Err(side))) => side.of(Ended::Second, Ended::First),
@@ -134,33 +150,69 @@ struct Direction<'a> {
     to: &'a Duplex,
     pace: &'a mut Pace,
     moved: &'a Cell<u64>,
-    step: Step,
+    step: Step<'a>,
 }
 
 #[derive(Debug)]
-enum Step {
-    /// Into the inbox, unless something is there.
-    Read,
+enum Step<'a> {
+    /// Into the inbox, unless something is there. `full`: so many reads have filled it, in a row.
+    Read {
+        full: u8,
+    },
     /// What is in the inbox; see [`Duplex::poll_write_all`].
     Write {
         unsent: usize,
+        full: u8,
+    },
+    /// Through a pipe, until nothing waits any more. `last`: so much came at once.
+    Move {
+        pipe: Lent<'a>,
+        last: usize,
     },
     /// Nothing more comes.
     End,
     Done,
 }
 
-impl Direction<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, active: impl Fn()) -> Poll<Result<(), Failed>> {
+/// So many reads in a row that fill a buffer are bulk.
+const BULK: u8 = 2;
+
+impl<'a> Direction<'a> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut pipes: Option<&'a Pipes>,
+        active: impl Fn(),
+    ) -> Poll<Result<(), Failed>> {
         loop {
             match &mut self.step {
-                Step::Read if !self.inbox.is_empty() => self.step = Step::Write { unsent: 0 },
-                Step::Read => match ready!(self.from.poll_fill(cx, self.inbox)) {
-                    Ok(0) => self.step = Step::End,
-                    Ok(_) => active(),
-                    Err(_) => return Poll::Ready(Err(Failed::Reading)),
-                },
-                Step::Write { unsent } => {
+                Step::Read { full } if !self.inbox.is_empty() => {
+                    self.step = Step::Write {
+                        unsent: 0,
+                        full: *full,
+                    };
+                }
+                Step::Read { full } => {
+                    if *full >= BULK
+                        && let Some(pipe) = pipes.and_then(Pipes::lend)
+                    {
+                        self.step = Step::Move { pipe, last: 0 };
+                        continue;
+                    }
+                    match ready!(self.from.poll_fill(cx, self.inbox)) {
+                        Ok(0) => self.step = Step::End,
+                        Ok(SCRATCH) => {
+                            *full = full.saturating_add(1);
+                            active();
+                        }
+                        Ok(_) => {
+                            *full = 0;
+                            active();
+                        }
+                        Err(_) => return Poll::Ready(Err(Failed::Reading)),
+                    }
+                }
+                Step::Write { unsent, full } => {
                     let mut message = self.inbox.filled();
                     let before = message.len();
                     let outcome = self.to.poll_write_all(cx, &mut message, unsent, self.pace);
@@ -171,7 +223,7 @@ impl Direction<'_> {
                         active();
                     }
                     match outcome {
-                        Poll::Ready(Ok(())) => self.step = Step::Read,
+                        Poll::Ready(Ok(())) => self.step = Step::Read { full: *full },
                         Poll::Ready(Err(_)) => return Poll::Ready(Err(Failed::Writing)),
                         Poll::Pending => {
                             // Whoever does not take the rest for long shall not hold much.
@@ -180,6 +232,34 @@ impl Direction<'_> {
                         }
                     }
                 }
+                Step::Move { pipe, .. } if pipe.held() > 0 => {
+                    match ready!(self.to.poll_empty_pipe(cx, pipe, self.pace)) {
+                        Ok(n @ 1..) => {
+                            self.moved.set(self.moved.get() + n as u64);
+                            active();
+                        }
+                        Ok(0) | Err(_) => return Poll::Ready(Err(Failed::Writing)),
+                    }
+                }
+                Step::Move { pipe, last } => match self.from.poll_fill_pipe(cx, pipe) {
+                    Poll::Ready(Ok(0)) => self.step = Step::End,
+                    Poll::Ready(Ok(n)) => {
+                        *last = n;
+                        active();
+                    }
+                    // This kernel cannot do it: nothing was moved.
+                    Poll::Ready(Err(e)) if e.kind() == ErrorKind::InvalidInput => {
+                        pipes = None;
+                        self.step = Step::Read { full: 0 };
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Failed::Reading)),
+                    Poll::Pending => {
+                        // Others may have need of the pipe meanwhile.
+                        let full = if *last >= SCRATCH { BULK } else { 0 };
+                        self.step = Step::Read { full };
+                        return Poll::Pending;
+                    }
+                },
                 Step::End => match ready!(self.to.poll_shutdown(cx)) {
                     Ok(()) => self.step = Step::Done,
                     Err(_) => return Poll::Ready(Err(Failed::Writing)),

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::pipes::Lent;
 use super::tls::{AskThe, TlsStream};
 
 /// A byte stream to a client or a backend.
@@ -62,6 +63,46 @@ impl Transport {
             message.advance(n);
         }
         outcome
+    }
+
+    /// The TCP connection, if its bytes can be moved as they are.
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Transport::Plain(tcp) => Some(tcp),
+            Transport::Tls(_) => None,
+        }
+    }
+
+    /// Moves what was received into a pipe that is empty. `Ok(0)`: nothing more comes.
+    pub fn poll_fill_pipe(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &mut Lent<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let tcp = self.tcp();
+        loop {
+            ready!(tcp.poll_read_ready(cx))?;
+            match tcp.try_io(Interest::READABLE, || pipe.fill(tcp)) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    }
+
+    /// Moves what is in a pipe, as far as it is taken now.
+    pub fn poll_empty_pipe(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &mut Lent<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let tcp = self.tcp();
+        loop {
+            ready!(tcp.poll_write_ready(cx))?;
+            match tcp.try_io(Interest::WRITABLE, || pipe.empty(tcp)) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome),
+            }
+        }
     }
 
     /// Bytes that count as written and that the kernel has not taken yet.

@@ -166,7 +166,9 @@ impl Stream {
                 inbox: &mut inbox,
                 pace: &mut pushing,
             };
-            let mut relayed = pin!(relay(first, second, &activity, limits.tunnel_idle, &moved));
+            let mut relayed = pin!(
+                relay(first, second, &activity, limits.tunnel_idle, &moved).through(&worker.pipes)
+            );
             let streams = worker.shared.config.drain.streams;
             let withdrawal = Withdrawal::watch(upstream.guard.backend(), streams, &watch);
             poll_fn(|cx| {

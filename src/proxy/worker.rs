@@ -25,6 +25,7 @@ use crate::events::Event;
 use crate::io::buffer::BufferPool;
 use crate::io::deadline::Deadlines;
 use crate::io::duplex::Duplex;
+use crate::io::pipes::Pipes;
 use crate::published::Published;
 use crate::router::Router;
 use crate::telemetry::access::AccessLog;
@@ -72,6 +73,8 @@ pub struct Worker {
     pub shared: Shared,
     /// Spare buffers.
     pub buffers: Rc<BufferPool>,
+    /// Pipes for bulk that is passed on as it is.
+    pub pipes: Pipes,
     /// Its table of deadlines.
     pub deadlines: Rc<Deadlines>,
     /// Open client connections of this worker.
@@ -130,6 +133,7 @@ impl Worker {
             index,
             services: services.collect(),
             buffers: BufferPool::new(),
+            pipes: Pipes::default(),
             deadlines,
             connections: Cell::new(0),
             most_connections: Cell::new(0),
@@ -375,6 +379,7 @@ impl Worker {
         self.pool.borrow_mut().sweep(now);
         self.streams.sweep(now);
         let buffers = self.buffers.trim();
+        self.pipes.trim();
         let emptied = self.has_emptied();
         if emptied || runners >= BURST || buffers >= BURST_BUFFERS {
             self.burst_over.set(true);

@@ -90,6 +90,31 @@ fn both_directions_at_once_deliver_everything() {
     );
 }
 
+/// More than there are pipes, so that some are copied and some are not.
+#[test]
+fn bulk_of_many_at_once_is_delivered() {
+    let backend = Backend::custom("echo", echo);
+    let server = in_front_of(&[&backend], "");
+    std::thread::scope(|scope| {
+        for n in 0..24 {
+            let client = Client::plain(server.address());
+            let writer = client.tcp().try_clone().expect("there are descriptors");
+            let reader = client.tcp().try_clone().expect("there are descriptors");
+            let sent = Arc::new(pattern(LARGE / 4 + n));
+            let sending = Arc::clone(&sent);
+            scope.spawn(move || {
+                (&writer).write_all(&sending).expect("it is taken");
+                writer.shutdown(Shutdown::Write).expect("it is open");
+            });
+            scope.spawn(move || {
+                let came = to_end(&mut { reader }).expect("it ends properly");
+                assert!(came == *sent, "{n}: {} of {} bytes", came.len(), sent.len());
+            });
+        }
+    });
+    await_outcome(&server, "complete", 24);
+}
+
 /// Whoever ends first still gets all that the other one has to say.
 #[test]
 fn a_half_close_ends_one_direction_only() {
