@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::UpstreamProtocol;
 use super::diagnostics::{Problem, Problems};
 use super::read::{At, Key, Read, Refusal, Scalar, choice, table};
 use super::scalar::{Positive, Within};
@@ -394,12 +395,28 @@ pub(super) fn check(raw: Option<&Health>, problems: &mut Problems) -> Option<Arc
 }
 
 /// A check can do without the TLS of its service, but has none of its own.
-pub(super) fn check_layers(raw: Option<&Health>, over_tls: bool, problems: &mut Problems) {
+pub(super) fn check_layers(
+    raw: Option<&Health>,
+    protocol: UpstreamProtocol,
+    problems: &mut Problems,
+) {
+    let table = raw.and_then(|raw| raw.0.as_deref());
+    // Another port may well be one for HTTP/1.1.
+    if let Some(span) = table.and_then(|table| table.key("http"))
+        && protocol.is_h2()
+        && table.is_some_and(|table| table.port.is_none())
+    {
+        problems.push(
+            Problem::error(span, "checks by `http` speak HTTP/1.1, and these backends HTTP/2")
+                .help("write health = { grpc = true } or { tcp = true }, or give the `port` of one that speaks HTTP/1.1"),
+        );
+    }
+    let over_tls = protocol.is_tls();
     let tls = raw.and_then(|raw| raw.0.as_deref()?.tls.as_ref());
     if let Some(at) = tls.filter(|at| at.value && !over_tls) {
         problems.push(
             Problem::error(at.span, "`tls = true` has no effect on plain http")
-                .help("checks speak TLS where requests do: upstream = \"https\""),
+                .help("checks speak TLS where requests do: upstream = \"https\", or \"h2\""),
         );
     }
 }

@@ -460,6 +460,9 @@ pub struct Upstream {
     /// A connection over HTTP/2 takes new streams for so long, less a random part of it (10 min);
     /// `None`: for ever.
     pub max_age: Option<Duration>,
+    /// Over HTTP/2, a backend from which nothing came for so long is asked whether it is there;
+    /// `None`: it is not.
+    pub ping: Option<Duration>,
     /// TCP connect to a backend (1 s).
     pub connect_timeout: Duration,
     /// TLS handshake with a backend (2 s).

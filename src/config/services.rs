@@ -51,7 +51,8 @@ pub fn service(
     let balancing = balancing(raw, defaults, problems);
     sticky::check(raw.sticky.as_ref(), files, sources, problems);
     let tls = backend_tls::build(raw, defaults, (files, sources), problems);
-    health::check_layers(raw.health.as_ref(), tls.is_some(), problems);
+    let protocol = raw.upstream.as_ref().map(|at| at.value);
+    health::check_layers(raw.health.as_ref(), protocol.unwrap_or_default(), problems);
     Service {
         name: Arc::from(raw.name.as_ref().map_or("", |at| at.value.as_str())),
         discover: discover.unwrap_or(Discover::Static(Vec::new())),
@@ -315,6 +316,7 @@ fn upstream(own: &raw::Service, defaults: &raw::Defaults, problems: &mut Problem
             .as_ref()
             .map_or(UpstreamProtocol::Http, |at| at.value),
         max_age: pick!(backend_max_age, |at| at.value.0, Some(seconds(10 * 60))),
+        ping: pick!(backend_ping, |at| at.value.0, Some(seconds(310))),
         connect_timeout: pick!(connect_timeout, |at| at.value.0, seconds(1)),
         tls_timeout: pick!(tls_timeout, |at| at.value.0, seconds(2)),
         response_timeout: pick!(response_timeout, |at| at.value.0, seconds(60)),

@@ -359,15 +359,23 @@ pub fn is_about_client_certificate(name: &[u8]) -> bool {
             })
     };
     // Most names start with another letter.
-    matches!(name.first(), Some(b'c' | b'C' | b's' | b'S' | b'x' | b'X'))
-        && ABOUT_CLIENT_CERTIFICATES
-            .iter()
-            .any(|prefix| starts_with(prefix))
+    matches!(
+        name.first(),
+        Some(b'c' | b'C' | b's' | b'S' | b't' | b'T' | b'x' | b'X')
+    ) && ABOUT_CLIENT_CERTIFICATES
+        .iter()
+        .any(|prefix| starts_with(prefix))
 }
 
 /// Prefixes, in lower case. `X-Forwarded-Client-Cert` and its kin are among `X-Forwarded-*`.
-const ABOUT_CLIENT_CERTIFICATES: [&str; 8] = [
+const ABOUT_CLIENT_CERTIFICATES: [&str; 14] = [
     "client-cert",
+    "tls-client-",
+    "x-tls-client-",
+    "x-certificate-",
+    "x-client-s-dn",
+    "x-client-i-dn",
+    "x-apigee-",
     "ssl-client-",
     "x-ssl-",
     "x-client-cert",

@@ -29,6 +29,8 @@ pub trait Inspect {
     fn came(&mut self, bytes: &[u8]) -> bool;
     /// So many bytes went out.
     fn went(&mut self, n: usize);
+    /// Bytes are left that the peer does not take at the moment, or are not any more.
+    fn held_up(&mut self, _: bool) {}
 }
 
 /// Of whom nothing is expected.
@@ -105,7 +107,10 @@ impl<I: Inspect> Adapter<I> {
                 Poll::Ready(Ok(n))
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-            Poll::Pending => self.wait(cx).map(Err),
+            Poll::Pending => {
+                self.inspector.held_up(true);
+                self.wait(cx).map(Err)
+            }
         }
     }
 }
@@ -171,9 +176,13 @@ impl<I: Inspect + Unpin> AsyncWrite for Adapter<I> {
         match this.transport.poll_flush(cx) {
             Poll::Ready(outcome) => {
                 this.writing.stop();
+                this.inspector.held_up(false);
                 Poll::Ready(outcome)
             }
-            Poll::Pending => this.wait(cx).map(Err),
+            Poll::Pending => {
+                this.inspector.held_up(true);
+                this.wait(cx).map(Err)
+            }
         }
     }
 

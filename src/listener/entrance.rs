@@ -15,7 +15,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::introduction;
+use super::introduction::{self, Client};
 use super::refusal::{self, Refusals};
 use crate::config::ProxyHeader;
 use crate::http::h2;
@@ -171,13 +171,17 @@ impl Entrance {
             Err(refused) => return self.refuse(refused, stream, listener),
         };
         if !self.worker.shared.config.listeners[listener].proxy_protocol {
-            return self.serve(stream, address, listener, open);
+            let client = Client {
+                address,
+                is_unknown: false,
+            };
+            return self.serve(stream, client, listener, open);
         }
         let entrance = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let client = introduction::client(&entrance.worker, listener, &stream, address);
             let Some(client) = client.await else { return };
-            match open.identify(client.ip()) {
+            match open.identify(client.address.ip()) {
                 Ok(()) => entrance.serve(stream, client, listener, open),
                 Err(refused) => entrance.refuse(refused, stream, listener),
             }
@@ -193,13 +197,14 @@ impl Entrance {
         }
     }
 
-    /// A connection that was taken in, of the client at `address`.
-    fn serve(&self, stream: TcpStream, address: SocketAddr, listener: usize, open: OpenConnection) {
+    /// A connection that was taken in.
+    fn serve(&self, stream: TcpStream, client: Client, listener: usize, open: OpenConnection) {
         let worker = Rc::clone(&self.worker);
         let tls = self.tls[listener].clone();
         let runners = Rc::clone(&self.runners);
         let peer = Peer {
-            address,
+            address: client.address,
+            is_unknown: client.is_unknown,
             listener,
             tls: None,
             certificate: None,

@@ -23,6 +23,15 @@ pub(super) fn expected(worker: &Worker, listener: usize, address: SocketAddr) ->
     false
 }
 
+/// Whose a connection is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client {
+    /// Where the client is, as far as that is known.
+    pub(super) address: SocketAddr,
+    /// It is not: the address is that of the proxy, and nobody trusts the client for that.
+    pub(super) is_unknown: bool,
+}
+
 /// The client of a connection that a trusted peer made, by its header; the peer itself if the header
 /// says so. `None`: there is no header, and that is counted.
 pub(super) async fn client(
@@ -30,7 +39,7 @@ pub(super) async fn client(
     listener: usize,
     stream: &TcpStream,
     peer: SocketAddr,
-) -> Option<SocketAddr> {
+) -> Option<Client> {
     let config = &worker.shared.config;
     let downstream = &config.downstream;
     let wait = match config.listeners[listener].protocol {
@@ -38,7 +47,12 @@ pub(super) async fn client(
         _ => downstream.handshake_timeout,
     };
     let no = match receive(stream, &worker.deadlines.timer(), wait).await {
-        Ok(source) => return Some(source.unwrap_or(peer)),
+        Ok(header) => {
+            return Some(Client {
+                address: header.source.unwrap_or(peer),
+                is_unknown: header.is_unknown,
+            });
+        }
         Err(no) => no,
     };
     match no {

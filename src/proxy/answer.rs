@@ -146,6 +146,13 @@ pub(super) async fn receive(
     if let Some(watched) = job.watched {
         watched.answered(worker, state);
     }
+    // RFC 8441 §5: a client of HTTP/2 would take it for consent, and what follows for the other protocol.
+    if job.upgrade.is_some()
+        && matches!((&coming, client), (Coming::H1(..), Sink::H2(_)))
+        && matches!(response.status, 200..300)
+    {
+        return Err(state.fail(Cause::NotSwitched));
+    }
     // RFC 8441 §5: to an extended CONNECT that is what 101 is to an upgrade.
     let switches = job.upgrade.is_some() && matches!(response.status, 200..300);
     if let Coming::H2(_, incoming @ Some(_)) = &mut coming
@@ -346,7 +353,7 @@ async fn read_stream_head(
                 Method::Head => None,
                 _ => declared(&response.fields),
             };
-            Ok(Some(Incoming::new(body, length)))
+            Ok(Some(Incoming::passing(body, length)))
         }
     }
 }

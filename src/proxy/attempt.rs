@@ -90,6 +90,13 @@ pub async fn attempt(
         let mut sending = true;
         let mut cut_off = None;
         poll_fn(|cx| {
+            // First: it is no deadline of the backend's.
+            if job
+                .deadline
+                .is_some_and(|end| end.poll_expired(cx).is_ready())
+            {
+                return Poll::Ready(Err(state.fail(Cause::CallDeadline)));
+            }
             if sending && let Poll::Ready(outcome) = send.as_mut().poll(cx) {
                 sending = false;
                 match outcome {
@@ -127,12 +134,6 @@ pub async fn attempt(
             }
             if is_cut || withdrawal.poll_over(cx) {
                 return Poll::Ready(Err(state.fail(Cause::Drained)));
-            }
-            if job
-                .deadline
-                .is_some_and(|end| end.poll_expired(cx).is_ready())
-            {
-                return Poll::Ready(Err(state.fail(Cause::CallDeadline)));
             }
             if leaving.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(state.fail(Cause::ClientReset)));
@@ -228,11 +229,11 @@ async fn send(
         });
         let n = poll_fn(|cx| match source.poll_more(cx) {
             Poll::Ready(outcome) => Poll::Ready(outcome.map_err(|e| broken(e, state))),
-            // Whoever waits for our 100, or reads a response, need not send. A stream of HTTP/2 may
-            // well be a conversation, in which it is the backend's turn.
+            // Whoever waits for our 100, or reads a response, need not send. A call may be a
+            // conversation, in which it is the backend's turn.
             Poll::Pending
                 if state.progress.get() == Progress::Forwarded
-                    || matches!(source, Source::H2(_))
+                    || job.grpc
                     || (job.expects_continue
                         && !state.consumed.get()
                         && !state.continued.get()) =>

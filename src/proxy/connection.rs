@@ -41,6 +41,9 @@ const OWN_RESPONSE: Patience = Patience {
 pub struct Peer {
     /// The client's address: that of the connection, or the one that a PROXY header gave.
     pub address: SocketAddr,
+    /// That is the address of a proxy which does not know its client's: it stands for nobody who is
+    /// trusted.
+    pub is_unknown: bool,
     /// The listener that accepted it.
     pub listener: usize,
     /// TLS version, if it came over TLS.
@@ -186,7 +189,7 @@ impl Connection {
             pinned: None,
             origin: Origin {
                 client: address.to_string().into(),
-                trusted: worker.shared.config.trusts(address),
+                trusted: !peer.is_unknown && worker.shared.config.trusts(address),
                 peer,
                 worker,
                 first_host: OnceCell::new(),

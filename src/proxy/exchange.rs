@@ -14,7 +14,7 @@ use super::drain::Withdrawal;
 use super::failure::{Cause, Failure, Progress, Side};
 use super::job::{Again, Client, Done, Job, OutOfPatience, Rest, State, Upstream, Watched};
 use super::preference::Preference;
-use super::reach::{Reached, Reaching};
+use super::reach::{Reached, Reaching, Unreached};
 use super::retry::{Facts, Verdict, verdict};
 use super::worker::{Evidence, Worker};
 use crate::clock::Millis;
@@ -168,6 +168,7 @@ pub async fn exchange(
     let leaving = over.leaving();
     let mut retries_left = job.limits.retries;
     let mut last: Option<Failed> = None;
+    let mut refusals = 0;
     // With a body that is under way a second attempt is never made.
     let repeatable = job.head.method.is_idempotent()
         && matches!(job.framing, BodyFraming::None | BodyFraming::Length(0));
@@ -235,6 +236,8 @@ pub async fn exchange(
         };
         let reached = reaching.reach(over_what, introduced, over.socket());
         let Some(reached) = leaving.or(reached).await else {
+            // That says nothing of the backend, and another one is to find out about it.
+            worker.judge(service, &backend, trial, Evidence::None);
             return Err(given_up());
         };
         let Reached {
@@ -244,12 +247,16 @@ pub async fn exchange(
         } = match reached {
             Ok(reached) => reached,
             Err(unreached) => {
-                if let Some(evidence) = unreached.evidence {
-                    worker.judge(service, &backend, trial, evidence);
-                    worker.weigh(service, &backend, evidence, 0, Some(begun.elapsed()));
-                }
-                worker.upstream_failed(service, &backend, &unreached.failure);
-                last = Some(Failed::unconsumed(unreached.failure));
+                let Unreached { failure, evidence } = unreached;
+                // What others have told of it already is told for a trial all the same.
+                let told = match evidence {
+                    None if trial => Evidence::Failure,
+                    evidence => evidence.unwrap_or(Evidence::None),
+                };
+                worker.judge(service, &backend, trial, told);
+                worker.weigh(service, &backend, told, 0, Some(begun.elapsed()));
+                worker.upstream_failed(service, &backend, &failure);
+                last = Some(Failed::unconsumed(failure));
                 continue;
             }
         };
@@ -343,8 +350,13 @@ pub async fn exchange(
             }
             Err(failure) => {
                 worker.upstream_failed(service, &backend, &failure);
-                if let Upstream::H1(io) = &upstream {
-                    worker.look_at_tls(service, &backend, io);
+                match (&upstream, &failure.cause) {
+                    (Upstream::H1(io), _) => worker.look_at_tls(service, &backend, io),
+                    (
+                        Upstream::H2(call),
+                        Cause::ResponseTimeout | Cause::TryTimeout | Cause::UpstreamStalled,
+                    ) => call.distrust(),
+                    (Upstream::H2(_), _) => {}
                 }
                 let stale = was_stale(&failure, reused);
                 let facts = Facts {
@@ -353,9 +365,11 @@ pub async fn exchange(
                     retries_left,
                     reused: stale && job.limits.retries > 0,
                 };
+                let refused = matches!(failure.cause, Cause::Refused);
+                refusals += u32::from(refused);
                 let again = match verdict(&failure, facts) {
                     Verdict::GiveUp => false,
-                    Verdict::Again => true,
+                    Verdict::Again => !refused || refusals <= REFUSALS,
                     Verdict::AgainIfAffordable => {
                         if !stale {
                             retries_left -= 1;
@@ -363,7 +377,7 @@ pub async fn exchange(
                         worker.spend_retry(service)
                     }
                 };
-                if reused || matches!(failure.cause, Cause::Refused) {
+                if reused || refused {
                     chooser.stale = Some(backend);
                 }
                 if matches!(failure.cause, Cause::Status(_)) {
@@ -396,6 +410,10 @@ fn time_left(job: &Job<'_>, account: &Account) -> Option<Duration> {
             .filter(|left| !left.is_zero()),
     }
 }
+
+/// So many times a backend may refuse a stream of one request: one that ends its connections after so
+/// many streams refuses those that were too late, again and again under load.
+const REFUSALS: u32 = 8;
 
 fn given_up() -> Failed {
     Failed::unconsumed(Failure::new(Cause::ClientReset, Progress::NothingSent))
@@ -458,6 +476,8 @@ fn evidence(
             }
             // It ends its connection, or has as many streams as it wants.
             Cause::Refused => Evidence::None,
+            // It is sound, and does not speak what this client wants.
+            Cause::NotSwitched => Evidence::None,
             // It was not asked yet: the client owes it a part of its request.
             Cause::ResponseTimeout | Cause::TryTimeout if !state.request_done.get() => {
                 Evidence::None

@@ -89,6 +89,9 @@ pub enum Cause {
     /// The backend ended the stream of the request before its response was whole.
     #[error("the backend has reset the stream: {0}")]
     UpstreamReset(::h2::Reason),
+    /// The backend answered otherwise than by switching protocols, and the client has no words for that.
+    #[error("the backend does not switch protocols")]
+    NotSwitched,
     /// The backend said that it has not taken the request, nor will it.
     #[error("the backend refused the stream")]
     Refused,
@@ -183,6 +186,7 @@ impl Failure {
             Cause::Connect(e) => (Upstream, 503, e.reason(), false),
             Cause::UpstreamClosed => (Upstream, 502, "upstream_closed", false),
             Cause::UpstreamReset(_) => (Upstream, 502, "upstream_reset", false),
+            Cause::NotSwitched => (Upstream, 502, "not_switched", false),
             Cause::Refused => (Upstream, 503, "refused_stream", false),
             Cause::UpstreamStalled => (Upstream, 504, "upstream_stalled", false),
             Cause::BadResponse(_) => (Upstream, 502, "bad_response", false),

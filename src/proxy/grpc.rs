@@ -19,7 +19,7 @@ pub(super) fn error(status: u16, explanation: &str, request_id: &[u8; 32]) -> Ow
 
 /// The status code of gRPC for a response of ours. Where gRPC's table for clients ("HTTP to gRPC
 /// Status Code Mapping") has one code for several things, the one that says what happened.
-fn code_of(status: u16) -> u8 {
+pub(super) fn code_of(status: u16) -> u8 {
     match status {
         400 | 405 | 414 => INTERNAL,
         401 => UNAUTHENTICATED,

@@ -34,12 +34,38 @@ pub(super) async fn open(
         tls: limits.tls_timeout,
         all: left,
     };
-    let tls = backend.layers.tls.as_ref();
-    let address = backend.endpoint.socket();
-    let attempt = || establish(address, &told, tls, &worker.buffers, Some((timer, waits)));
-    match attempt().await {
-        Err(e) if is_exhaustion(e.error()) && worker.make_room() => attempt().await,
-        outcome => outcome,
+    making_room(worker, backend, &told, (timer, waits)).await
+}
+
+/// Opens one that serves all clients, in the time that the service has for that.
+pub(super) async fn open_for_all(
+    worker: &Rc<Worker>,
+    backend: &Backend,
+    limits: &Upstream,
+    timer: &Timer,
+) -> Result<Transport, Unestablished> {
+    let waits = Waits {
+        connect: limits.connect_timeout,
+        tls: limits.tls_timeout,
+        all: limits.connect_timeout.saturating_add(limits.tls_timeout),
+    };
+    making_room(worker, backend, &[], (timer, waits)).await
+}
+
+async fn making_room(
+    worker: &Rc<Worker>,
+    backend: &Backend,
+    told: &[u8],
+    bounds: (&Timer, Waits),
+) -> Result<Transport, Unestablished> {
+    let (address, tls) = (backend.endpoint.socket(), backend.layers.tls.as_ref());
+    let mut again = true;
+    loop {
+        let made = establish(address, told, tls, &worker.buffers, Some(bounds)).await;
+        match made {
+            Err(e) if again && is_exhaustion(e.error()) && worker.make_room() => again = false,
+            outcome => return outcome,
+        }
     }
 }
 

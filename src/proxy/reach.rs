@@ -14,7 +14,7 @@ use super::choice::Over;
 use super::exchange::Pinned;
 use super::failure::{Cause, Failure, Progress};
 use super::job::{Job, Upstream};
-use super::opening::open;
+use super::opening::{open, open_for_all};
 use super::worker::{Evidence, Worker};
 use crate::http::h2;
 use crate::http::head::BadResponse;
@@ -25,7 +25,7 @@ use crate::io::transport::Transport;
 use crate::telemetry::metrics;
 use crate::upstream::backend::Backend;
 use crate::upstream::establish::Unestablished;
-use crate::upstream::streams::{Keeping, Place, Slot};
+use crate::upstream::streams::{Keeping, Making, Place, Slot};
 
 /// A request that may not be repeated takes a kept connection only if it was used within this
 /// time: the shorter it was idle, the less likely its peer is closing it at this moment.
@@ -120,53 +120,41 @@ impl Reaching<'_> {
         }
     }
 
-    /// By a stream of a connection that is there, or that somebody makes for all.
+    /// By a stream of a connection that is there, or that is being made for all.
     async fn by_stream(self) -> Result<Reached, Unreached> {
         let streams = self.worker.streams();
-        let mut made = false;
+        let mut waited = false;
         let slot = loop {
-            match streams.place(self.backend.id) {
+            let pending = match streams.place(self.backend.id) {
                 Place::Slot(slot) => break slot,
-                Place::Wait(pending) => {
-                    let left = self.left.saturating_sub(self.begun.elapsed());
-                    let waited = self.timer.limit(left, pending.wait()).await;
-                    if waited.is_err() || pending.has_failed() {
-                        let failed = io::Error::other("the connection that others make has failed");
-                        let cause = Cause::Connect(Unestablished::Connect(failed));
-                        return Err(Unreached {
-                            failure: Failure::new(cause, Progress::NothingSent),
-                            evidence: None,
-                        });
-                    }
-                }
+                Place::Wait(pending) => pending,
                 Place::Make(making) => {
-                    let (transport, counted) = match self.connect(None).await {
-                        Ok(connected) => connected,
-                        Err(unreached) => {
-                            making.failed();
-                            return Err(unreached);
-                        }
-                    };
-                    let limits = self.job.limits;
-                    let keeping = Keeping {
-                        max_age: limits.max_age,
-                        greeting: limits.connect_timeout.min(self.left),
-                        patience: Patience {
-                            stall: limits.stall_timeout,
-                            min_rate: limits.min_rate,
-                        },
-                    };
-                    made = true;
-                    let deadlines = &self.worker.deadlines;
-                    let begun = making.made(self.backend, transport, counted, keeping, deadlines);
-                    match begun.await {
-                        Ok(slot) => break slot,
-                        Err(e) => return Err(self.unsaid(cause_of(&e))),
-                    }
+                    let pending = making.pending();
+                    let (worker, backend) = (Rc::clone(self.worker), Arc::clone(self.backend));
+                    // Whoever wanted it first may not wait for it: others do.
+                    tokio::task::spawn_local(make(worker, self.service, backend, making));
+                    pending
                 }
+            };
+            waited = true;
+            let left = self.left.saturating_sub(self.begun.elapsed());
+            let over = self.timer.limit(left, pending.wait()).await;
+            let failed = match over {
+                Ok(()) => pending.failure(),
+                Err(_) => Some(Unestablished::Connect(io::ErrorKind::TimedOut.into())),
+            };
+            if let Some(failed) = failed {
+                return Err(Unreached {
+                    failure: Failure::new(Cause::Connect(failed), Progress::NothingSent),
+                    evidence: match over {
+                        // Whoever made it has told.
+                        Ok(()) => None,
+                        Err(_) => Some(Evidence::None),
+                    },
+                });
             }
         };
-        self.say(slot, made)
+        self.say(slot, waited)
     }
 
     /// Sends the head of the request.
@@ -206,6 +194,7 @@ impl Reaching<'_> {
         }
     }
 
+    /// A connection for this request alone.
     async fn connect(
         self,
         client: Option<&Duplex>,
@@ -222,6 +211,37 @@ impl Reaching<'_> {
                 evidence: Some(worker.connect_failed(self.service, backend, &e)),
                 failure: Failure::new(Cause::Connect(e), Progress::NothingSent),
             }),
+        }
+    }
+}
+
+/// Makes a connection to a backend that speaks HTTP/2, for all who wait for it, with the time that the
+/// service has for that and not that of one of its clients.
+async fn make(worker: Rc<Worker>, service: usize, backend: Arc<Backend>, making: Making) {
+    let config = Arc::clone(&worker.shared.config);
+    let limits = &config.services[service].upstream;
+    let timer = worker.deadlines.timer();
+    match open_for_all(&worker, &backend, limits, &timer).await {
+        Ok(transport) => {
+            backend.connected();
+            let counted = worker.metrics.open(metrics::Side::Upstream(service));
+            let keeping = Keeping {
+                max_age: limits.max_age,
+                ping: limits.ping,
+                greeting: limits.connect_timeout,
+                patience: Patience {
+                    stall: limits.stall_timeout,
+                    min_rate: limits.min_rate,
+                },
+            };
+            making
+                .made(&backend, transport, counted, keeping, &worker.deadlines)
+                .await;
+        }
+        Err(e) => {
+            let evidence = worker.connect_failed(service, &backend, &e);
+            worker.judge(service, &backend, false, evidence);
+            making.failed(e);
         }
     }
 }

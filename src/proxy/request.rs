@@ -313,6 +313,12 @@ impl Serving<'_> {
     ) -> Next {
         if failed.failure.progress == Progress::Forwarded {
             account.failure = Some(failed.failure.meaning());
+            if let (Downstream::H2 { outgoing, .. }, Cause::UpstreamReset(reason)) =
+                (&over, &failed.failure.cause)
+            {
+                // In the backend's own words.
+                outgoing.reset(*reason);
+            }
             if let (Downstream::H1 { io, .. }, true) = (over, failed.until_close) {
                 // Nothing but a reset tells this client that the response is not whole.
                 io.reset_on_close();
@@ -329,7 +335,7 @@ impl Serving<'_> {
         next
     }
 
-    async fn answer_failure(
+    pub(super) async fn answer_failure(
         &mut self,
         over: &Downstream<'_>,
         failure: &Failure,
@@ -343,6 +349,11 @@ impl Serving<'_> {
             return Next::Abort;
         }
         account.status = meaning.status;
+        if let Some(head) = head
+            && respond::in_words_of_grpc(head)
+        {
+            account.grpc_status = Some(grpc::code_of(meaning.status));
+        }
         let explanation = match &failure.cause {
             // Which backend, and why, is for the log only.
             Cause::NoBackend(_) | Cause::Connect(_) => "no backend can serve this now".to_owned(),

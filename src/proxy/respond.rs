@@ -33,10 +33,7 @@ pub(super) fn error(
     request_id: &[u8; 32],
     head: Option<&RequestHead>,
 ) -> Own {
-    if let Some(head) = head
-        && head.version == Version::Http2
-        && h2::head::is_grpc(&head.fields)
-    {
+    if head.is_some_and(in_words_of_grpc) {
         return grpc::error(status, explanation, request_id);
     }
     let wants_json = head
@@ -78,6 +75,11 @@ pub(super) fn error(
         body: body.into_bytes(),
         is_head: head.is_some_and(|h| h.method == Method::Head),
     }
+}
+
+/// Is a client told in gRPC's words what went wrong?
+pub(super) fn in_words_of_grpc(head: &RequestHead) -> bool {
+    head.version == Version::Http2 && h2::head::is_grpc(&head.fields)
 }
 
 /// A redirect to the same place over https.

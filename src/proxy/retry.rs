@@ -42,9 +42,9 @@ pub fn verdict(failure: &Failure, facts: Facts) -> Verdict {
         (Cause::Status(_), _) => Verdict::AgainIfAffordable,
         (_, Progress::NothingSent) => Verdict::Again,
         // RFC 9113 §8.7: the backend has proved that it did nothing with it.
-        (Cause::Refused, Progress::Sent) if facts.retries_left > 0 || facts.reused => {
-            Verdict::AgainIfAffordable
-        }
+        (Cause::Refused, Progress::Sent) => Verdict::Again,
+        // Another one would not switch either.
+        (Cause::NotSwitched, _) => Verdict::GiveUp,
         (_, Progress::Sent)
             if facts.method.is_idempotent() && (facts.retries_left > 0 || facts.reused) =>
         {

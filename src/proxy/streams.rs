@@ -58,6 +58,7 @@ struct Guard {
     flood: Flood,
     deadlines: Rc<Deadlines>,
     tripped: Rc<Cell<Option<Kind>>>,
+    held_up: Rc<Cell<bool>>,
 }
 
 impl Inspect for Guard {
@@ -72,6 +73,10 @@ impl Inspect for Guard {
 
     fn went(&mut self, n: usize) {
         self.flood.sent(n);
+    }
+
+    fn held_up(&mut self, held_up: bool) {
+        self.held_up.set(held_up);
     }
 }
 
@@ -90,10 +95,12 @@ pub(super) async fn streams(connection: Connection, runners: Rc<Runners>) {
     let worker = Rc::clone(&origin.worker);
     let (downstream, deadlines) = (&worker.shared.config.downstream, &worker.deadlines);
     let tripped = Rc::new(Cell::new(None));
+    let held_up = Rc::<Cell<bool>>::default();
     let guard = Guard {
         flood: Flood::new(PREFACE.len(), deadlines.now()),
         deadlines: Rc::clone(deadlines),
         tripped: Rc::clone(&tripped),
+        held_up: Rc::clone(&held_up),
     };
     let writing = Pace::new(deadlines.timer(), WRITING);
     let io = Adapter::new(transport, came, guard, writing, deadlines.timer());
@@ -119,6 +126,7 @@ pub(super) async fn streams(connection: Connection, runners: Rc<Runners>) {
         runners,
         tally: Rc::default(),
         tripped,
+        held_up,
         ages,
         ending: Ending::Not,
         fresh: true,
@@ -138,6 +146,8 @@ struct Session {
     runners: Rc<Runners>,
     tally: Rc<Tally>,
     tripped: Rc<Cell<Option<Kind>>>,
+    /// The client has not taken all that was sent to it.
+    held_up: Rc<Cell<bool>>,
     ages: Option<Millis>,
     ending: Ending,
     /// No request has come on it yet.
@@ -254,6 +264,11 @@ impl Session {
             Ending::Abrupt => self.timer.poll_expired(cx).is_ready(),
             Ending::Graceful | Ending::Not => {
                 self.ages = None;
+                // Answers are sent when they are with us; how long the client may take for them is the
+                // adapter's matter.
+                if self.held_up.get() {
+                    self.resting = false;
+                }
                 self.rests(cx, FAREWELL)
             }
         };
@@ -275,7 +290,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What a client may send before it was passed on, in bytes: on one stream, on all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Bytes that a stream holds which have room in its window and are not with the kernel yet.
 const SEND_BUFFER: usize = 64 * 1024;

@@ -20,6 +20,7 @@ use crate::http::body::BodyFraming;
 use crate::http::h1::body::BodyDecoder;
 use crate::http::h1::encode::{self, ConnectionField};
 use crate::http::h2;
+use crate::http::head::BadResponse;
 use crate::io::buffer::BufferPool;
 use crate::io::deadline::Timer;
 use crate::io::pace::Pace;
@@ -42,11 +43,13 @@ impl Serving<'_> {
         account: &mut Account,
     ) -> Next {
         if let Err(what) = handshake.answer(self.response) {
-            tracing::debug!(what, "a switch of protocols went wrong");
-            let cause = Cause::BadResponse(crate::http::head::BadResponse(what));
-            account.failure = Some(Failure::new(cause, Progress::Answered).meaning());
-            return Next::Abort;
+            let failure = Failure::new(Cause::BadResponse(BadResponse(what)), Progress::Answered);
+            let close = ConnectionField::Close;
+            return self
+                .answer_failure(&over, &failure, close, None, account)
+                .await;
         }
+        let leaving = over.leaving();
         account.status = self.response.status;
         let framing = BodyFraming::None;
         let as_it_comes = || BodyDecoder::new(BodyFraming::UntilClose, TRAILERS);
@@ -67,6 +70,7 @@ impl Serving<'_> {
                 if !begun {
                     return Next::Abort;
                 }
+                incoming.pass();
                 (Source::H2(incoming), Sink::H2(outgoing))
             }
         };
@@ -124,6 +128,9 @@ impl Serving<'_> {
                 }
                 if sent && received {
                     return Poll::Ready(None);
+                }
+                if leaving.poll_gone(cx).is_ready() {
+                    return Poll::Ready(Some(Cause::ClientReset));
                 }
                 if self.timer.poll_expired(cx).is_ready() {
                     return Poll::Ready(Some(Cause::StreamIdle));

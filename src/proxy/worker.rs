@@ -93,7 +93,7 @@ pub struct Worker {
     pub access: AccessLog,
     services: Vec<ServiceState>,
     pool: RefCell<Pool>,
-    streams: Streams,
+    streams: Rc<Streams>,
     random: RefCell<fastrand::Rng>,
 }
 
@@ -143,7 +143,7 @@ impl Worker {
             metrics,
             access,
             pool: RefCell::new(Pool::new(idle_connections(&shared))),
-            streams: Streams::default(),
+            streams: Rc::default(),
             random: RefCell::new(random),
             shared,
         })
@@ -204,7 +204,7 @@ impl Worker {
     }
 
     /// The connections whose backends speak HTTP/2.
-    pub fn streams(&self) -> &Streams {
+    pub fn streams(&self) -> &Rc<Streams> {
         &self.streams
     }
 

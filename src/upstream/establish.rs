@@ -190,6 +190,18 @@ impl From<ProxyHeader> for Version {
 }
 
 impl Unestablished {
+    /// The same, for another who waited for it.
+    pub fn again(&self) -> Unestablished {
+        let copy = |e: &io::Error| io::Error::new(e.kind(), e.to_string());
+        match self {
+            Unestablished::Connect(e) => Unestablished::Connect(copy(e)),
+            Unestablished::Tls(e) => Unestablished::Tls(match rustls_error(e) {
+                Some(error) => io::Error::new(e.kind(), error.clone()),
+                None => copy(e),
+            }),
+        }
+    }
+
     /// What the system, or rustls, said.
     pub fn error(&self) -> &io::Error {
         match self {

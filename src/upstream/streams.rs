@@ -20,6 +20,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::backend::{Backend, BackendId};
+use super::establish::Unestablished;
 use crate::clock::Millis;
 use crate::http::h2::head;
 use crate::http::h2::outgoing::Outgoing;
@@ -48,14 +49,14 @@ struct Kept {
 #[derive(Debug, Default)]
 pub struct Pending {
     over: Cell<bool>,
-    failed: Cell<bool>,
+    failed: RefCell<Option<Unestablished>>,
     told: Notify,
 }
 
 /// Whoever holds it makes a connection; dropped, it says that this is over.
 #[derive(Debug)]
-pub struct Making<'a> {
-    streams: &'a Streams,
+pub struct Making {
+    streams: Rc<Streams>,
     backend: BackendId,
     pending: Rc<Pending>,
 }
@@ -78,11 +79,11 @@ pub struct Slot(Rc<Connection>);
 
 /// How to get a place.
 #[derive(Debug)]
-pub enum Place<'a> {
+pub enum Place {
     /// Here it is.
     Slot(Slot),
     /// By making a connection.
-    Make(Making<'a>),
+    Make(Making),
     /// By waiting until somebody else has made one.
     Wait(Rc<Pending>),
 }
@@ -92,33 +93,50 @@ pub enum Place<'a> {
 pub struct Keeping {
     /// It takes no streams after so long, less a random part of it; `None`: it does not age.
     pub max_age: Option<Duration>,
+    /// On a connection on which nothing came for so long, a PING asks whether the backend is there.
+    pub ping: Option<Duration>,
     /// How long the backend may hold us up.
     pub patience: Patience,
     /// So long is waited for the backend's SETTINGS.
     pub greeting: Duration,
 }
 
-/// Notes when a backend has said what it allows: its first frame is SETTINGS (RFC 9113 §3.4).
-#[derive(Debug)]
-struct Greeting {
-    /// The length of that frame, as far as it has come.
-    head: [u8; 3],
-    /// Octets that came.
-    came: usize,
-    heard: Rc<Cell<bool>>,
+/// What has come from a peer.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Its first frame, whole: the SETTINGS that say what it allows (RFC 9113 §3.4).
+    greeting: Cell<bool>,
+    octets: Cell<u64>,
 }
 
-impl Inspect for Greeting {
+/// Listens for what a peer says at all.
+#[derive(Debug)]
+struct Listening {
+    /// The length of its first frame, as far as that has come.
+    head: [u8; 3],
+    heard: Rc<Heard>,
+}
+
+impl Inspect for Listening {
     fn came(&mut self, bytes: &[u8]) -> bool {
-        const HEAD: usize = 9;
-        if !self.heard.get() {
-            for (at, byte) in self.head.iter_mut().enumerate().skip(self.came) {
-                *byte = *bytes.get(at - self.came).unwrap_or(byte);
+        const HEAD: u64 = 9;
+        let before = self.heard.octets.get();
+        let octets = before + bytes.len() as u64;
+        self.heard.octets.set(octets);
+        if !self.heard.greeting.get() {
+            for (at, byte) in (before..).zip(bytes) {
+                if let Some(place) = usize::try_from(at)
+                    .ok()
+                    .and_then(|at| self.head.get_mut(at))
+                {
+                    *place = *byte;
+                } else {
+                    break;
+                }
             }
-            self.came += bytes.len();
             let [a, b, c] = self.head;
-            let whole = HEAD + u32::from_be_bytes([0, a, b, c]) as usize;
-            self.heard.set(self.came >= whole);
+            let whole = HEAD + u64::from(u32::from_be_bytes([0, a, b, c]));
+            self.heard.greeting.set(octets >= whole);
         }
         true
     }
@@ -132,7 +150,7 @@ pub struct Call {
     /// The half that goes.
     pub outgoing: Outgoing,
     response: RefCell<ResponseFuture>,
-    _slot: Slot,
+    slot: Slot,
 }
 
 /// Why a call has no response.
@@ -148,7 +166,7 @@ pub enum CallError {
 
 impl Streams {
     /// A place for one more stream to a backend, or how to get it.
-    pub fn place(&self, backend: BackendId) -> Place<'_> {
+    pub fn place(self: &Rc<Self>, backend: BackendId) -> Place {
         let mut backends = self.backends.borrow_mut();
         let kept = backends.entry(backend).or_default();
         // The first that has room, so that others become idle.
@@ -162,7 +180,7 @@ impl Streams {
                 let pending = Rc::<Pending>::default();
                 kept.pending = Some(Rc::clone(&pending));
                 Place::Make(Making {
-                    streams: self,
+                    streams: Rc::clone(self),
                     backend,
                     pending,
                 })
@@ -200,14 +218,18 @@ impl Streams {
     }
 }
 
-impl Making<'_> {
-    /// No connection could be made: those who wait need not try it themselves.
-    pub fn failed(self) {
-        self.pending.failed.set(true);
+impl Making {
+    /// What others wait for.
+    pub fn pending(&self) -> Rc<Pending> {
+        Rc::clone(&self.pending)
     }
 
-    /// The connection is there: begins HTTP/2 on it and takes the first place. A task of its own drives
-    /// it until it ends. What the backend allows is waited for: without that the first requests, of
+    /// No connection could be made: those who wait need not try it themselves.
+    pub fn failed(self, why: Unestablished) {
+        *self.pending.failed.borrow_mut() = Some(why);
+    }
+
+    /// The connection is there: begins HTTP/2 on it. A task of its own drives it until it ends. What the backend allows is waited for: without that the first requests, of
     /// which there may be many at once, would be more than it takes. Cancel-safe: a connection that
     /// has not begun is dropped.
     pub async fn made(
@@ -217,29 +239,31 @@ impl Making<'_> {
         counted: OpenConnection,
         keeping: Keeping,
         deadlines: &Rc<Deadlines>,
-    ) -> Result<Slot, Error> {
+    ) {
         let writing = Pace::new(deadlines.timer(), keeping.patience);
-        let heard = Rc::new(Cell::new(false));
-        let greeting = Greeting {
+        let heard = Rc::<Heard>::default();
+        let listening = Listening {
             head: [0; 3],
-            came: 0,
             heard: Rc::clone(&heard),
         };
         let io = Adapter::new(
             transport,
             Bytes::new(),
-            greeting,
+            listening,
             writing,
             deadlines.timer(),
         );
-        let (send, mut wire) = client::Builder::new()
+        let handshake = client::Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADERS)
             .max_send_buffer_size(SEND_BUFFER)
-            .handshake(io)
-            .await?;
+            .handshake(io);
+        let (send, mut wire) = match handshake.await {
+            Ok(made) => made,
+            Err(e) => return self.failed(Unestablished::Connect(std::io::Error::other(e))),
+        };
         let now = deadlines.now();
         let connection = Rc::new(Connection {
             backend: Arc::clone(backend),
@@ -253,14 +277,14 @@ impl Making<'_> {
                 None => Millis(u64::MAX),
             },
         });
-        let ping = wire.ping_pong();
+        let ping = wire.ping_pong().zip(keeping.ping);
         let watched = Rc::downgrade(&connection);
         let timer = deadlines.timer();
         let told = Rc::new(Notify::new());
         let telling = Rc::clone(&told);
         tokio::task::spawn_local(async move {
             let _counted = counted;
-            drive(wire, ping, timer, (heard, &telling)).await;
+            drive(wire, ping, timer, (&heard, &telling)).await;
             // Nobody is to wait for what will never be said.
             telling.notify_one();
             if let Some(connection) = watched.upgrade() {
@@ -272,16 +296,17 @@ impl Making<'_> {
             .timer()
             .limit(keeping.greeting, told.notified())
             .await;
-        let slot = Slot::take(Rc::clone(&connection));
+        if connection.send.current_max_send_streams() == 0 {
+            let none = "the backend takes no streams (SETTINGS_MAX_CONCURRENT_STREAMS is 0)";
+            return self.failed(Unestablished::Connect(std::io::Error::other(none)));
+        }
         let mut backends = self.streams.backends.borrow_mut();
         let kept = backends.entry(self.backend).or_default();
         kept.connections.push(connection);
-        drop(backends);
-        Ok(slot)
     }
 }
 
-impl Drop for Making<'_> {
+impl Drop for Making {
     fn drop(&mut self) {
         if let Some(kept) = self.streams.backends.borrow_mut().get_mut(&self.backend) {
             kept.pending = None;
@@ -292,9 +317,10 @@ impl Drop for Making<'_> {
 }
 
 impl Pending {
-    /// Could it not be made?
-    pub fn has_failed(&self) -> bool {
-        self.failed.get()
+    /// Why it could not be made, if so.
+    pub fn failure(&self) -> Option<Unestablished> {
+        let failed = self.failed.borrow();
+        failed.as_ref().map(Unestablished::again)
     }
 
     /// Waits until the connection is made or could not be. Cancel-safe.
@@ -331,11 +357,6 @@ impl Slot {
         Slot(connection)
     }
 
-    /// Had the connection had other streams before? Then its peer may have ended it by now.
-    pub fn is_shared(&self) -> bool {
-        self.0.active.get() > 1
-    }
-
     /// May an extended CONNECT be sent (RFC 8441 §3)?
     pub fn connects(&self) -> bool {
         self.0.send.is_extended_connect_protocol_enabled()
@@ -347,7 +368,7 @@ impl Slot {
         Ok(Call {
             outgoing: Outgoing::request(stream),
             response: RefCell::new(response),
-            _slot: self,
+            slot: self,
         })
     }
 }
@@ -361,6 +382,11 @@ impl Drop for Slot {
 }
 
 impl Call {
+    /// Its backend did not answer: others had better not be sent over the same connection.
+    pub fn distrust(&self) {
+        self.slot.0.retired.set(true);
+    }
+
     /// Waits for the next response head: `None` for an interim one, else what follows it.
     pub fn poll_head(
         &self,
@@ -393,27 +419,31 @@ impl Call {
     }
 }
 
-/// Drives a connection to its end, and tells once its peer's greeting was heard. A PING asks now and then whether the peer is there; one that stays
-/// unanswered ends it, and its streams with it.
-async fn drive<I: Inspect + Unpin>(
-    wire: Wire<Adapter<I>, Bytes>,
-    mut ping: Option<PingPong>,
+/// Drives a connection to its end, and tells once its peer's greeting was heard. When nothing came for
+/// as long as `ping` says, a PING asks whether the peer is there; one that stays unanswered ends it, and
+/// its streams with it.
+async fn drive(
+    wire: Wire<Adapter<Listening>, Bytes>,
+    mut ping: Option<(PingPong, Duration)>,
     timer: Timer,
-    (heard, telling): (Rc<Cell<bool>>, &Notify),
+    (heard, telling): (&Heard, &Notify),
 ) {
     let mut told = false;
     let mut wire = pin!(wire);
     let mut asked = false;
-    timer.set(PING_EVERY);
+    let mut octets = 0;
+    if let Some((_, every)) = &ping {
+        timer.set(*every);
+    }
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = wire.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
         }
         // By now it has been acted upon as well.
-        if heard.get() && !std::mem::replace(&mut told, true) {
+        if heard.greeting.get() && !std::mem::replace(&mut told, true) {
             telling.notify_one();
         }
-        let Some(ping) = &mut ping else {
+        let Some((ping, every)) = &mut ping else {
             return Poll::Pending;
         };
         loop {
@@ -421,7 +451,7 @@ async fn drive<I: Inspect + Unpin>(
                 match ping.poll_pong(cx) {
                     Poll::Ready(Ok(_)) => {
                         asked = false;
-                        timer.set(PING_EVERY);
+                        timer.set(*every);
                     }
                     // The connection itself says what is wrong.
                     Poll::Ready(Err(_)) => return Poll::Pending,
@@ -430,6 +460,11 @@ async fn drive<I: Inspect + Unpin>(
             }
             if timer.poll_expired(cx).is_pending() {
                 return Poll::Pending;
+            }
+            if !asked && octets != heard.octets.get() {
+                octets = heard.octets.get();
+                timer.set(*every);
+                continue;
             }
             if asked || ping.send_ping(Ping::opaque()).is_err() {
                 return Poll::Ready(None);
@@ -458,13 +493,16 @@ const MOST: usize = 100;
 /// streams it has not taken.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// A PING that often, and so long for its answer.
-const PING_EVERY: Duration = Duration::from_secs(30);
+/// So long for the answer to a PING.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a backend may send before it was passed on, in bytes: on one stream, on all of a connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// What a backend may send before it was passed on, in bytes, on one stream. In a cluster, with half a
+/// millisecond there and back, that lets 250 MB/s pass.
+const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// The same on all of a connection: as much as all its streams may, so that clients who don't read hold
+/// up nobody else's.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MOST as u32;
 
 /// A response head, as in HTTP/1.1.
 const HEADERS: u32 = 60 * 1024;

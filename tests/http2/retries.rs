@@ -140,8 +140,7 @@ fn another_connection_before_the_limit_is_hit() {
 #[test]
 fn a_backend_that_leaves_fails_no_request() {
     let backend = peers::Backend::start(peers::echo);
-    let more = "retry_budget_percent = 100\nretry_budget_per_second = 1000";
-    let server = Server::in_process(&config("h2c", &[backend.address], more, ""));
+    let server = Server::in_process(&config("h2c", &[backend.address], "", ""));
     let address = server.address();
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..2)

@@ -193,7 +193,7 @@ const FRAME: u64 = 1000;
 /// opens two windows, its stream's and its connection's, at most for each small frame that it gets.
 const ALLOWANCES: [(u64, u64, u64); KINDS] = [
     (1000, 100, 0),
-    (1000, 100, 0),
+    (1000, 100, 8),
     (2000, 200, 0),
     (10_000, 1000, 8),
 ];

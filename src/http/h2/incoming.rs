@@ -1,8 +1,8 @@
 //! What comes on a stream: data as it arrives, then trailers.
 //!
 //! What has not gone on yet is held, and what has gone on as well until it becomes too much: a
-//! request that is short can be sent again. A peer's window opens by what was let go, so that nobody
-//! holds more of a stream than its window.
+//! request that is short can be sent again. A peer's windows open by what has gone on, so that of a
+//! stream there is never more than its window and what is held.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -27,6 +27,8 @@ pub struct Incoming {
     size: usize,
     /// So many of `held`, from the front, were taken for what is written now.
     taken: usize,
+    /// So many of `held`, from the front, have gone on, and are held for another attempt only.
+    gone: usize,
     /// Something was let go: it cannot be sent again.
     let_go: bool,
     /// Bytes that the head has promised and that have not come.
@@ -45,10 +47,24 @@ impl Incoming {
             held: VecDeque::new(),
             size: 0,
             taken: 0,
+            gone: 0,
             let_go: false,
             promised: length,
             trailers: Fields::default(),
         }
+    }
+
+    /// The same for what is sent once: nothing of it is held when it has gone on.
+    pub fn passing(stream: RecvStream, length: Option<u64>) -> Incoming {
+        Incoming {
+            let_go: true,
+            ..Incoming::new(stream, length)
+        }
+    }
+
+    /// From now on nothing is held that has gone on.
+    pub fn pass(&mut self) {
+        self.let_go = true;
     }
 
     /// Takes in what has come. Ready with the number of bytes; 0: it has ended. The stream may have
@@ -113,14 +129,20 @@ impl Incoming {
 
     /// What was taken has been written. True: it was let go, and cannot be taken again.
     pub fn went_on(&mut self) -> bool {
+        // Windows open by what has gone on, held or not: those of the connection are others' too.
+        // (After another attempt has begun, some had gone on before.)
+        for gone in self.held.range(self.gone.min(self.taken)..self.taken) {
+            // An error: the connection is over, and its windows with it.
+            let _ = self.stream.flow_control().release_capacity(gone.len());
+        }
+        self.gone = self.gone.max(self.taken);
         if !self.let_go && self.size <= HELD && !self.is_long() {
             return false;
         }
         for gone in self.held.drain(..self.taken) {
             self.size -= gone.len();
-            // An error: the connection is over, and its windows with it.
-            let _ = self.stream.flow_control().release_capacity(gone.len());
         }
+        self.gone -= self.taken;
         self.taken = 0;
         self.let_go = true;
         true

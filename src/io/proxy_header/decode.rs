@@ -22,6 +22,8 @@ pub struct Header {
     /// Where the client is; `None`: the proxy speaks for itself, or does not know. Then the
     /// connection's own address counts (2.1, 2.2).
     pub source: Option<SocketAddr>,
+    /// The proxy has a client, and does not say where it is.
+    pub is_unknown: bool,
 }
 
 /// Why this is no PROXY header.
@@ -96,6 +98,7 @@ fn line(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
         version: Version::V1,
         length,
         source,
+        is_unknown: source.is_none(),
     }))
 }
 
@@ -173,6 +176,7 @@ fn block(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     Ok(Some(Header {
         version: Version::V2,
         length: header.len(),
+        is_unknown: source.flatten().is_none() && !local,
         source: source.flatten(),
     }))
 }

@@ -5,7 +5,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
@@ -32,15 +31,14 @@ pub enum NoHeader {
 }
 
 /// Reads the header, which has to be whole after `wait` at the latest, however slowly it comes.
-/// Returns where the client is; `None`: where the connection comes from. When the future is dropped,
-/// what it has read is lost.
+/// When the future is dropped, what it has read is lost.
 pub async fn receive(
     stream: &TcpStream,
     timer: &Timer,
     wait: Duration,
-) -> Result<Option<SocketAddr>, NoHeader> {
+) -> Result<Header, NoHeader> {
     match timer.limit(wait, take(stream)).await {
-        Ok(taken) => Ok(taken?.source),
+        Ok(taken) => taken,
         Err(_) => Err(NoHeader::Late),
     }
 }

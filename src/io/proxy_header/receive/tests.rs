@@ -33,7 +33,7 @@ async fn what_follows_in_the_same_packet_stays() {
         let (mut near, mut far) = pair().await;
         near.write_all(&[&header[..], REST].concat()).await.unwrap();
         let table = Deadlines::new();
-        let source = receive(&far, &table.timer(), LONG).await.unwrap();
+        let source = receive(&far, &table.timer(), LONG).await.unwrap().source;
         assert_eq!(source, Some(([192, 0, 2, 7], 4711).into()));
         drop(near);
         let mut rest = Vec::new();
@@ -58,7 +58,7 @@ async fn split_anywhere() {
                 near.shutdown().await.unwrap();
             };
             let (received, ()) = tokio::join!(receive(&far, &timer, LONG), sending);
-            let source = received.unwrap();
+            let source = received.unwrap().source;
             assert_eq!(source, Some(([192, 0, 2, 7], 4711).into()), "{end}");
             let mut rest = Vec::new();
             far.read_to_end(&mut rest).await.unwrap();
