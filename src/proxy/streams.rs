@@ -102,7 +102,10 @@ pub(super) async fn streams(connection: Connection, runners: Rc<Runners>) {
         tripped: Rc::clone(&tripped),
         held_up: Rc::clone(&held_up),
     };
-    let writing = Pace::new(deadlines.timer(), WRITING);
+    let writing = Pace::new(
+        deadlines.timer(),
+        most_patient(&worker.shared.config.services),
+    );
     let io = Adapter::new(transport, came, guard, writing, deadlines.timer());
     let handshake = server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
@@ -279,11 +282,18 @@ impl Session {
     }
 }
 
-/// A client that does not take what is sent to it at all, whichever stream it is for.
-const WRITING: Patience = Patience {
-    stall: Duration::from_secs(30),
-    min_rate: 240,
-};
+/// With a client that does not take what is sent to it at all, whichever stream it is for: as much
+/// patience as the most patient service has.
+fn most_patient(services: &[Service]) -> Patience {
+    let limits = || services.iter().map(|service| &service.upstream);
+    Patience {
+        stall: limits().map(|l| l.stall_timeout).max().unwrap_or(STALL),
+        min_rate: limits().map(|l| l.min_rate).min().unwrap_or(0),
+    }
+}
+
+/// Where there is no service.
+const STALL: Duration = Duration::from_secs(30);
 
 /// A client whose connection ends, and that has no request under way, has so long to go.
 const FAREWELL: Duration = Duration::from_secs(2);
