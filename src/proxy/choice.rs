@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::drain::Phase;
-use super::exchange::Pinned;
+use super::pinned::Pinned;
 use super::preference::Preference;
 use super::worker::Worker;
 use crate::balance::picker::{NoBackend, Pick};

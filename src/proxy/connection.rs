@@ -5,7 +5,6 @@
 //! beside it is a `Room`, of which a worker has as many as there are requests under way.
 
 use std::cell::OnceCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,8 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::drain::Phase;
-use super::exchange::Pinned;
 use super::job::Downstream;
+use super::peer::Peer;
+use super::pinned::Pinned;
 use super::worker::{OpenConnection, Worker};
 use crate::clock::Millis;
 use crate::config::Listener;
@@ -27,7 +27,6 @@ use crate::io::deadline::{Deadlines, Timer};
 use crate::io::duplex::Duplex;
 use crate::io::pace::{Pace, Patience};
 use crate::io::transport::Transport;
-use crate::tls::client_certificates::ClientCertificate;
 use crate::upstream::backend::BackendId;
 
 /// A response of our own to a request that has no service: so long for the client to take it.
@@ -35,33 +34,6 @@ const OWN_RESPONSE: Patience = Patience {
     stall: Duration::from_secs(30),
     min_rate: 0,
 };
-
-/// Who a connection belongs to.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    /// The client's address: that of the connection, or the one that a PROXY header gave.
-    pub address: SocketAddr,
-    /// That is the address of a proxy which does not know its client's: it stands for nobody who is
-    /// trusted.
-    pub is_unknown: bool,
-    /// The listener that accepted it.
-    pub listener: usize,
-    /// TLS version, if it came over TLS.
-    pub tls: Option<&'static str>,
-    /// Where it arrived, if it has many requests under way, none of which has the connection itself.
-    pub arrival: Option<Rc<Arrival>>,
-    /// The certificate that the client showed, verified. Few listeners ask for one.
-    pub certificate: Option<Rc<ClientCertificate>>,
-}
-
-/// Where a connection of HTTP/2 arrived, for backends that are told so.
-#[derive(Debug)]
-pub struct Arrival {
-    /// Our address.
-    pub address: SocketAddr,
-    /// What the client named in SNI.
-    pub name: Option<Box<str>>,
-}
 
 /// Where requests come from: what all those of one connection have in common.
 #[derive(Debug)]
@@ -263,7 +235,7 @@ impl Connection {
         match shared {
             _ if !self.fresh || peer.tls.is_some() => Some(false),
             _ if !worker.shared.config.listeners[peer.listener].http2 => Some(false),
-            PREFACE => Some(true),
+            PREFACE_LENGTH => Some(true),
             _ if shared < came.len() => Some(false),
             _ => None,
         }
@@ -278,7 +250,7 @@ impl Connection {
 }
 
 /// Octets of the preface of HTTP/2.
-const PREFACE: usize = h2::PREFACE.len();
+const PREFACE_LENGTH: usize = h2::PREFACE.len();
 
 impl Room {
     /// An empty one.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connection::Peer;
 use super::failure::{Cause, Failure, Progress};
+use super::peer::Peer;
 use super::preference::Preference;
 use super::worker::Worker;
 use crate::config::Upstream as Limits;

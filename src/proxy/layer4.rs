@@ -24,10 +24,10 @@ use tokio::time::Instant;
 
 use super::account::Account;
 use super::choice::Chooser;
-use super::connection::{Arrival, Peer};
 use super::drain::{Phase, Withdrawal};
 use super::failure::{Cause, Failure, Progress};
 use super::opening::open;
+use super::peer::{ArrivedAt, Peer};
 use super::preference::Preference;
 use super::worker::{Evidence, OpenConnection, Worker};
 use crate::clock::Millis;
@@ -129,7 +129,7 @@ impl Stream {
             && let Ok(address) = client.tcp().local_addr()
         {
             let name = self.name.clone();
-            self.peer.arrival = Some(Rc::new(Arrival { address, name }));
+            self.peer.arrival = Some(Rc::new(ArrivedAt { address, name }));
         }
         // A client that has sent all it has to say is still there; one that has reset is not.
         let gone = pin!(client.tcp().ready(Interest::ERROR));

@@ -1,12 +1,17 @@
 //! One request, from its head to its account: route, pick, exchange, retry, log.
 //!
-//! `serve.rs` leads a client's connection from request to request: `connection.rs` reads their
-//! heads off it, `request.rs` carries one out and answers what never reaches a backend;
-//! `exchange.rs` tries backends one after the other, which `choice.rs` chooses; `attempt.rs` is one
-//! try: the copies in both directions, about a `job.rs`; `tunnel.rs` is what follows a switch of protocols;
-//! `forward.rs` rewrites heads (`certificate_fields.rs` has those about a client's certificate) and `recode.rs` (pure) bodies; `failure.rs` says what a failure
-//! means and `retry.rs` (pure) whether it may be tried again; `limits.rs` is what the workers
-//! together may take on; `seating.rs` says which worker a connection goes to.
+//! `serve.rs` leads a client's connection from request to request: `connection.rs` reads their heads off
+//! it, `streams.rs` accepts those of one that speaks HTTP/2 (each a `stream.rs`, counted by `tally.rs`),
+//! `peer.rs` says whose they are. `request.rs` carries one out and answers what never reaches a backend
+//! (`respond.rs`, `grpc.rs`); `exchange.rs` tries backends one after the other, which `choice.rs` chooses
+//! and `reach.rs` reaches (`opening.rs` opens connections, `pinned.rs` has those that serve one client);
+//! `attempt.rs` is one try, `answer.rs` its other half: the copies in both directions, about a `job.rs`,
+//! from a `source.rs` to a `sink.rs`, which alone know of which version of HTTP either side is;
+//! `switch.rs` says how a switch of protocols is said, `tunnel.rs` is what follows. `forward.rs` rewrites
+//! heads (`certificate_fields.rs` has those about a client's certificate) and `recode.rs` (pure) bodies;
+//! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
+//! `limits.rs` is what the workers together may take on; `seating.rs` says which worker a connection
+//! goes to.
 //!
 //! `layer4.rs` is the other way through: a connection that is passed on as it is, with the same
 //! choice, judgement, limits and account.
@@ -26,6 +31,8 @@ mod job;
 pub mod layer4;
 pub mod limits;
 mod opening;
+pub mod peer;
+mod pinned;
 mod preference;
 mod reach;
 mod recode;
@@ -39,5 +46,6 @@ mod source;
 mod stream;
 mod streams;
 mod switch;
+mod tally;
 mod tunnel;
 pub mod worker;

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::connection::Peer;
+use super::peer::Peer;
 use super::worker::Worker;
 use crate::config::Upstream;
 use crate::http::h2;

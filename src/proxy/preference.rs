@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::connection::Peer;
+use super::peer::Peer;
 use crate::balance::affinity::{Affinity, Token};
 use crate::balance::hash;
 use crate::config::{HashBy, Service, Strategy};

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::connection::{Origin, Room};
 use super::job::Downstream;
 use super::request::Next;
-use super::streams::Counted;
+use super::tally::Counted;
 use crate::http::body::declared;
 use crate::http::h1::parse::HeadLimits;
 use crate::http::h2::head;

@@ -1,19 +1,21 @@
 //! A client's connection that speaks HTTP/2: streams are accepted, each is a request of its own, and
 //! the connection ends when its time is up, a drain ends it, or its client floods it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::h2::server::{self, Connection as Wire};
 use bytes::Bytes;
 
-use super::connection::{Arrival, Connection, Origin};
+use super::connection::{Connection, Origin};
 use super::drain::Phase;
+use super::peer::ArrivedAt;
 use super::serve::Runners;
 use super::stream::Stream;
+use super::tally::{Counted, Tally};
 use crate::clock::Millis;
 use crate::config::Service;
 use crate::http::h2::PREFACE;
@@ -21,36 +23,6 @@ use crate::http::h2::flood::{Flood, Kind};
 use crate::io::adapter::{Adapter, Inspect};
 use crate::io::deadline::Deadlines;
 use crate::io::pace::{Pace, Patience};
-
-/// How many requests of a connection are under way; wakes it when that changes to none.
-#[derive(Debug, Default)]
-struct Tally {
-    open: Cell<usize>,
-    waker: RefCell<Option<Waker>>,
-}
-
-/// Counts a request until it is dropped.
-#[derive(Debug)]
-pub(super) struct Counted(Rc<Tally>);
-
-impl Counted {
-    fn one(tally: &Rc<Tally>) -> Counted {
-        tally.open.set(tally.open.get() + 1);
-        Counted(Rc::clone(tally))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let tally = &self.0;
-        tally.open.set(tally.open.get() - 1);
-        if tally.open.get() == 0
-            && let Some(waker) = tally.waker.borrow_mut().take()
-        {
-            waker.wake();
-        }
-    }
-}
 
 /// Counts the frames of a connection, and remembers which were too many.
 #[derive(Debug)]
@@ -89,7 +61,7 @@ pub(super) async fn streams(connection: Connection, runners: Rc<Runners>) {
     {
         let name = transport.tls().and_then(|tls| tls.name());
         let name = name.map(Into::into);
-        origin.peer.arrival = Some(Rc::new(Arrival { address, name }));
+        origin.peer.arrival = Some(Rc::new(ArrivedAt { address, name }));
     }
     let origin = Rc::new(origin);
     let worker = Rc::clone(&origin.worker);
@@ -229,11 +201,8 @@ impl Session {
 
     /// True: no request was under way for so long. Until then the task is woken in time.
     fn rests(&mut self, cx: &mut Context<'_>, time: Duration) -> bool {
-        if self.tally.open.get() > 0 {
-            let mut waker = self.tally.waker.borrow_mut();
-            if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-                *waker = Some(cx.waker().clone());
-            }
+        if self.tally.is_any() {
+            self.tally.wake_when_none(cx.waker());
             if self.resting {
                 self.resting = false;
                 self.timer.clear();

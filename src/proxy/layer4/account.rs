@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::config::Protocol;
 use crate::proxy::account::Account;
-use crate::proxy::connection::Peer;
+use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
 use crate::telemetry::access::{Broken, Record};
 

@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::io::transport::Transport;
-use crate::proxy::connection::Peer;
+use crate::proxy::peer::Peer;
 use crate::proxy::worker::OpenConnection;
 use crate::proxy::worker::fixture::Workers;
 
