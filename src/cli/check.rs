@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::run_options::ConfigurationOptions;
 use crate::config::{
     BackendTls, ClientCertificateMode, Config, Discover, Protocol, TlsVersion, Trust,
+    UpstreamProtocol,
 };
 use crate::tls::client::Loader;
 use crate::tls::{certificates, client_certificates};
@@ -142,15 +143,20 @@ pub fn summary(config: &Config) -> String {
             Discover::Address { name, port, .. } => format!("A {name} port {port}"),
             Discover::Static(list) => count(list.len(), "static backend"),
         };
-        let over = match service.tls.as_deref() {
-            None => "",
+        let over = match service.upstream.protocol {
+            UpstreamProtocol::Http => "",
+            UpstreamProtocol::Https => ", https",
+            UpstreamProtocol::H2c => ", HTTP/2",
+            UpstreamProtocol::H2 => ", HTTP/2 over TLS",
+        };
+        let trust = match service.tls.as_deref() {
             Some(BackendTls {
                 trust: Trust::Nobody,
                 ..
-            }) => ", https (anybody's certificate is taken)",
-            Some(_) => ", https",
+            }) => " (anybody's certificate is taken)",
+            _ => "",
         };
-        format!("{}: {from}{over}", service.name)
+        format!("{}: {from}{over}{trust}", service.name)
     });
     let routes = config
         .routes

@@ -1,8 +1,10 @@
 //! Idle connections to backends, kept by one worker: last in, first out.
 //!
 //! A connection is looked at before it is stored, before it is used and at every sweep: one on
-//! which bytes wait that nobody asked for, or the end, is dropped. Bounded per backend; a
-//! connection that is idle for longer than the service allows goes.
+//! which bytes wait that nobody asked for, or the end, is dropped. Of those that have been idle for a
+//! second, so many are kept per backend as the service says: a hundred that are idle in this moment
+//! may be wanted in the next, and connecting anew costs more than the request. A connection that is idle
+//! for longer than the service allows goes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,8 @@ struct Kept {
     backend: Arc<Backend>,
     /// The one used last is last.
     idle: Vec<Idle>,
+    /// Of those that have been idle for a while.
+    limit: usize,
 }
 
 #[derive(Debug)]
@@ -77,8 +81,8 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection for the next request, unless it is unsound or `limit` are kept already:
-    /// then the oldest makes room.
+    /// Keeps a connection for the next request, unless it is unsound. At the next sweep no more than
+    /// `limit` are left of those to this backend that were not used in the last second.
     pub fn put(
         &mut self,
         backend: &Arc<Backend>,
@@ -96,13 +100,10 @@ impl Pool {
         let kept = self.kept.entry(backend.id).or_insert_with(|| Kept {
             backend: Arc::clone(backend),
             idle: Vec::new(),
+            limit,
         });
-        let idle = &mut kept.idle;
-        if idle.len() >= limit {
-            idle.remove(0);
-            self.count -= 1;
-        }
-        idle.push(Idle {
+        kept.limit = limit;
+        kept.idle.push(Idle {
             io,
             since: now,
             expires: now.after(keep),
@@ -117,7 +118,13 @@ impl Pool {
             if kept.backend.withdrawn() {
                 kept.idle.clear();
             }
-            kept.idle.retain(|i| now < i.expires && i.io.is_quiet());
+            let mut surplus = kept.idle.len().saturating_sub(kept.limit);
+            // Those that were idle for longest come first.
+            kept.idle.retain(|i| {
+                let is_surplus = surplus > 0 && now.since(i.since) >= LATELY;
+                surplus -= usize::from(is_surplus);
+                !is_surplus && now < i.expires && i.io.is_quiet()
+            });
             !kept.idle.is_empty()
         });
         self.count = self.kept.values().map(|kept| kept.idle.len()).sum();
@@ -133,6 +140,9 @@ impl Pool {
         self.count == 0
     }
 }
+
+/// Whoever was used since then may be wanted again at once.
+const LATELY: Duration = Duration::from_secs(1);
 
 /// So many go at once where descriptors are needed: each that goes may be wanted again.
 const SHED: usize = 16;
@@ -171,19 +181,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn last_in_is_first_out_and_the_oldest_makes_room() {
+    async fn last_in_is_first_out_and_so_many_stay() {
         let (mut pool, backend) = (Pool::new(100), backend());
         let mut peers = Vec::new();
-        for at in 1..=3 {
+        for at in [1, 2, 3, 1500] {
             let (io, peer) = pair().await;
             peers.push(peer);
             pool.put(&backend, io, KEEP, 2, Millis(at));
         }
+        pool.sweep(Millis(900));
+        assert_eq!(pool.len(), 4, "they may be wanted again");
+        pool.sweep(Millis(1600));
         assert_eq!(pool.len(), 2);
-        let second = Duration::from_secs(1);
-        assert!(pool.take(A, second, Millis(10)).is_some());
-        assert!(pool.take(A, second, Millis(10)).is_some());
-        assert!(pool.take(A, second, Millis(10)).is_none());
+        let long = Duration::from_secs(2);
+        assert!(pool.take(A, Duration::from_secs(1), Millis(1610)).is_some());
+        assert!(pool.take(A, Duration::from_secs(1), Millis(1610)).is_none());
+        assert!(pool.take(A, long, Millis(1610)).is_some(), "the older one");
+        assert!(pool.take(A, long, Millis(1610)).is_none());
         assert!(pool.is_empty());
     }
 
