@@ -11,7 +11,8 @@ use crate::config::{Diagnostic, Loaded, Loader};
 What --to can be:
   srv://_http._tcp.web.example   SRV records of a name: priorities, weights and ports from DNS
   a://web:8080                   address records of a name, all at one port
-  http://10.0.0.7:8080           an address; may be repeated, and the http:// left out
+  http://10.0.0.7:8080           an address; may be repeated, and the http:// left out;
+                                 https://, h2c:// and h2:// speak these to it
 
 Examples:
   evenkeel proxy --from :8080 --to srv://_http._tcp.web.service.consul --resolver 127.0.0.1:8600
@@ -29,6 +30,9 @@ pub struct Args {
     /// Name server to ask instead of those of /etc/resolv.conf; may be repeated
     #[arg(long, value_name = "IP:PORT")]
     pub resolver: Vec<String>,
+    /// What backends speak that srv:// or a:// finds: http (unless given), https, h2c, h2
+    #[arg(long, value_name = "PROTOCOL")]
+    pub upstream: Option<String>,
     /// Certificate chain in PEM, leaf first: speak https
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<String>,
@@ -74,12 +78,18 @@ impl Args {
             let path = ["dns", "servers", &i.to_string()];
             loader = whole(loader, "--resolver", server, &path);
         }
+        if let Some(upstream) = &self.upstream {
+            let path = ["service", "0", "upstream"];
+            loader = whole(loader, "--upstream", upstream, &path);
+        }
         loader = self.discover(loader)?;
         Ok(self.set.iter().fold(loader, |l, flag| l.set(flag)))
     }
 
     fn discover(&self, mut loader: Loader) -> Result<Loader, Diagnostic> {
         const DISCOVER: [&str; 3] = ["service", "0", "discover"];
+        let first = self.to.first().and_then(|to| to.split_once("://"));
+        let first = first.map_or("", |(scheme, _)| scheme);
         for (i, to) in self.to.iter().enumerate() {
             let (scheme, rest) = match to.find("://") {
                 Some(at) => (&to[..at], at + "://".len()),
@@ -109,8 +119,20 @@ impl Args {
                         }
                     }
                 }
-                "http" | "" => {
+                "http" | "https" | "h2c" | "h2" | "" => {
                     let index = i.to_string();
+                    if scheme != first {
+                        return Err(Diagnostic::without_place(
+                            format!(
+                                "--to {to}: all backends speak the same, and the first one `{first}`"
+                            ),
+                            None,
+                        ));
+                    }
+                    if i == 0 && !scheme.is_empty() {
+                        let upstream = ["service", "0", "upstream"];
+                        loader = loader.argument("--to", to, 0..scheme.len(), &upstream);
+                    }
                     loader.argument(
                         "--to",
                         to,
@@ -118,16 +140,14 @@ impl Args {
                         &[&path("static")[..], &[&index]].concat(),
                     )
                 }
-                "https" | "h2" | "h2c" => {
-                    return Err(Diagnostic::without_place(
-                        format!("--to {to}: `{scheme}` to a backend is not in this version yet"),
-                        Some("this version speaks http to backends".into()),
-                    ));
-                }
                 other => {
                     return Err(Diagnostic::without_place(
                         format!("--to {to}: `{other}` is not known"),
-                        Some("srv://NAME, a://NAME:PORT, http://IP:PORT or IP:PORT".into()),
+                        Some(
+                            "srv://NAME, a://NAME:PORT, IP:PORT, or http://, https://, h2c:// or \
+                             h2://IP:PORT"
+                                .into(),
+                        ),
                     ));
                 }
             };

@@ -94,6 +94,7 @@ impl Args {
                     bail!("{to} needs no configuration file: leave -c out, or name a service");
                 }
                 let proxy = proxy_options::Args {
+                    upstream: None,
                     // Nobody listens there: this command only asks and picks.
                     from: "127.0.0.1:1".into(),
                     to: vec![to.clone()],

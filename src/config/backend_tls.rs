@@ -133,6 +133,10 @@ pub(super) fn build(
                 .help("its connections carry the requests of many clients; X-Forwarded-For says whose each is"),
         );
     }
+    if own.upstream.is_none() && own.key("upstream").is_some() {
+        // That it is no protocol has been said.
+        return None;
+    }
     if !protocol.is_tls() {
         for key in ["tls", "tls_timeout"] {
             if let Some(span) = own.key(key) {

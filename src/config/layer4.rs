@@ -204,12 +204,11 @@ fn one_route(
                 "add [[route]] with `listener` and `service`, without host, path and headers",
             ),
         ),
-        [(first, first_span), (second, second_span), ..] => problems.push(
+        [(_, first_span), (_, second_span), ..] => problems.push(
             Problem::error(
                 *second_span,
                 format!(
-                    "routes `{}` and `{}` both take every connection of listener `{name}`",
-                    first.label, second.label
+                    "this route and another one both take every connection of listener `{name}`"
                 ),
             )
             .and(*first_span, "the other one")

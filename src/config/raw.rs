@@ -188,6 +188,7 @@ table! {
         "host" => "hosts and paths belong to a [[route]] that names this service",
         "path" => "hosts and paths belong to a [[route]] that names this service",
         "srv" => "write it as discover = { srv = \"…\" }",
+        "timeout" => "say which: `response_timeout`, `try_timeout` or `connect_timeout`",
         "static" => "write it as discover = { static = [\"…\"] }",
     }
 }

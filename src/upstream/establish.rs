@@ -267,6 +267,11 @@ impl fmt::Display for InWords<'_> {
                     "the backend's certificate is for another name than {}",
                     expected.to_str()
                 ),
+                // webpki's words for these mean little to those who have made the certificate.
+                other if other.to_string().contains("CaUsedAsEndEntity") => f.write_str(
+                    "the backend's certificate says that it is an authority's (CA:TRUE), which a \
+                     server's may not",
+                ),
                 other => write!(f, "the backend's certificate is not sound: {other}"),
             },
             rustls::Error::AlertReceived(alert) => {

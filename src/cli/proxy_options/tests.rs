@@ -88,6 +88,22 @@ fn settings_go_over_the_flags() {
 }
 
 #[test]
+fn backends_speak_what_the_scheme_or_the_flag_says() {
+    use crate::config::UpstreamProtocol::{H2, H2c, Http, Https};
+    for (line, expected) in [
+        ("--to 10.0.0.7:80", Http),
+        ("--to http://10.0.0.7:80", Http),
+        ("--to https://10.0.0.7:80 --to https://10.0.0.8:80", Https),
+        ("--to h2c://10.0.0.7:80", H2c),
+        ("--to h2://10.0.0.7:80", H2),
+        ("--to srv://web --upstream h2c", H2c),
+    ] {
+        let config = load(&format!("--from :8080 {line}")).expect(line);
+        assert_eq!(config.services[0].upstream.protocol, expected, "{line}");
+    }
+}
+
+#[test]
 fn mistakes_are_shown_in_the_flag() {
     for (line, message) in [
         ("--from 8080 --to 10.0.0.7:80", "--from:1:1"),
@@ -99,13 +115,14 @@ fn mistakes_are_shown_in_the_flag() {
             "--from :8080 --to a://web:0",
             "0 is not between 1 and 65535",
         ),
+        ("--from :8080 --to srv://a --upstream grpc", "`grpc`"),
         (
             "--from :8080 --to http://web:80",
             "a name is looked up with",
         ),
         (
-            "--from :8080 --to https://10.0.0.7:80",
-            "not in this version yet",
+            "--from :8080 --to https://10.0.0.7:80 --to h2c://10.0.0.8:80",
+            "all backends speak the same",
         ),
         ("--from :8080 --to ftp://10.0.0.7:80", "`ftp` is not known"),
         ("--from :8080 --to srv://a --to srv://b", "stands alone"),
