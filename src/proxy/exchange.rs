@@ -279,6 +279,11 @@ pub async fn exchange(
             }
             Err(failure) => {
                 worker.upstream_failed(service, &backend, &failure);
+                if matches!(failure.cause, Cause::BadResponse(_))
+                    && failure.progress < Progress::Forwarded
+                {
+                    worker.speaks_otherwise(service, &backend, &failure);
+                }
                 match (&upstream, &failure.cause) {
                     (Upstream::H1(io), _) => worker.look_at_tls(service, &backend, io),
                     (

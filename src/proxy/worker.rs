@@ -20,7 +20,7 @@ use crate::balance::picker::{NoBackend, Pick, Picker};
 use crate::balance::snapshot::Snapshot;
 use crate::balance::wish::Wish;
 use crate::clock::Millis;
-use crate::config::{Config, Service};
+use crate::config::{Config, Service, UpstreamProtocol};
 use crate::events::Event;
 use crate::io::buffer::BufferPool;
 use crate::io::deadline::Deadlines;
@@ -101,8 +101,8 @@ pub struct Worker {
 struct ServiceState {
     picker: RefCell<Picker>,
     budget: RefCell<Budget>,
-    /// That TLS to a backend fails is said now and then.
-    tls_failing: Seldom,
+    /// That a backend is not understood, or TLS to it fails, is said now and then.
+    misunderstanding: Seldom,
 }
 
 impl Worker {
@@ -126,7 +126,7 @@ impl Worker {
                     workers,
                     deadlines.now(),
                 )),
-                tls_failing: Seldom::default(),
+                misunderstanding: Seldom::default(),
             }
         });
         Rc::new(Worker {
@@ -227,7 +227,7 @@ impl Worker {
             return Evidence::None;
         }
         if matches!(error, Unestablished::Tls(_)) {
-            self.tls_failed(service, backend, error);
+            self.misunderstood(service, backend, error);
         }
         // The table's time may be a tick old: what is passed over is so for a second at least.
         let counted = backend.connect_failed(Millis::now());
@@ -245,10 +245,13 @@ impl Worker {
         }
     }
 
-    /// TLS to a backend came to nothing. Said aloud now and then: a certificate that has expired
+    /// TLS to a backend came to nothing, or it speaks another protocol. Said aloud now and then: that
     /// stays so until somebody hears of it.
-    fn tls_failed(&self, service: usize, backend: &Backend, why: &dyn std::fmt::Display) {
-        if self.services[service].tls_failing.is_due(Millis::now()) {
+    fn misunderstood(&self, service: usize, backend: &Backend, why: &dyn std::fmt::Display) {
+        if self.services[service]
+            .misunderstanding
+            .is_due(Millis::now())
+        {
             tracing::warn!(
                 service = %backend.service,
                 backend = %backend.endpoint.socket(),
@@ -258,12 +261,24 @@ impl Worker {
         }
     }
 
+    /// A backend answered what cannot be understood: it may speak another protocol than is thought.
+    pub fn speaks_otherwise(&self, service: usize, backend: &Backend, failure: &Failure) {
+        let spoken = match self.service(service).upstream.protocol {
+            UpstreamProtocol::Http => "HTTP/1.1",
+            UpstreamProtocol::Https => "HTTP/1.1 over TLS",
+            UpstreamProtocol::H2c => "HTTP/2",
+            UpstreamProtocol::H2 => "HTTP/2 over TLS",
+        };
+        let why = format_args!("{failure}: is it {spoken} that it speaks (`upstream`)?");
+        self.misunderstood(service, backend, &why);
+    }
+
     /// An attempt over this connection failed. A backend that wants another certificate than ours
     /// says so only when TLS 1.3 has begun to carry the request.
     pub fn look_at_tls(&self, service: usize, backend: &Backend, connection: &Duplex) {
         connection.with_transport(|transport| {
             if let Some(error) = transport.tls().and_then(|tls| tls.failure()) {
-                self.tls_failed(service, backend, &InWords(error));
+                self.misunderstood(service, backend, &InWords(error));
             }
         });
     }
