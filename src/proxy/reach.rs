@@ -221,9 +221,14 @@ async fn make(worker: Rc<Worker>, service: usize, backend: Arc<Backend>, making:
     let config = Arc::clone(&worker.shared.config);
     let limits = &config.services[service].upstream;
     let timer = worker.deadlines.timer();
-    match open_for_all(&worker, &backend, limits, &timer).await {
-        Ok(transport) => {
-            backend.connected();
+    let mut left = 0;
+    let made = loop {
+        let opened = open_for_all(&worker, &backend, limits, &timer).await;
+        let transport = match opened {
+            Ok(transport) => transport,
+            Err(e) => break Err(e),
+        };
+        let made = {
             let counted = worker.metrics.open(metrics::Side::Upstream(service));
             let keeping = Keeping {
                 max_age: limits.max_age,
@@ -236,8 +241,17 @@ async fn make(worker: Rc<Worker>, service: usize, backend: Arc<Backend>, making:
             };
             making
                 .made(&backend, transport, counted, keeping, &worker.deadlines)
-                .await;
+                .await
+        };
+        // Whoever is about to go ends old and new connections alike; the next one may stay.
+        let is_leaving = matches!(&made, Err(e) if e.is_leaving());
+        left += u32::from(is_leaving);
+        if !is_leaving || left > LEAVING {
+            break made;
         }
+    };
+    match made {
+        Ok(()) => backend.connected(),
         Err(e) => {
             let evidence = worker.connect_failed(service, &backend, &e);
             worker.judge(service, &backend, false, evidence);
@@ -245,3 +259,6 @@ async fn make(worker: Rc<Worker>, service: usize, backend: Arc<Backend>, making:
         }
     }
 }
+
+/// So many connections may be ended by a backend before they have streams, one after the other.
+const LEAVING: u32 = 8;

@@ -226,7 +226,7 @@ impl Worker {
             self.shared.limits.descriptors.failing(error.error());
             return Evidence::None;
         }
-        if matches!(error, Unestablished::Tls(_)) {
+        if matches!(error, Unestablished::Tls(_) | Unestablished::Greeting(_)) {
             self.misunderstood(service, backend, error);
         }
         // The table's time may be a tick old: what is passed over is so for a second at least.

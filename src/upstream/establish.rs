@@ -69,6 +69,9 @@ pub enum Unestablished {
     /// It took one, and TLS came to nothing.
     #[error("TLS failed: {}", Why(.0))]
     Tls(#[source] io::Error),
+    /// It was to speak HTTP/2, and did not.
+    #[error("the backend does not speak HTTP/2: {0}")]
+    Greeting(#[source] io::Error),
 }
 
 /// Makes a connection to `address`. `told`: a PROXY header, or nothing. `bounds`: the timer that is
@@ -195,6 +198,7 @@ impl Unestablished {
         let copy = |e: &io::Error| io::Error::new(e.kind(), e.to_string());
         match self {
             Unestablished::Connect(e) => Unestablished::Connect(copy(e)),
+            Unestablished::Greeting(e) => Unestablished::Greeting(copy(e)),
             Unestablished::Tls(e) => Unestablished::Tls(match rustls_error(e) {
                 Some(error) => io::Error::new(e.kind(), error.clone()),
                 None => copy(e),
@@ -202,10 +206,16 @@ impl Unestablished {
         }
     }
 
+    /// Did the backend end the connection, by GOAWAY, before it had streams?
+    pub fn is_leaving(&self) -> bool {
+        let kind = self.error().kind();
+        matches!(self, Unestablished::Greeting(_)) && kind == io::ErrorKind::ConnectionAborted
+    }
+
     /// What the system, or rustls, said.
     pub fn error(&self) -> &io::Error {
         match self {
-            Unestablished::Connect(e) | Unestablished::Tls(e) => e,
+            Unestablished::Connect(e) | Unestablished::Tls(e) | Unestablished::Greeting(e) => e,
         }
     }
 
@@ -215,6 +225,7 @@ impl Unestablished {
         match self {
             Unestablished::Connect(_) if late => "connect_timeout",
             Unestablished::Connect(_) => "connect_failed",
+            Unestablished::Greeting(_) => "not_http2",
             Unestablished::Tls(_) if late => "tls_timeout",
             Unestablished::Tls(e) => match rustls_error(e) {
                 Some(rustls::Error::InvalidCertificate(_)) => "tls_certificate",

@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -233,13 +234,13 @@ impl Making {
     /// which there may be many at once, would be more than it takes. Cancel-safe: a connection that
     /// has not begun is dropped.
     pub async fn made(
-        self,
+        &self,
         backend: &Arc<Backend>,
         transport: Transport,
         counted: OpenConnection,
         keeping: Keeping,
         deadlines: &Rc<Deadlines>,
-    ) {
+    ) -> Result<(), Unestablished> {
         let writing = Pace::new(deadlines.timer(), keeping.patience);
         let heard = Rc::<Heard>::default();
         let listening = Listening {
@@ -262,7 +263,7 @@ impl Making {
             .handshake(io);
         let (send, mut wire) = match handshake.await {
             Ok(made) => made,
-            Err(e) => return self.failed(Unestablished::Connect(std::io::Error::other(e))),
+            Err(e) => return Err(Unestablished::Greeting(io::Error::other(e))),
         };
         let now = deadlines.now();
         let connection = Rc::new(Connection {
@@ -282,9 +283,13 @@ impl Making {
         let timer = deadlines.timer();
         let told = Rc::new(Notify::new());
         let telling = Rc::clone(&told);
+        let ended = Rc::<Cell<Option<io::Error>>>::default();
+        let ending = Rc::clone(&ended);
         tokio::task::spawn_local(async move {
             let _counted = counted;
-            drive(wire, ping, timer, (&heard, &telling)).await;
+            let error = drive(wire, ping, timer, (&heard, &telling)).await;
+            let error = error.map_or_else(|| io::ErrorKind::UnexpectedEof.into(), io::Error::other);
+            ending.set(Some(error));
             // Nobody is to wait for what will never be said.
             telling.notify_one();
             if let Some(connection) = watched.upgrade() {
@@ -296,13 +301,23 @@ impl Making {
             .timer()
             .limit(keeping.greeting, told.notified())
             .await;
+        if let Some(error) = ended.take() {
+            return Err(Unestablished::Greeting(error));
+        }
         if connection.send.current_max_send_streams() == 0 {
-            let none = "the backend takes no streams (SETTINGS_MAX_CONCURRENT_STREAMS is 0)";
-            return self.failed(Unestablished::Connect(std::io::Error::other(none)));
+            let none = "it takes no streams (SETTINGS_MAX_CONCURRENT_STREAMS is 0)";
+            return Err(Unestablished::Greeting(io::Error::other(none)));
+        }
+        if !connection.has_room() {
+            // Or it would be made again and again, as long as anybody waits.
+            let none = "it ends its connections before they have streams";
+            let left = io::Error::new(io::ErrorKind::ConnectionAborted, none);
+            return Err(Unestablished::Greeting(left));
         }
         let mut backends = self.streams.backends.borrow_mut();
         let kept = backends.entry(self.backend).or_default();
         kept.connections.push(connection);
+        Ok(())
     }
 }
 
@@ -421,13 +436,13 @@ impl Call {
 
 /// Drives a connection to its end, and tells once its peer's greeting was heard. When nothing came for
 /// as long as `ping` says, a PING asks whether the peer is there; one that stays unanswered ends it, and
-/// its streams with it.
+/// its streams with it. Gives back what failed.
 async fn drive(
     wire: Wire<Adapter<Listening>, Bytes>,
     mut ping: Option<(PingPong, Duration)>,
     timer: Timer,
     (heard, telling): (&Heard, &Notify),
-) {
+) -> Option<Error> {
     let mut told = false;
     let mut wire = pin!(wire);
     let mut asked = false;
@@ -480,9 +495,13 @@ async fn drive(
     .await;
     match ended {
         None => tracing::debug!("a backend did not answer a PING"),
-        Some(Err(error)) => tracing::debug!(%error, "an HTTP/2 connection to a backend failed"),
+        Some(Err(error)) => {
+            tracing::debug!(%error, "an HTTP/2 connection to a backend failed");
+            return Some(error);
+        }
         Some(Ok(())) => {}
     }
+    None
 }
 
 /// Streams on one connection at most, whatever its peer allows: more share one window and one core at

@@ -236,3 +236,41 @@ fn a_backend_that_is_gone_is_noticed() {
     let took = took.expect("its connection ends");
     assert!(took < Duration::from_secs(30), "{took:?}");
 }
+
+/// A backend that speaks HTTP/1.1 instead, one that closes, and one that says GOAWAY at once: each fails
+/// as a connect does, soon, and is not asked again and again meanwhile.
+#[test]
+fn a_backend_that_speaks_no_http2_fails_as_one_that_cannot_be_reached() {
+    for (what, words) in [
+        (
+            "HTTP/1.1",
+            &b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"[..],
+        ),
+        ("nothing", b""),
+        (
+            "GOAWAY",
+            b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        ),
+    ] {
+        let backend = Backend::custom(what, move |mut tcp| {
+            use std::io::{Read as _, Write as _};
+            let mut preface = [0; 24];
+            let _ = tcp.read_exact(&mut preface);
+            let _ = tcp.write_all(words);
+        });
+        let server = Server::in_process(&config("h2c", &[backend.address], "", ""));
+        let begun = Instant::now();
+        let mut client = Client::plain(server.address());
+        let response = client.get("a.test", "/").expect("it is answered");
+        assert!(
+            matches!(response.status(), 502 | 503),
+            "{what}: {response:?}"
+        );
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+        assert!(
+            backend.connections() <= 10,
+            "{what}: {}",
+            backend.connections()
+        );
+    }
+}
