@@ -177,6 +177,85 @@ fn one_client_in_a_hurry_fails_nobody_else() {
     assert_eq!(backend.connections(), 1);
 }
 
+/// A client that resets its stream while its request finds out whether an ejected backend is back leaves
+/// that to the next one.
+#[test]
+fn who_leaves_a_trial_leaves_it_to_another() {
+    let folder = Folder::new();
+    let certificate = folder.certificate("backend", &["localhost"]);
+    let named = |name: &'static str| {
+        let answering = peers::Backend::start(move |mut call| async move {
+            call.answer_with(name).await;
+        });
+        let secure = Server::in_process(&format!(
+            "workers = 1\n[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\n\
+             certificates = [{}]\n[[service]]\nname = \"named\"\nupstream = \"h2c\"\n\
+             discover = {{ static = [\"{}\"] }}\n[[route]]\nservice = \"named\"\n",
+            certificate.entry(),
+            answering.address
+        ));
+        (secure, answering)
+    };
+    let ((sick, _a), (sound, _b)) = (named("sick"), named("sound"));
+    let (is_back, gate, address) = (Gate::new(), Gate::new(), sick.address());
+    let (back, late) = (is_back.clone(), gate.clone());
+    let backend = Backend::custom("sick", move |tcp| {
+        if back.is_open() {
+            relay(&late, address, tcp);
+        }
+    });
+    let more = format!(
+        "tls = {{ ca = {:?}, name = \"localhost\" }}\ntls_timeout = \"15s\"",
+        certificate.ca
+    );
+    let addresses = [backend.address, sound.address()];
+    let server = Server::in_process(&ejecting(
+        &config("h2", &addresses, &more, ""),
+        "failures = 1, success_rate = 0, time = \"200ms\", max_time = \"200ms\"",
+    ));
+    let labels = format!("service=\"web\",backend=\"{}\"", backend.address);
+    let mut peer = Peer::connect(server.address());
+    let mut stream = 1;
+    let ejections = format!("evenkeel_backend_ejections_total{{{labels},reason=\"failures\"}}");
+    while metric(&server, &ejections) != Some(1.0) {
+        peer.send(get(stream, "/"));
+        assert_eq!(
+            peer.over(stream).status(),
+            Some(200),
+            "there is another one"
+        );
+        stream += 2;
+    }
+    let before = backend.connections();
+    is_back.open();
+    // Until one of them is the trial, which is held up.
+    peer.patience(std::time::Duration::from_millis(5));
+    wait_until("the backend is tried", || {
+        if peer.came.get(&stream).is_some_and(Came::is_over) {
+            stream += 2;
+        }
+        if !peer.came.contains_key(&stream) {
+            peer.send(get(stream, "/"));
+            peer.came.insert(stream, Came::default());
+        }
+        // An error: nothing came.
+        let _ = peer.try_step();
+        backend.connections() > before && !peer.came[&stream].is_over()
+    });
+    peer.send(reset(stream, CANCEL));
+    let in_flight = format!("evenkeel_backend_in_flight{{{labels}}}");
+    wait_until("its client has left", || {
+        metric(&server, &in_flight) == Some(0.0)
+    });
+    gate.open();
+    peer.patience(crate::support::PATIENCE);
+    wait_until("another one finds that it is back", || {
+        stream += 2;
+        peer.send(get(stream, "/"));
+        peer.over(stream).data == b"sick"
+    });
+}
+
 /// A client that sends, but too slowly on average, is not waited for either.
 #[test]
 fn a_body_that_trickles_ends() {
