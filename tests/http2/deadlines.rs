@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::time::Instant;
+
 use crate::bodies::Behind;
 use crate::frames::*;
 use crate::peers;
@@ -102,7 +104,7 @@ fn a_deadline_of_the_clients_is_not_held_against_the_backend() {
 }
 
 /// Passes on what comes to `address` and back, once the gate is open.
-fn relay(gate: &Gate, address: SocketAddr, mut near: TcpStream) {
+fn relay(gate: &Gate, address: SocketAddr, near: TcpStream) {
     fn copy(mut from: &TcpStream, mut to: &TcpStream) {
         let mut room = [0; 16 * 1024];
         while let Ok(n @ 1..) = from.read(&mut room) {
@@ -124,7 +126,7 @@ fn relay(gate: &Gate, address: SocketAddr, mut near: TcpStream) {
         return;
     };
     let returning = std::thread::spawn(move || copy(&back, &to));
-    copy(&mut near, &far);
+    copy(&near, &far);
     let _ = returning.join();
 }
 
@@ -249,11 +251,15 @@ fn who_leaves_a_trial_leaves_it_to_another() {
     });
     gate.open();
     peer.patience(crate::support::PATIENCE);
+    // A trial of which nothing is heard would be taken for lost after a while longer than this.
+    let begun = Instant::now();
     wait_until("another one finds that it is back", || {
         stream += 2;
         peer.send(get(stream, "/"));
         peer.over(stream).data == b"sick"
     });
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
 }
 
 /// A client that sends, but too slowly on average, is not waited for either.
