@@ -7,6 +7,8 @@ mod attacks;
 mod bodies;
 #[path = "http2/conformance.rs"]
 mod conformance;
+#[path = "http2/deadlines.rs"]
+mod deadlines;
 #[path = "http2/flow.rs"]
 mod flow;
 #[path = "support/frames.rs"]
@@ -19,6 +21,8 @@ mod lives;
 mod peers;
 #[path = "http2/retries.rs"]
 mod retries;
+#[path = "http2/sharing.rs"]
+mod sharing;
 mod support;
 #[path = "http2/translation.rs"]
 mod translation;
@@ -26,6 +30,9 @@ mod translation;
 mod tunnels;
 
 use std::net::SocketAddr;
+
+use support::client::Client;
+use support::server::Server;
 
 /// A server without TLS in front of these backends, which speak `upstream`. `more` goes to the
 /// service, `other` to the file.
@@ -50,4 +57,23 @@ pub fn config(upstream: &str, backends: &[SocketAddr], more: &str, other: &str) 
         "#,
         backends.join(", ")
     )
+}
+
+/// The same with this instead of no ejection.
+pub fn ejecting(configuration: &str, ejection: &str) -> String {
+    configuration.replace(
+        "ejection = \"off\"",
+        &format!("ejection = {{ {ejection} }}"),
+    )
+}
+
+/// The value of a series on the metrics page.
+pub fn metric(server: &Server, series: &str) -> Option<f64> {
+    let address = server.probe.expect("there is a probe listener");
+    let page = Client::plain(address).get("probe", "/metrics");
+    let page = page.expect("it answers").text();
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map(|value| value.parse().expect("it is a number"))
 }

@@ -360,6 +360,38 @@ fn what_a_request_says_is_believed_of_its_client_not_of_the_proxy() {
     assert_eq!(site.forwarded_for(), "203.0.113.9, 127.0.0.1");
 }
 
+/// A proxy that does not know its client vouches for nothing that the client says; one that speaks for
+/// itself does.
+#[test]
+fn a_client_that_nobody_knows_is_not_trusted() {
+    let site = Site::start("");
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\
+        X-Client-Cert-Subject: CN=root\r\n\r\n";
+    let trusted = ("203.0.113.9, 127.0.0.1", Some("CN=root"));
+    let unknown = ("127.0.0.1", None);
+    for (rule, header, expected) in [
+        ("UNKNOWN", b"PROXY UNKNOWN\r\n".to_vec(), unknown),
+        (
+            "UNKNOWN with addresses",
+            b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(),
+            unknown,
+        ),
+        ("PROXY, UNSPEC", block(0x21, 0, b""), unknown),
+        ("LOCAL", local(), trusted),
+        ("LOCAL with addresses", block(0x20, 0x11, &[1; 12]), trusted),
+    ] {
+        assert_eq!(asked(site.plain(), &[&header, request]), 200, "{rule}");
+        site.backend.await_requests(1);
+        let mut taken = site.backend.take();
+        let came = taken.remove(0).whole.expect("it is whole");
+        let told = (
+            came.field("x-forwarded-for").expect("it is always set"),
+            came.field("x-client-cert-subject"),
+        );
+        assert_eq!(told, expected, "{rule}");
+    }
+}
+
 #[test]
 fn hashing_goes_by_the_client() {
     let backends = [Backend::start("a"), Backend::start("b")];

@@ -120,7 +120,7 @@ pub async fn exchange(
     loop {
         let Some(left) = time_left(&job, account) else {
             // There is one deadline for all attempts together.
-            return Err(last.unwrap_or_else(out_of_time));
+            return Err(in_time(last.unwrap_or_else(out_of_time), &job, account));
         };
         let own = pinned.take().filter(|p| p.is_for(service));
         let (own, introduced) = Pinned::by_kind(own);
@@ -136,10 +136,11 @@ pub async fn exchange(
         } = match chosen {
             Ok(choice) => choice,
             Err(none) => {
-                return Err(last.unwrap_or_else(|| {
+                let failed = last.unwrap_or_else(|| {
                     let cause = Cause::NoBackend(none);
                     Failed::unconsumed(Failure::new(cause, Progress::NothingSent))
-                }));
+                });
+                return Err(in_time(failed, &job, account));
             }
         };
         let backend = Arc::clone(guard.backend());
@@ -351,6 +352,16 @@ const REFUSALS: u32 = 8;
 
 fn given_up() -> Failed {
     Failed::unconsumed(Failure::new(Cause::ClientReset, Progress::NothingSent))
+}
+
+/// What has failed, unless it was the time that the client itself has given.
+fn in_time(failed: Failed, job: &Job<'_>, account: &Account) -> Failed {
+    let is_clients = job.deadline.is_some() && job.time < job.limits.response_timeout;
+    if !is_clients || account.begun.elapsed() < job.time {
+        return failed;
+    }
+    let failure = Failure::new(Cause::CallDeadline, failed.failure.progress);
+    Failed { failure, ..failed }
 }
 
 fn out_of_time() -> Failed {

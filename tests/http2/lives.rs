@@ -1,14 +1,17 @@
 //! How connections of clients begin and end, and what we say ourselves on them.
 
 use std::process::Command;
+use std::time::Duration;
 
-use crate::bodies::Behind;
-use crate::config;
+use tokio::time::Instant;
+
+use crate::bodies::{Behind, pattern};
 use crate::frames::*;
 use crate::peers::{self, ask, block, connect};
 use crate::support::backend::{Backend, Step, nobody};
 use crate::support::server::{Folder, Server, output};
-use crate::support::{Gate, require};
+use crate::support::{Gate, pause, require, wait_until};
+use crate::{config, metric};
 
 /// §6.8: a drain says GOAWAY, what is under way is finished, then the connection ends.
 #[test]
@@ -37,6 +40,53 @@ fn a_drain_finishes_what_is_under_way() {
         peer.end();
         assert_eq!(peer.goaway, Some((NO_ERROR, 1)));
     }
+    server.drained();
+}
+
+/// What was answered when a drain began arrives whole, however slowly the client reads.
+#[test]
+fn a_drain_waits_for_who_reads_slowly() {
+    const MANY: u32 = 90;
+    const SIZE: usize = 60_000;
+    let backend = Backend::start("b");
+    let mut response = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n").into_bytes();
+    response.extend(pattern(SIZE));
+    backend.usually(vec![Step::Request, Step::Send(response)]);
+    let drain = "[drain]\nwait = \"0s\"";
+    let server = Server::in_process(&config("http", &[backend.address], "", drain));
+    let mut peer = Peer::mute(server.address());
+    let socket = socket2::SockRef::from(&peer.tcp);
+    socket
+        .set_recv_buffer_size(256 << 10)
+        .expect("it is a socket");
+    peer.send(PREFACE);
+    peer.send(settings(&[(4, 1 << 30)]));
+    peer.send(window(0, 1 << 30));
+    for n in 0..MANY {
+        peer.send(get(2 * n + 1, "/"));
+    }
+    let series = format!(
+        "evenkeel_backend_in_flight{{service=\"web\",backend=\"{}\"}}",
+        backend.address
+    );
+    wait_until("every response is with us", || {
+        backend.requests() == MANY as usize && metric(&server, &series) == Some(0.0)
+    });
+    server.drain();
+    // For longer than a connection without requests is kept in a drain: it takes something now and then.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(2_500) {
+        assert!(peer.step());
+        pause(Duration::from_millis(50));
+    }
+    let so_far = peer.came.values().filter(|came| came.ended).count();
+    assert!(so_far < MANY as usize, "too fast to show anything");
+    peer.end();
+    for n in 0..MANY {
+        let came = &peer.came[&(2 * n + 1)];
+        assert!(came.ended && came.data == pattern(SIZE), "{n}");
+    }
+    assert_eq!(peer.goaway.map(|(code, _)| code), Some(NO_ERROR));
     server.drained();
 }
 
@@ -241,6 +291,25 @@ fn calls_by_grpc_fail_in_their_own_words() {
     let came = peer.over(1);
     assert_eq!((came.heads.len(), came.data.len()), (2, 5));
     assert_eq!(came.field("grpc-status").as_deref(), Some("5"));
+}
+
+/// What we say ourselves to a call is in the access log and in the metrics as a backend's word is.
+#[test]
+fn failures_of_calls_are_accounted_for() {
+    let configuration = config("h2c", &[nobody()], "", "[log]\naccess = \"json\"");
+    let mut server = Server::binary(&configuration);
+    let mut peer = Peer::connect(server.address());
+    let mut fields = request("POST", "/a.B/C").to_vec();
+    fields.extend([("content-type", "application/grpc"), ("te", "trailers")]);
+    peer.send(headers(1, 0, &fields));
+    peer.send(frame(DATA, END_STREAM, 1, [0; 5]));
+    assert_eq!(peer.over(1).field("grpc-status").as_deref(), Some("14"));
+    let series = "evenkeel_grpc_calls_total{service=\"web\",status=\"UNAVAILABLE\"}";
+    wait_until("it is counted", || metric(&server, series) == Some(1.0));
+    wait_until("it is in the log", || {
+        let log = server.process().access().join("\n");
+        log.contains("\"grpc_status\":\"UNAVAILABLE\"")
+    });
 }
 
 /// RFC 9113 §3.2: by ALPN over TLS, unless it is switched off; HTTP/1.1 for whoever knows no other.

@@ -98,6 +98,91 @@ fn streams_behind_a_goaway_are_sent_again() {
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
 
+/// The same of many at once. That a backend ends a connection costs no retry of the service's budget: it
+/// has proved that it did nothing with the requests.
+#[test]
+fn a_goaway_costs_no_budget() {
+    const MANY: u32 = 80;
+    // One backend over a new connection; then another one, while this one goes on leaving.
+    for leaves in [1, usize::MAX] {
+        let count = AtomicUsize::new(0);
+        let leaving = Backend::custom("leaves", move |tcp| {
+            let leaves = count.fetch_add(1, Ordering::SeqCst) < leaves;
+            let Some(mut peer) = Peer::accept(tcp, &[]) else {
+                return;
+            };
+            let mut last = 0;
+            while let Some(stream) = next_request(&mut peer, last) {
+                last = stream;
+                if !leaves {
+                    peer.send(ok(stream));
+                } else if stream >= MANY / 2 {
+                    let payload = [0_u32.to_be_bytes(), NO_ERROR.to_be_bytes()].concat();
+                    peer.send(frame(GOAWAY, 0, 0, payload));
+                    // What is on its way is taken in, so that no reset hides what was said.
+                    peer.end();
+                    return;
+                }
+            }
+        });
+        let steady = peers::Backend::start(peers::echo);
+        let mut backends = vec![leaving.address];
+        backends.extend((leaves > 1).then_some(steady.address));
+        let server = Server::in_process(&config("h2c", &backends, "", ""));
+        let mut client = Peer::connect(server.address());
+        for n in 0..MANY {
+            client.send(headers(2 * n + 1, END_STREAM, &request("POST", "/")));
+        }
+        for n in 0..MANY {
+            let came = client.over(2 * n + 1);
+            assert_eq!(came.status(), Some(200), "{n}, leaves {leaves} times");
+        }
+        let connections = leaving.connections();
+        assert!(connections >= 2 || leaves > 1, "{connections}");
+    }
+}
+
+/// A backend that refuses every stream is not asked for ever.
+#[test]
+fn a_backend_that_refuses_everything_is_given_up() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let backend = peers::Backend::start(move |mut call| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move { call.respond.send_reset(h2::Reason::REFUSED_STREAM) }
+    });
+    let server = Server::in_process(&config("h2c", &[backend.address], "", ""));
+    let mut client = Peer::connect(server.address());
+    client.send(headers(1, END_STREAM, &request("POST", "/")));
+    assert_eq!(client.over(1).status(), Some(503));
+    let tries = count.load(Ordering::SeqCst);
+    assert!((2..=12).contains(&tries), "{tries}");
+}
+
+/// §5.1.2: a backend that takes no streams at all is one that cannot be reached, and no reason to make
+/// one connection after another.
+#[test]
+fn a_backend_that_takes_no_streams() {
+    const MAX_CONCURRENT_STREAMS: u16 = 3;
+    const REQUESTS: u32 = 10;
+    let backend = Backend::custom("none", |tcp| {
+        if let Some(mut peer) = Peer::accept(tcp, &[(MAX_CONCURRENT_STREAMS, 0)]) {
+            peer.end();
+        }
+    });
+    let server = Server::in_process(&config("h2c", &[backend.address], "", ""));
+    let mut client = Peer::connect(server.address());
+    let begun = Instant::now();
+    for n in 0..REQUESTS {
+        client.send(get(2 * n + 1, "/"));
+        assert_eq!(client.over(2 * n + 1).status(), Some(503));
+    }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let connections = backend.connections();
+    assert!(connections <= 3 * REQUESTS as usize, "{connections}");
+}
+
 /// §5.1.2: before a connection has as many streams as its peer allows there is another one, so that no
 /// request waits for another.
 #[test]

@@ -11,12 +11,13 @@ use h2::ext::Protocol;
 use http::{Method, Response};
 
 use crate::bodies::{Behind, pattern};
-use crate::config;
 use crate::frames::*;
 use crate::peers::{self, block, connect};
+use crate::support::Gate;
 use crate::support::backend::Backend;
 use crate::support::client::{Client, End};
 use crate::support::server::Server;
+use crate::{config, ejecting, metric};
 
 /// RFC 6455 §4.2.2.
 fn accept(key: &str) -> String {
@@ -247,4 +248,147 @@ fn what_is_no_tunnel() {
     peer.send(headers(3, 0, &fields));
     let came = peer.over(3);
     assert!(!came.ended || came.status() == Some(502), "{came:?}");
+}
+
+/// RFC 8441 §5: to an extended CONNECT, 2xx is consent. A backend of HTTP/1.1 that answers an upgrade with
+/// 200 has not consented, and is sound.
+#[test]
+fn a_page_is_no_consent() {
+    let backends = [Backend::start("a"), Backend::start("b")];
+    let addresses = backends.each_ref().map(|b| b.address);
+    let server = Server::in_process(&ejecting(
+        &config("http", &addresses, "", ""),
+        "failures = 2, success_rate = 0",
+    ));
+    let mut fields = request("CONNECT", "/chat").to_vec();
+    fields.extend([(":protocol", "websocket"), ("sec-websocket-version", "13")]);
+    let mut peer = Peer::connect(server.address());
+    for n in 0..12 {
+        peer.send(headers(2 * n + 1, 0, &fields));
+        let came = peer.over(2 * n + 1);
+        assert_eq!(came.status(), Some(502), "{came:?}");
+        assert_eq!(came.heads.len(), 1);
+    }
+    peer.send(get(101, "/"));
+    assert_eq!(peer.over(101).status(), Some(200));
+    for address in addresses {
+        let series = format!(
+            "evenkeel_backend_ejections_total{{service=\"web\",backend=\"{address}\",reason=\"failures\"}}"
+        );
+        assert_eq!(metric(&server, &series).unwrap_or_default(), 0.0);
+    }
+}
+
+/// Many tunnels over one connection, of which each moves little, get everything, both ways.
+#[test]
+fn many_at_once() {
+    const MANY: usize = 75;
+    const SHORT: usize = 60 * 1024;
+    for behind in backends() {
+        let server = behind.server("", "");
+        block(async {
+            let (send, _ended) = connect(server.address()).await;
+            let send = send.ready().await.expect("it is there");
+            while !send.is_extended_connect_protocol_enabled() {
+                tokio::task::yield_now().await;
+            }
+            let mut tunnels = Vec::new();
+            for _ in 0..MANY {
+                let mut send = send.clone().ready().await.expect("there is room");
+                let (response, mut stream) = send.send_request(open(), false).expect("it is sent");
+                tunnels.push(tokio::task::spawn_local(async move {
+                    let (head, mut body) = response.await.expect("it is answered").into_parts();
+                    assert_eq!(head.status, 200);
+                    let writing = peers::write_some(&mut stream, pattern(SHORT).into());
+                    let reading = async {
+                        let mut came = Vec::new();
+                        while came.len() < 5 + SHORT {
+                            let data = body.data().await.expect("more comes");
+                            let data = data.expect("nothing is wrong");
+                            let flow = body.flow_control();
+                            flow.release_capacity(data.len()).expect("it came");
+                            came.extend_from_slice(&data);
+                        }
+                        came
+                    };
+                    let (wrote, came) = tokio::join!(writing, reading);
+                    wrote.expect("all was taken");
+                    assert!(came[..5] == *b"hello" && came[5..] == pattern(SHORT));
+                    // Open until all have everything.
+                    (stream, body)
+                }));
+            }
+            let mut all = Vec::new();
+            for tunnel in tunnels {
+                all.push(tunnel.await.expect("it came back whole"));
+            }
+        });
+    }
+}
+
+/// A client that has ended its direction and then resets its stream, or leaves, ends the tunnel, though
+/// the backend says nothing and closes nothing.
+#[test]
+fn a_client_that_is_gone_after_its_last_word() {
+    // Reads to the end, and is silent until it is told that all is over; then it looks whether it is.
+    fn silent(mut stream: TcpStream, ended: &Gate, gate: &Gate) {
+        let mut inbox = Vec::new();
+        let mut room = [0; 4096];
+        while crate::support::wire::find(&inbox, b"\r\n\r\n").is_none() {
+            match stream.read(&mut room) {
+                Ok(n @ 1..) => inbox.extend_from_slice(&room[..n]),
+                _ => return,
+            }
+        }
+        let head = String::from_utf8_lossy(&inbox).into_owned();
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        let key = lines.find(|(n, _)| n.eq_ignore_ascii_case("sec-websocket-key"));
+        let proof = accept(key.expect("there is a key").1);
+        let opened = write!(
+            stream,
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {proof}\r\n\r\n"
+        );
+        if opened.is_err() {
+            return;
+        }
+        while let Ok(1..) = stream.read(&mut room) {}
+        ended.open();
+        gate.pass();
+        // An error says that the other end is gone.
+        while stream.write_all(b"x").is_ok() {
+            crate::support::pause(std::time::Duration::from_millis(1));
+        }
+    }
+    for leaves in [false, true] {
+        let (ended, gate) = (Gate::new(), Gate::new());
+        let (saw, told) = (ended.clone(), gate.clone());
+        let backend = Backend::custom("silent", move |tcp| silent(tcp, &saw, &told));
+        let server = Server::in_process(&config("http", &[backend.address], "", ""));
+        let in_flight = format!(
+            "evenkeel_backend_in_flight{{service=\"web\",backend=\"{}\"}}",
+            backend.address
+        );
+        let mut fields = request("CONNECT", "/chat").to_vec();
+        fields.extend([(":protocol", "websocket"), ("sec-websocket-version", "13")]);
+        let mut peer = Peer::connect(server.address());
+        peer.send(headers(1, 0, &fields));
+        peer.until(|peer| peer.came.contains_key(&1));
+        assert_eq!(peer.came[&1].status(), Some(200));
+        assert_eq!(metric(&server, &in_flight), Some(1.0));
+        peer.send(frame(DATA, END_STREAM, 1, b"last"));
+        assert!(ended.pass(), "the backend sees the end");
+        assert!(!peer.came[&1].is_over());
+        peer.send(match leaves {
+            true => Vec::new(),
+            false => reset(1, CANCEL),
+        });
+        let stays = (!leaves).then_some(peer);
+        crate::support::wait_until("nothing is in flight", || {
+            metric(&server, &in_flight) == Some(0.0)
+        });
+        gate.open();
+        crate::support::wait_until("the backend's connection is closed", || backend.open() == 0);
+        drop(stays);
+    }
 }

@@ -10,6 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hickory_proto::op::{Message, Metadata, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, SOA, SRV};
@@ -17,6 +18,10 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How long a port that was free may be somebody else's.
+const FREE: Duration = Duration::from_secs(20);
 
 /// What a question gets.
 #[derive(Debug, Clone)]
@@ -112,11 +117,20 @@ impl DnsServer {
         DnsServer::on_sockets(udp, None)
     }
 
-    /// At that address, UDP and TCP.
+    /// At that address, UDP and TCP. Its port may have gone to a connection of somebody else's
+    /// meanwhile: then that has to end first.
     pub async fn at(address: SocketAddr) -> DnsServer {
-        let udp = UdpSocket::bind(address).await.expect("free UDP port");
-        let tcp = TcpListener::bind(address).await.expect("free TCP port");
-        DnsServer::on_sockets(udp, Some(tcp))
+        let begun = Instant::now();
+        loop {
+            // One without the other is given back.
+            let udp = UdpSocket::bind(address).await;
+            let tcp = TcpListener::bind(address).await;
+            match (udp, tcp) {
+                (Ok(udp), Ok(tcp)) => return DnsServer::on_sockets(udp, Some(tcp)),
+                (udp, tcp) => assert!(begun.elapsed() < FREE, "{address}: {udp:?}, {tcp:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn on_sockets(udp: UdpSocket, tcp: Option<TcpListener>) -> DnsServer {
