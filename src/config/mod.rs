@@ -2,9 +2,9 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`, `rate.rs`, `routes.rs`,
-//! `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and
-//! where; reading goes on after an error, so that one run shows all of them.
+//! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
+//! `rate.rs`, `routes.rs`, `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs`
+//! says what is wrong and where; reading goes on after an error, so that one run shows all of them.
 
 pub mod diagnostics;
 pub mod source;

@@ -1,8 +1,9 @@
 //! The file as it is written: one struct per table, one field per key, nothing decided yet.
 //!
-//! `rate.rs` has the table of a rate limit, `identity.rs` that of clients' certificates. `docs/configuration.md` says what each key means; a test
-//! compares the two. Keys and words after `later` belong to Evenkeel and not to this version: they
-//! are refused by name, because taking them and doing nothing would be worse.
+//! `rate.rs` has the table of a rate limit, `identity.rs` that of clients' certificates.
+//! `docs/configuration.md` says what each key means; a test compares the two. Keys and words after
+//! `later` belong to Evenkeel and not to this version: they are refused by name, because taking them
+//! and doing nothing would be worse.
 
 use std::time::Duration;
 

@@ -1,12 +1,13 @@
 //! DNS to endpoints: who is there, asked for on a ticker, never on the request path.
 //!
-//! `watch.rs` is what the rest of the program sees: subscriptions. `task.rs` is the loop behind
-//! each, `pace.rs` says when to ask, `resolver.rs` asks (`name_server.rs` one server, `cut.rs` knows
-//! whose answers are cut, `system.rs` knows resolv.conf), `answers.rs` is what comes of it, `targets.rs` remembers the addresses of SRV targets, `admission.rs` refuses addresses, `srv.rs`
-//! turns an answer into endpoints, `policy.rs` decides what they change, `rotation.rs` sees when
-//! answers are parts of a larger set (`members.rs`), `journal.rs` remembers what happened and why, `stats.rs`
-//! counts. `keeper.rs` keeps the last good answers for a restart: `stored.rs` is their text,
-//! `state_dir.rs` their files.
+//! `watch.rs` is what the rest of the program sees: subscriptions. `task.rs` is the loop behind each,
+//! `pace.rs` says when to ask, `resolver.rs` asks (`name_server.rs` one server, `cut.rs` knows whose
+//! answers are cut, `system.rs` knows resolv.conf), `answers.rs` is what comes of it, `targets.rs`
+//! remembers the addresses of SRV targets, `admission.rs` refuses addresses, `srv.rs` turns an answer
+//! into endpoints, `policy.rs` decides what they change, `rotation.rs` sees when answers are parts of
+//! a larger set (`members.rs`), `journal.rs` remembers what happened and why, `stats.rs` counts.
+//! `keeper.rs` keeps the last good answers for a restart: `stored.rs` is their text, `state_dir.rs`
+//! their files.
 
 pub mod admission;
 pub mod answers;

@@ -5,10 +5,10 @@
 //! resolves anything for others.
 //!
 //! The way of a message: `sockets.rs` → `responder.rs` → `skim.rs` (may it be decoded) →
-//! `signature.rs` (who sent it) → a question
-//! to `zone.rs` and its `records.rs`, the answer written by `message.rs`; an update to `registry.rs` (who may what, leases), carried
-//! out by `update.rs` on the same records, kept on disk by `store.rs`. The other side of an update
-//! is `client.rs`. `key.rs` has the keys of both.
+//! `signature.rs` (who sent it) → a question to `zone.rs` and its `records.rs`, the answer written by
+//! `message.rs`; an update to `registry.rs` (who may what, leases), carried out by `update.rs` on the
+//! same records, kept on disk by `store.rs`. The other side of an update is `client.rs`. `key.rs` has
+//! the keys of both.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

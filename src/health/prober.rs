@@ -2,9 +2,10 @@
 //! and a reload must not make them late.
 //!
 //! The control thread says which backends a service has ([`Prober::watch`]); one probe serves all
-//! services that share an address, what lies between TCP and HTTP there, and a check. Each probe runs at its own pace, begun at a random
-//! moment, so that they are spread in time. What changes comes back as [`Report`]s; a failure that
-//! is found out late because we were late ourselves says nothing of the backend, and is dropped.
+//! services that share an address, what lies between TCP and HTTP there, and a check. Each probe runs
+//! at its own pace, begun at a random moment, so that they are spread in time. What changes comes
+//! back as [`Report`]s; a failure that is found out late because we were late ourselves says nothing
+//! of the backend, and is dropped.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,8 +1,9 @@
 //! Where clients come in: sockets and the accept loop.
 //!
-//! One socket per address, given to every worker as a duplicated descriptor, so that no queue is
-//! lost when a worker goes and a second instance on the same port is refused. `entrance` says what
-//! becomes of an accepted connection, `introduction` whose it is that a proxy passes on, `refusal` what a client is told that is not taken in.
+//! One socket per address, given to every worker as a duplicated descriptor, so that no queue is lost
+//! when a worker goes and a second instance on the same port is refused. `entrance` says what becomes
+//! of an accepted connection, `introduction` whose it is that a proxy passes on, `refusal` what a
+//! client is told that is not taken in.
 
 pub mod entrance;
 mod introduction;

@@ -325,9 +325,10 @@ impl Worker {
         let _ = self.shared.events.try_send(event);
     }
 
-    /// The same as [`Worker::judge`] for schedules that go by load: what failed burdens its backend, and so does an
-    /// answer of 500 to 599, whatever the ejection rules say, or whoever fails fast would be
-    /// thought idle. `first_byte`: how long it took to come, where that was the backend's time.
+    /// The same as [`Worker::judge`] for schedules that go by load: what failed burdens its backend,
+    /// and so does an answer of 500 to 599, whatever the ejection rules say, or whoever fails fast
+    /// would be thought idle. `first_byte`: how long it took to come, where that was the backend's
+    /// time.
     pub fn weigh(
         &self,
         service: usize,

@@ -230,9 +230,9 @@ impl Making {
         *self.pending.failed.borrow_mut() = Some(why);
     }
 
-    /// The connection is there: begins HTTP/2 on it. A task of its own drives it until it ends. What the backend allows is waited for: without that the first requests, of
-    /// which there may be many at once, would be more than it takes. Cancel-safe: a connection that
-    /// has not begun is dropped.
+    /// The connection is there: begins HTTP/2 on it. A task of its own drives it until it ends. What
+    /// the backend allows is waited for: without that the first requests, of which there may be many
+    /// at once, would be more than it takes. Cancel-safe: a connection that has not begun is dropped.
     pub async fn made(
         &self,
         backend: &Arc<Backend>,

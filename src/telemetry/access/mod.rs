@@ -1,8 +1,9 @@
 //! The access log: a line per request, formatted where the request was served, written elsewhere.
 //!
-//! A worker appends to a buffer of its own; a batch of lines goes through a bounded queue to the
-//! one thread that writes, and its memory comes back from there. When that thread is held up (nobody reads our output) and the queue is
-//! full, lines are dropped and counted: a request never waits for its log line.
+//! A worker appends to a buffer of its own; a batch of lines goes through a bounded queue to the one
+//! thread that writes, and its memory comes back from there. When that thread is held up (nobody
+//! reads our output) and the queue is full, lines are dropped and counted: a request never waits for
+//! its log line.
 
 mod format;
 mod line;
