@@ -1,6 +1,7 @@
 //! A request's way to a backend: pick, connect or reuse, attempt, and again where that is safe.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,8 +125,11 @@ pub async fn exchange(
         };
         let own = pinned.take().filter(|p| p.is_for(service));
         let (own, introduced) = Pinned::by_kind(own);
-        let choosing = chooser.choose(worker, own, tried, timer, left);
-        let Some(chosen) = leaving.or(choosing).await else {
+        let chosen = {
+            let choosing = pin!(chooser.choose(worker, own, tried, timer, left));
+            leaving.or(choosing).await
+        };
+        let Some(chosen) = chosen else {
             return Err(given_up());
         };
         let Choice {
@@ -173,8 +177,15 @@ pub async fn exchange(
             left,
             begun,
         };
-        let reached = reaching.reach(over_what, introduced, over.socket());
-        let Some(reached) = leaving.or(reached).await else {
+        // Most connections are there, and nothing has to be waited for.
+        let reached = match reaching.kept(over_what, introduced) {
+            Some(kept) => Some(Ok(kept)),
+            None => {
+                let reach = pin!(reaching.reach(over.socket()));
+                leaving.or(reach).await
+            }
+        };
+        let Some(reached) = reached else {
             // That says nothing of the backend, and another one is to find out about it.
             worker.judge(service, &backend, trial, Evidence::None);
             return Err(given_up());

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::ops::RangeInclusive;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -210,9 +210,9 @@ impl Leaving<'_> {
         }
     }
 
-    /// What a future gives; `None` if the client gives the request up before. Drops it then.
-    pub async fn or<T>(self, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = pin!(work);
+    /// What a future gives; `None` if the client gives the request up before. Pinned by the caller: they
+    /// are large, and would be copied here.
+    pub async fn or<F: Future>(self, mut work: Pin<&mut F>) -> Option<F::Output> {
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending => self.poll_gone(cx).map(|()| None),

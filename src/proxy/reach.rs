@@ -68,35 +68,13 @@ pub(super) struct Unreached {
 }
 
 impl Reaching<'_> {
-    /// Reaches the backend. Cancel-safe: a connection that is being made is dropped.
-    /// `introduced`: a connection that told some backend who this client is; `client`: the client's
-    /// own.
-    pub(super) async fn reach(
-        self,
-        over: Over,
-        introduced: Option<Pinned>,
-        client: Option<&Duplex>,
-    ) -> Result<Reached, Unreached> {
+    /// The backend over a connection that is there and carries one request at a time, if there is one.
+    /// `introduced`: a connection that told some backend who this client is.
+    pub(super) fn kept(self, over: Over, introduced: Option<Pinned>) -> Option<Reached> {
         if self.job.limits.protocol.is_h2() {
-            return self.by_stream().await;
+            return None;
         }
-        if let Some(kept) = self.kept(over, introduced) {
-            return Ok(Reached {
-                upstream: Upstream::H1(kept),
-                reused: true,
-                connecting: None,
-            });
-        }
-        let (transport, counted) = self.connect(client).await?;
-        Ok(Reached {
-            upstream: Upstream::H1(Duplex::new(transport).counted(counted)),
-            reused: false,
-            connecting: Some(self.begun.elapsed()),
-        })
-    }
-
-    fn kept(self, over: Over, introduced: Option<Pinned>) -> Option<Duplex> {
-        match over {
+        let kept = match over {
             Over::Own(io) => Some(io),
             Over::New => None,
             Over::Any => {
@@ -117,7 +95,26 @@ impl Reaching<'_> {
                 // What cannot be repeated is worth a system call.
                 kept.filter(|kept| self.repeatable || kept.is_silent())
             }
+        };
+        kept.map(|kept| Reached {
+            upstream: Upstream::H1(kept),
+            reused: true,
+            connecting: None,
+        })
+    }
+
+    /// Reaches the backend over another one, `client` being the client's own. Cancel-safe: a connection
+    /// that is being made is dropped.
+    pub(super) async fn reach(self, client: Option<&Duplex>) -> Result<Reached, Unreached> {
+        if self.job.limits.protocol.is_h2() {
+            return self.by_stream().await;
         }
+        let (transport, counted) = self.connect(client).await?;
+        Ok(Reached {
+            upstream: Upstream::H1(Duplex::new(transport).counted(counted)),
+            reused: false,
+            connecting: Some(self.begun.elapsed()),
+        })
     }
 
     /// By a stream of a connection that is there, or that is being made for all.
