@@ -322,6 +322,7 @@ fn the_bound_holds_for_connections_of_one_client_too() {
         client.send("GET /again HTTP/1.1\r\nHost: a\r\n\r\n");
     }
     wait_until("three wait in line", || waiting(&server) == 3);
+    wait_until("one is there", || backend.requests() > before);
     assert_eq!(backend.requests() - before, 1);
     gate.open();
     for client in &mut clients {

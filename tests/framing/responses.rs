@@ -202,8 +202,7 @@ fn responses_that_are_sound() {
         Row::new("9112 §9.6 the backend ends its half after the response", GET)
             .script(vec![
                 Step::Request,
-                Step::send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
-                Step::HalfClose,
+                Step::LastWords(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()),
             ])
             .answer(Answer::Raw(OK))
             .got(got("GET /r")),

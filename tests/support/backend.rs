@@ -44,6 +44,8 @@ pub enum Step {
     Mirror,
     /// Ends its own direction and goes on reading.
     HalfClose,
+    /// The same in one packet with these bytes: no request can come in between.
+    LastWords(Vec<u8>),
     /// Reads until the other end closes.
     AwaitClose,
     /// Closes.
@@ -255,6 +257,7 @@ impl fmt::Debug for Step {
             Step::SendForever(_) => "SendForever",
             Step::Mirror => "Mirror",
             Step::HalfClose => "HalfClose",
+            Step::LastWords(_) => "LastWords",
             Step::AwaitClose => "AwaitClose",
             Step::Close => "Close",
             Step::Reset => "Reset",
@@ -412,6 +415,11 @@ impl<'a> Connection<'a> {
                 }
             }
             Step::HalfClose => self.stream.shutdown(Shutdown::Write)?,
+            Step::LastWords(bytes) => {
+                socket2::SockRef::from(&self.stream).set_tcp_cork(true)?;
+                self.stream.write_all(&bytes)?;
+                self.stream.shutdown(Shutdown::Write)?;
+            }
             Step::AwaitClose => while self.fill().is_ok() {},
             Step::Close => return Err(Over),
             Step::Reset => {
