@@ -6,6 +6,7 @@ use crate::frames::*;
 use crate::hpack::literals;
 use crate::support::backend::{Backend, Step};
 use crate::support::server::Server;
+use crate::support::wait_until;
 use Expect::{Cut, Refused, Reset, Sent};
 
 /// What becomes of a request.
@@ -101,6 +102,10 @@ fn run(server: &Server, backend: &Backend, rows: Vec<Row>) {
         let mut probe = Peer::connect(server.address());
         probe.send(get(1, "/probe"));
         assert_eq!(probe.over(1).status(), Some(200), "{}", row.rule);
+        if matches!(row.expect, Sent(..) | Cut) {
+            // Over another connection, which the backend may look at later.
+            wait_until(row.rule, || backend.look().len() >= 2);
+        }
         let received = backend.take();
         let whole = received.iter().filter(|r| r.whole.is_some()).count();
         let mut sent: Vec<String> = received.iter().map(|r| masked(&r.bytes)).collect();

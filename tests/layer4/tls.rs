@@ -203,7 +203,7 @@ fn who_leads_nowhere_is_told_by_an_alert() {
         .expect_err("no route has that name");
     let refused = refused.to_string();
     assert!(refused.contains("UnrecognisedName"), "{refused}");
-    assert_eq!(site.ended("no_route"), 1.0);
+    wait_until("it is counted", || site.ended("no_route") == 1.0);
     // No name, and nothing offered that the route without a host lists.
     assert!(site.asked("127.0.0.1", &["http/1.1"]).is_err());
 
