@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub answered: bool,
     /// By rising priority value; none is empty.
     pub tiers: Vec<Tier>,
+    /// Those that are drained by hand, by tier in the same way: no schedule has them.
+    pub drained: Vec<Tier>,
     /// Where cookies lead; empty if the service has none.
     pub tokens: Tokens,
 }
@@ -37,9 +39,11 @@ pub struct Tier {
 pub struct Member {
     /// The backend.
     pub backend: Arc<Backend>,
-    /// Its SRV weight.
+    /// The weight that counts: its SRV weight, or what overrides it.
     pub weight: u16,
-    /// Number of addresses that share that weight.
+    /// Its SRV weight.
+    pub recorded: u16,
+    /// Number of addresses that share the weight.
     pub split: u16,
 }
 
@@ -64,10 +68,17 @@ pub struct BackendStatus {
 }
 
 impl Snapshot {
-    /// All backends, tier by tier.
+    /// All backends that the schedules have, tier by tier.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         let members = self.tiers.iter().flat_map(|tier| &tier.members);
         members.map(|member| &member.backend)
+    }
+
+    /// All that discovery lists with the priority of their tiers: those that the schedules have, then
+    /// those that are drained by hand.
+    pub fn listed(&self) -> impl Iterator<Item = (u16, &Member)> {
+        let tiers = self.tiers.iter().chain(&self.drained);
+        tiers.flat_map(|tier| tier.members.iter().map(|member| (tier.priority, member)))
     }
 
     /// The configured share of each backend with `strategy`, in the order of
