@@ -351,9 +351,9 @@ async fn carry_out(
         _ = gone.recv() => anyhow::bail!("no worker is running any more"),
     };
     if order == Order::Drain {
-        drain.advance(Phase::Announced);
+        let announced = drain.begin(Millis::now());
         let steps = [
-            (times.wait, Phase::Closing),
+            (times.wait.saturating_sub(announced), Phase::Closing),
             (IDLE_GRACE.min(times.requests), Phase::ClosingIdle),
             (
                 times.requests.saturating_sub(IDLE_GRACE),

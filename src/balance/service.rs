@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::affinity::{Affinity, Tokens};
-use super::by_hand::{Change, Settings};
+use super::by_hand::{Change, Refused, Settings};
 use super::snapshot::{Member, Snapshot, Tier};
 use crate::clock::Millis;
 use crate::discovery::{Discovered, Endpoint, Offer};
@@ -72,17 +72,6 @@ pub struct Changes {
     pub changed: Vec<(Arc<Backend>, Place, Place)>,
     /// This was the first answer of all.
     pub first: bool,
-}
-
-/// Why nothing was set by hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Discovery lists nobody there.
-    #[error("there is no such backend")]
-    Unknown,
-    /// Of too many something is set already.
-    #[error("too much is set by hand already: take something back first")]
-    TooMany,
 }
 
 impl Changes {

@@ -28,6 +28,7 @@ use prober::{News, Prober, Report};
 use crate::balance::snapshot::Snapshot;
 use crate::clock::Millis;
 use crate::config::{Check, Service};
+use crate::events::journal::Journal;
 use crate::published::Published;
 use crate::upstream::backend::Backend;
 use crate::upstream::standing::Reason;
@@ -77,6 +78,11 @@ impl Health {
             prober,
             chronicle: Chronicle::default(),
         }
+    }
+
+    /// What happens is told to the journal of the process from now on.
+    pub fn tell(&mut self, journal: Arc<Journal>) {
+        self.chronicle.journal = journal;
     }
 
     /// The backends of a service have changed.

@@ -72,6 +72,9 @@ pub struct Backend {
     rising_since: AtomicU64,
     /// Checks that failed, ever. Written by the thread that checks.
     check_failures: AtomicU64,
+    /// When it was checked last, as [`Millis`], and the [`Reason`] for which that failed in the lowest
+    /// byte; 0: never. Written by the thread that checks.
+    checked: AtomicU64,
     /// Times that it was ejected, for failures in a row and for its success rate. Written by the
     /// control thread.
     ejections: [AtomicU64; 2],
@@ -161,6 +164,7 @@ impl Backend {
             outcomes: AtomicU64::new(0),
             rising_since: AtomicU64::new(0),
             check_failures: AtomicU64::new(0),
+            checked: AtomicU64::new(0),
             ejections: [const { AtomicU64::new(0) }; 2],
             load: Load::default(),
             withdrawn: AtomicBool::new(false),
@@ -391,9 +395,19 @@ impl Backend {
         self.down.store(reason as u8, Ordering::Relaxed);
     }
 
-    /// One of its checks failed.
-    pub fn check_failed(&self) {
-        self.check_failures.fetch_add(1, Ordering::Relaxed);
+    /// It was checked; [`Reason::None`]: it passed.
+    pub fn checked(&self, now: Millis, failed: Reason) {
+        if failed != Reason::None {
+            self.check_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let word = (now.0 << 8) | u64::from(failed as u8);
+        self.checked.store(word, Ordering::Relaxed);
+    }
+
+    /// When it was checked last, and why that failed; `None`: it never was.
+    pub fn last_check(&self) -> Option<(Millis, Reason)> {
+        let word = self.checked.load(Ordering::Relaxed);
+        (word != 0).then(|| (Millis(word >> 8), Reason::of(word as u8)))
     }
 
     /// Checks that failed so far.

@@ -1,0 +1,89 @@
+//! What the control listener asks for. It never acts itself: whoever owns the thing does, on the
+//! control thread, and replies.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+/// One wish, and where the reply goes. Whoever asked may be gone by then.
+#[derive(Debug)]
+pub enum Command {
+    /// Take up a changed configuration, all or nothing.
+    Reload(oneshot::Sender<Reloaded>),
+    /// Become unready, go on accepting.
+    Drain(oneshot::Sender<Result<(), Refused>>),
+    /// Take that back.
+    Undrain(oneshot::Sender<Result<(), Refused>>),
+    /// Look names up now: this one, or all. Replies with those that are.
+    Refresh(Option<Box<str>>, oneshot::Sender<Vec<Arc<str>>>),
+    /// Change something of a backend by hand.
+    Backend {
+        /// Name of its service.
+        service: Box<str>,
+        /// Where it is.
+        address: SocketAddr,
+        /// What.
+        change: Change,
+        /// Where the reply goes.
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
+}
+
+/// A change of a backend by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// No new request from now on.
+    Drain,
+    /// It takes part again.
+    Undrain,
+    /// This weight from now on; `None`: its record's.
+    Weigh(Option<u16>),
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Refused {
+    #[error("there is no such backend")]
+    Unknown,
+    #[error("too much is set by hand already: take something back first")]
+    TooMany,
+    #[error("this process is ending already: a signal said so")]
+    Ending,
+    #[error("it is not draining")]
+    NotDraining,
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    /// In a word.
+    pub outcome: Outcome,
+    /// The generation that is in effect now: counts up from 1 with each one that was applied.
+    pub generation: u64,
+    /// Why it was refused, as `check` would say it.
+    pub error: Option<String>,
+}
+
+/// What became of a reload, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in effect.
+    Applied,
+    /// It is what was in effect already.
+    Unchanged,
+    /// It does not load; nothing has changed.
+    Refused,
+}
+
+impl Outcome {
+    /// As the API calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Applied => "applied",
+            Outcome::Unchanged => "unchanged",
+            Outcome::Refused => "refused",
+        }
+    }
+}
