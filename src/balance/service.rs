@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::affinity::{Affinity, Tokens};
 use super::by_hand::{Change, Refused, Settings};
@@ -298,6 +298,7 @@ impl Service {
                 backend: Arc::clone(backend),
                 weight: by_hand.weight.unwrap_or(place.weight),
                 recorded: place.weight,
+                overridden: by_hand.weight.is_some(),
                 // What is said of one address is not shared with others.
                 split: by_hand.weight.map_or(place.split, |_| 1),
             });
@@ -310,6 +311,7 @@ impl Service {
         let drained = set_aside(&mut tiers);
         Snapshot {
             answered: self.answered,
+            made_at: Some(SystemTime::now()),
             tokens,
             tiers,
             drained,

@@ -20,6 +20,7 @@ use super::prepare::{OwnKey, Prepared, addresses};
 use super::services::{Services, begun};
 use super::{Source, generation};
 use crate::config::Config;
+use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Reloaded, Reloads, ServiceId, Sign};
 use crate::proxy::worker::Shared;
 use crate::published::Published;
@@ -49,6 +50,7 @@ pub struct Reloader {
     /// The configuration of the start: what is taken up only then.
     pub(super) first: Arc<Config>,
     pub(super) record: Rc<RefCell<Reloads>>,
+    pub(super) journal: Arc<Journal>,
 }
 
 impl Reloader {
@@ -87,6 +89,17 @@ impl Reloader {
         }
         record.last = Some(reloaded.clone());
         say(&reloaded);
+        self.journal.record(match &reloaded.error {
+            None => {
+                let text = format!("generation {} of the configuration", reloaded.generation);
+                What::new(Kind::Reloaded, text)
+            }
+            // What is wrong is a picture of several lines; its first says what.
+            Some(error) => {
+                let first = error.lines().next().unwrap_or_default();
+                What::new(Kind::ReloadRefused, first)
+            }
+        });
         reloaded
     }
 
@@ -191,6 +204,7 @@ fn at_next_start(first: &Config, now: &Config) -> Vec<&'static str> {
         ("state_dir", first.state_dir != now.state_dir),
         ("limits.memory", first.memory != now.memory),
         ("probe.address", first.probe != now.probe),
+        ("admin", first.admin != now.admin),
         ("log", first.log != now.log),
     ];
     let differing = differs.into_iter().filter(|(_, differs)| *differs);

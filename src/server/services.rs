@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -22,6 +23,7 @@ use crate::config::Discover;
 use crate::discovery::Offer;
 use crate::discovery::watch::{STILL_OUT_EVERY, Subscription, Watches};
 use crate::events::command::{Change, Refused};
+use crate::events::journal::Journal;
 use crate::events::{Event, ServiceId};
 use crate::health::prober::Report;
 use crate::health::{Health, WentOut};
@@ -54,11 +56,13 @@ impl Drop for Running {
 
 impl Services {
     /// None yet. The second is what checks find, for [`Services::take_reports`].
-    pub fn new(watches: Watches) -> (Rc<Services>, mpsc::Receiver<Report>) {
+    pub fn new(watches: Watches, journal: Arc<Journal>) -> (Rc<Services>, mpsc::Receiver<Report>) {
         let (reports, found) = mpsc::channel(REPORTS);
+        let mut health = Health::new(reports);
+        health.tell(journal);
         let services = Services {
             watches,
-            health: RefCell::new(Health::new(reports)),
+            health: RefCell::new(health),
             running: RefCell::default(),
         };
         (Rc::new(services), found)
