@@ -149,7 +149,7 @@ pub fn start_from(
         })
     });
     let probe = probe.transpose()?;
-    let addresses = prepare::addresses(&prepared.listeners)?;
+    let addresses = prepare::addresses(&prepared.sockets)?;
     let probe_address = probe.as_ref().map(|s| s.local_addr()).transpose()?;
 
     let own_addresses = addresses.iter().copied().chain(probe_address).collect();
@@ -214,6 +214,7 @@ pub fn start_from(
         published: Arc::clone(&published),
         watches,
         services: new,
+        sockets: prepared.sockets,
         signs,
         metrics,
         access_lines_dropped,
@@ -276,7 +277,11 @@ impl Running {
 
     /// Where each listener listens now, in the order of the configuration.
     pub fn listening(&self) -> Vec<SocketAddr> {
-        prepare::addresses(&self.generations.load().listeners).unwrap_or_default()
+        let shared = self.generations.load();
+        let sockets = shared.listeners.iter().filter_map(|l| l.socket.upgrade());
+        sockets
+            .filter_map(|socket| socket.local_addr().ok())
+            .collect()
     }
 
     /// Waits until the server has ended.
