@@ -155,7 +155,7 @@ pub fn start_from(
         })
     });
     let probe = probe.transpose()?;
-    let addresses = prepare::addresses(&prepared.listeners)?;
+    let addresses = prepare::addresses(&prepared.sockets)?;
     let probe_address = probe.as_ref().map(|s| s.local_addr()).transpose()?;
     let entrances = Entrances::open(&config.admin)?;
     let admin_address = entrances.address();
@@ -225,6 +225,7 @@ pub fn start_from(
         published: Arc::clone(&published),
         watches,
         services: new,
+        sockets: prepared.sockets,
         signs,
         metrics,
         access_lines_dropped,
@@ -293,7 +294,11 @@ impl Running {
 
     /// Where each listener listens now, in the order of the configuration.
     pub fn listening(&self) -> Vec<SocketAddr> {
-        prepare::addresses(&self.generations.load().listeners).unwrap_or_default()
+        let shared = self.generations.load();
+        let sockets = shared.listeners.iter().filter_map(|l| l.socket.upgrade());
+        sockets
+            .filter_map(|socket| socket.local_addr().ok())
+            .collect()
     }
 
     /// Waits until the server has ended.

@@ -77,7 +77,12 @@ pub async fn accept(
     let Listened { id, socket, .. } = &worker.shared.listeners[listener];
     let id = *id;
     // The worker's own descriptor of the shared socket.
-    let socket = TcpListener::from_std(socket.try_clone()?)?;
+    let Some(shared) = socket.upgrade() else {
+        // A newer generation has taken its place already.
+        return Ok(());
+    };
+    let socket = TcpListener::from_std(shared.try_clone()?)?;
+    drop(shared);
     let timer = worker.deadlines.timer();
     let descriptors = Arc::clone(&worker.shared.limits.descriptors);
     let reserve = &descriptors.reserve;

@@ -36,10 +36,13 @@ impl Site {
             judges: Contents::default(),
         });
         let Workers {
-            workers, arrivals, ..
+            workers,
+            arrivals,
+            socket,
+            ..
         } = Workers::behind(workers, tls);
         Site {
-            socket: Arc::clone(&workers[0].shared.listeners[0].socket),
+            socket,
             entrances: workers.into_iter().map(Entrance::new).collect(),
             arrivals,
         }

@@ -91,8 +91,9 @@ pub struct Serviced {
 pub struct Listened {
     /// The same in all generations in which it promises the same.
     pub id: ListenerId,
-    /// Where it listens.
-    pub socket: Arc<std::net::TcpListener>,
+    /// Where it listens. Of the newest generation only: an old one, which a tunnel may hold for hours,
+    /// keeps no port.
+    pub socket: std::sync::Weak<std::net::TcpListener>,
     /// Its TLS; `None`: it ends none.
     pub tls: Option<FrontEnd>,
 }
@@ -104,9 +105,9 @@ impl Shared {
     }
 
     /// Does any of its listeners accept from this socket?
-    pub fn listens_on(&self, socket: &Arc<std::net::TcpListener>) -> bool {
+    pub fn listens_on(&self, socket: &std::sync::Weak<std::net::TcpListener>) -> bool {
         let mut listeners = self.listeners.iter();
-        listeners.any(|listener| Arc::ptr_eq(&listener.socket, socket))
+        listeners.any(|listener| listener.socket.ptr_eq(socket))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The control thread's tasks: discovery into services, what workers and checks noticed to whoever
 //! judges it and back to discovery, memory back to the system after a burst, the probe listener.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::Source;
 use super::admin::{self, Entrances, Left, Steward};
 use super::generation::New;
-use super::prepare::OwnKey;
+use super::prepare::{OwnKey, Sockets};
 use super::reload::{Reloader, Request};
 use super::services::Services;
 use crate::admin::probe;
@@ -66,6 +67,8 @@ pub struct Control {
     pub watches: Watches,
     /// The services of the first generation, by index.
     pub services: New,
+    /// Its listening sockets.
+    pub sockets: Sockets,
     /// What is known of each worker.
     pub signs: Vec<Arc<Sign>>,
     /// What the workers count.
@@ -136,6 +139,7 @@ impl Control {
             own: self.own,
             published: self.published,
             services,
+            sockets: RefCell::new(self.sockets),
             signs: self.signs,
             own_addresses: self.own_addresses,
             journal: self.journal,

@@ -3,7 +3,7 @@
 //!
 //! Called at the start, and by a reload on a thread where it may block.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -19,6 +19,9 @@ use crate::tls::client::{BackEnd, Loader};
 use crate::tls::server::{self as front, FrontEnd, front_end};
 use crate::upstream::establish::Layering;
 
+/// Listening sockets, in the order of the configuration.
+pub type Sockets = Vec<Arc<TcpListener>>;
+
 /// A secret of this process, for cookies that have no key file.
 pub type OwnKey = [u8; 32];
 
@@ -27,8 +30,10 @@ pub type OwnKey = [u8; 32];
 pub struct Prepared {
     /// The configuration.
     pub config: Arc<Config>,
-    /// Of each listener: the same socket where it listens already.
+    /// Of each listener.
     pub listeners: Vec<Listened>,
+    /// Of each listener: the same where it listens already. Held as long as it is to listen.
+    pub sockets: Sockets,
     /// Of each service.
     pub services: Vec<Draft>,
     /// Certificates for listeners whose TLS goes on.
@@ -53,7 +58,8 @@ impl Prepared {
         let mut renewals = Vec::new();
         let listen = |listener| listened(listener, before, &mut renewals);
         let listeners = config.listeners.iter().map(listen);
-        let listeners = listeners.collect::<anyhow::Result<_>>()?;
+        let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
+        let (listeners, sockets) = listeners.into_iter().unzip();
         let mut loader = Loader::default();
         let draft = |service| draft(service, before, own, &mut loader);
         let services = config.services.iter().map(draft);
@@ -61,6 +67,7 @@ impl Prepared {
         Ok(Prepared {
             config,
             listeners,
+            sockets,
             services,
             renewals,
         })
@@ -75,15 +82,15 @@ impl Prepared {
 }
 
 /// Where each of them listens.
-pub fn addresses(listeners: &[Listened]) -> std::io::Result<Vec<SocketAddr>> {
-    listeners.iter().map(|l| l.socket.local_addr()).collect()
+pub fn addresses(sockets: &Sockets) -> std::io::Result<Vec<SocketAddr>> {
+    sockets.iter().map(|socket| socket.local_addr()).collect()
 }
 
 fn listened(
     listener: &Listener,
     before: Option<&Shared>,
     renewals: &mut Vec<(Arc<Published<CertificateSet>>, CertificateSet)>,
-) -> anyhow::Result<Listened> {
+) -> anyhow::Result<(Listened, Arc<TcpListener>)> {
     let known = before.and_then(|before| {
         let known = before.config.listeners.iter().zip(&before.listeners);
         known
@@ -91,18 +98,21 @@ fn listened(
             .find(|(known, _)| is_same_place(known, listener))
     });
     let name = || format!("listener {}", listener.name);
-    let Some((before, known)) = known else {
+    let known = known.and_then(|(before, known)| Some((before, known, known.socket.upgrade()?)));
+    let Some((before, known, socket)) = known else {
         let socket = listener::bind(listener.address)
             .with_context(|| format!("{}: cannot listen on {}", name(), listener.address))?;
         let tls = match &listener.protocol {
             Protocol::Https(tls) => Some(front_end(tls, listener.http2).with_context(name)?),
             Protocol::Http | Protocol::Tcp | Protocol::Tls => None,
         };
-        return Ok(Listened {
+        let socket = Arc::new(socket);
+        let listened = Listened {
             id: ListenerId::unused(),
-            socket: Arc::new(socket),
+            socket: Arc::downgrade(&socket),
             tls,
-        });
+        };
+        return Ok((listened, socket));
     };
     let (tls, judged_alike) = match (&listener.protocol, &before.protocol, &known.tls) {
         (Protocol::Https(tls), Protocol::Https(old), Some(front_end)) => {
@@ -124,15 +134,16 @@ fn listened(
     let promises_the_same = judged_alike
         && speaks(listener) == speaks(before)
         && listener.proxy_protocol == before.proxy_protocol;
-    Ok(Listened {
+    let listened = Listened {
         // What clients have shown under other terms counts for nothing under these.
         id: match promises_the_same {
             true => known.id,
             false => ListenerId::unused(),
         },
-        socket: Arc::clone(&known.socket),
+        socket: Arc::downgrade(&socket),
         tls,
-    })
+    };
+    Ok((listened, socket))
 }
 
 fn front_end_of(tls: &config::TlsFrontEnd, listener: &Listener) -> anyhow::Result<FrontEnd> {

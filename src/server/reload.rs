@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::prepare::{OwnKey, Prepared, addresses};
+use super::prepare::{OwnKey, Prepared, Sockets, addresses};
 use super::services::{Services, begun};
 use super::{Source, generation};
 use crate::config::Config;
@@ -44,6 +44,8 @@ pub struct Reloader {
     pub(super) own: OwnKey,
     pub(super) published: Arc<Published<Shared>>,
     pub(super) services: Rc<Services>,
+    /// Where the generation that is in force listens.
+    pub(super) sockets: RefCell<Sockets>,
     pub(super) signs: Vec<Arc<Sign>>,
     /// Addresses of ours besides the listeners', which are never endpoints.
     pub(super) own_addresses: Vec<std::net::SocketAddr>,
@@ -124,7 +126,7 @@ impl Reloader {
         self.services.warm(&ids, WARM).await;
 
         prepared.renew_certificates();
-        if let Ok(mut own) = addresses(&shared.listeners) {
+        if let Ok(mut own) = addresses(&prepared.sockets) {
             own.extend(&self.own_addresses);
             let allowed = config.allowed_endpoints.clone();
             self.services.watches().set_admission(own, allowed);
@@ -132,9 +134,9 @@ impl Reloader {
         let generation = shared.generation;
         self.published.publish(shared);
         self.signs.iter().for_each(|sign| sign.wake.notify_one());
-        // `before` may be the last hand that holds a listener.
-        drop(before);
         self.wait_for_workers(generation).await;
+        // Those that nobody has any more are closed.
+        self.sockets.replace(prepared.sockets);
         self.services.end_all_but(&self.published.load());
         Ok(at_next_start(&self.first, &config))
     }

@@ -15,6 +15,8 @@ pub struct Workers {
     pub arrivals: Vec<mpsc::Receiver<Arrival>>,
     /// What they tell the control thread, of which only one word may wait.
     pub told: mpsc::Receiver<Event>,
+    /// Where they listen.
+    pub socket: Arc<std::net::TcpListener>,
 }
 
 impl Workers {
@@ -26,6 +28,7 @@ impl Workers {
     pub fn behind(count: usize, tls: Option<FrontEnd>) -> Workers {
         let any = "127.0.0.1:0".parse().expect("it is right");
         let socket = crate::listener::bind(any).expect("loopback has ports");
+        let socket = Arc::new(socket);
         let config = Arc::new(from_toml_str(CONFIG).expect("it is right"));
         let (seating, arrivals) = Seating::new(count);
         let (events, told) = mpsc::channel(1);
@@ -39,7 +42,7 @@ impl Workers {
             services: Vec::new(),
             listeners: vec![Listened {
                 id: ListenerId::unused(),
-                socket: Arc::new(socket),
+                socket: Arc::downgrade(&socket),
                 tls,
             }],
             drain: Drain::new(),
@@ -58,6 +61,7 @@ impl Workers {
             workers: (0..count).map(worker).collect(),
             arrivals,
             told,
+            socket,
         }
     }
 
