@@ -13,8 +13,10 @@ mod reload;
 mod services;
 mod worker_thread;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ use tokio::time::sleep;
 use control::Control;
 pub use orders::Order;
 use orders::Signals;
-use prepare::Prepared;
+use prepare::{Prepared, Sockets};
 use worker_thread::WorkerStart;
 
 use crate::config::{Config, Diagnostic, Loaded};
@@ -224,11 +226,12 @@ pub fn start_from(
     let control = thread.spawn(move || {
         let runtime = runtime().context("cannot start the control thread's runtime")?;
         let outcome = runtime.block_on(async {
-            let reloads = control.start(noticed, probe)?;
+            let (reloads, sockets) = control.start(noticed, probe)?;
             let ordered = Orders {
                 receiver,
                 reloads,
                 generations,
+                sockets,
             };
             carry_out(&drain, ordered, &mut gone).await
         });
@@ -298,6 +301,9 @@ struct Orders {
     receiver: mpsc::UnboundedReceiver<Order>,
     reloads: mpsc::UnboundedSender<reload::Request>,
     generations: Arc<Published<Shared>>,
+    /// To be closed when nobody is taken in any more: the kernel would complete connections that no
+    /// worker accepts.
+    sockets: Rc<RefCell<Sockets>>,
 }
 
 /// How to end.
@@ -349,7 +355,10 @@ async fn carry_out(
         ];
         for (wait, phase) in steps {
             tokio::select! {
-                () = sleep(wait) => drain.advance(phase),
+                () = sleep(wait) => {
+                    drain.advance(phase);
+                    orders.sockets.take();
+                }
                 _ = gone.recv() => {
                     return Ok(match drain.has_cut() {
                         true => Drained::Cut,
@@ -361,6 +370,7 @@ async fn carry_out(
         }
     }
     drain.advance(Phase::CutAll);
+    orders.sockets.take();
     // Workers look at the phase at every tick.
     gone.recv().await;
     Ok(Drained::Cut)
