@@ -15,8 +15,8 @@ use crate::support::client::Client;
 use crate::support::server::{Folder, Process, binary};
 use crate::support::{PATIENCE, pause, wait_until};
 
-/// How often, unless `EVENKEEL_RELOADS` says otherwise; 1000 take about a minute.
-const RELOADS: usize = 200;
+/// How often, unless `EVENKEEL_RELOADS` says otherwise.
+const RELOADS: usize = 1_000;
 
 /// Requests per second of all clients together.
 const RATE: u32 = 2_000;
