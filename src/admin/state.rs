@@ -20,6 +20,7 @@ use crate::telemetry::metrics::{
     BackendSample, BoundSample, CertificateSample, DnsLookups, DnsName, DnsSample, Live, Metrics,
 };
 use crate::tls::certificates::CertificateSet;
+use crate::tls::reload::CertificateWatch;
 use crate::upstream::gate::Gate;
 
 /// What the probe listener reads. Lives on the control thread.
@@ -36,6 +37,8 @@ pub struct State {
     pub gates: Vec<Option<Arc<Gate>>>,
     /// The certificates of each listener, in the order of the configuration; `None`: no TLS.
     pub certificates: Vec<Option<Arc<Published<CertificateSet>>>>,
+    /// Whoever takes up others.
+    pub certificate_watch: CertificateWatch,
     /// How far a drain has come.
     pub drain: Arc<Drain>,
     /// When each worker last turned, as [`Millis`].
@@ -110,6 +113,7 @@ impl State {
         let live = Live {
             backends: self.backends(now),
             certificates: self.certificates(),
+            certificate_files: self.certificate_watch.counted(),
             bounds: self.bounds(&dns),
             dns: dns_sample(dns),
             access_lines_dropped: self.access_lines_dropped.load(Ordering::Relaxed),

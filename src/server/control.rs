@@ -23,10 +23,11 @@ use crate::proxy::limits::Limits;
 use crate::published::Published;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::certificates::CertificateSet;
+use crate::tls::reload::{CertificateWatch, Watched};
 
 use crate::balance::service::Service;
 use crate::balance::snapshot::Snapshot;
-use crate::config::Config;
+use crate::config::{Config, Protocol};
 use crate::discovery::watch::{STILL_OUT_EVERY, Subscription, Watches};
 use crate::events::Event;
 use crate::health::prober::{Prober, Report};
@@ -89,6 +90,8 @@ impl Control {
         probe: Option<std::net::TcpListener>,
     ) -> io::Result<()> {
         let watches = self.watches;
+        let certificate_watch = CertificateWatch::start()?;
+        certificate_watch.set(watched(&self.config, &self.certificates));
         let state = Rc::new(State {
             started: Millis::now(),
             snapshots: self
@@ -99,6 +102,7 @@ impl Control {
             gates: self.services.iter().map(|s| s.gate().cloned()).collect(),
             config: Arc::clone(&self.config),
             certificates: self.certificates,
+            certificate_watch,
             drain: self.drain,
             heartbeats: self.heartbeats,
             limits: self.limits,
@@ -194,6 +198,23 @@ async fn forget_series(state: Rc<State>) {
         sleep(FORGET_EVERY).await;
         state.sweep(Millis::now());
     }
+}
+
+/// The certificates of listeners, to be looked at again.
+fn watched(
+    config: &Config,
+    certificates: &[Option<Arc<Published<CertificateSet>>>],
+) -> Vec<Watched> {
+    let listeners = config.listeners.iter().zip(certificates);
+    let watched = listeners.filter_map(|(listener, published)| match &listener.protocol {
+        Protocol::Https(tls) => Some(Watched {
+            listener: Arc::clone(&listener.name),
+            files: tls.certificates.clone(),
+            published: Arc::clone(published.as_ref()?),
+        }),
+        Protocol::Http | Protocol::Tcp | Protocol::Tls => None,
+    });
+    watched.collect()
 }
 
 /// Writes the backends of every service to the log.

@@ -2,6 +2,7 @@ use super::*;
 use crate::balance::service::Service;
 use crate::config::from_toml_str;
 use crate::discovery::{Discovered, Endpoint, Offer};
+use crate::tls::reload::CertificateWatch;
 
 /// A process with two services that have heard nothing, and two workers that just turned.
 pub(in crate::admin) struct Process {
@@ -41,6 +42,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
         gates: Vec::new(),
         certificates: vec![None],
+        certificate_watch: CertificateWatch::start().unwrap(),
         drain: Drain::new(),
         heartbeats: (0..2)
             .map(|_| Arc::new(AtomicU64::new(started.0)))
