@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::Source;
 use super::generation::New;
 use super::prepare::{OwnKey, Sockets};
-use super::reload::{Reloader, Request};
+use super::reload::{self, Reloader, Request};
 use super::services::Services;
 use crate::admin::probe;
 use crate::admin::state::State;
@@ -29,6 +29,7 @@ use crate::memory;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::reload::CertificateWatch;
 
 /// Time between two looks for series of backends that are gone.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
@@ -87,7 +88,10 @@ impl Control {
     ) -> io::Result<(mpsc::UnboundedSender<Request>, Rc<RefCell<Sockets>>)> {
         let shared = self.published.load();
         let reloads = Rc::default();
+        let certificate_watch = Rc::new(CertificateWatch::start()?);
+        certificate_watch.set(reload::watched(&shared));
         let state = Rc::new(State {
+            certificate_watch: Rc::clone(&certificate_watch),
             started: Millis::now(),
             generations: Arc::clone(&self.published),
             signs: self.signs.clone(),
@@ -127,6 +131,7 @@ impl Control {
             services,
             sockets: Rc::clone(&sockets),
             signs: self.signs,
+            certificate_watch,
             own_addresses: self.probe.into_iter().collect(),
             first: Arc::clone(&shared.config),
             record: reloads,
