@@ -5,6 +5,7 @@
 //! control thread writes snapshots and never touches a request.
 
 mod control;
+mod file_watch;
 mod generation;
 mod memory;
 mod orders;
@@ -15,6 +16,7 @@ mod worker_thread;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -82,13 +84,16 @@ pub enum Drained {
 }
 
 /// Runs until a signal ends it: the body of `evenkeel run` and `evenkeel proxy`. `source`: where
-/// `config` came from.
-pub fn run(config: Config, source: Source) -> anyhow::Result<ExitCode> {
+/// `config` came from. `watched`: a file to look at, which is reloaded when it holds something else.
+pub fn run(config: Config, source: Source, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let runtime = runtime().context("cannot start a runtime for signals")?;
     // Before anybody can know that we are there: a signal that nobody listens for kills.
     let signals = runtime.block_on(async { Signals::listen() })?;
     let running = start_from(config, Some(source), std::io::stdout())?;
     let orders = running.orders.clone();
+    if let Some(file) = watched {
+        file_watch::watch(file, orders.clone())?;
+    }
     // The control thread can end on its own only by an error; then there is no signal to wait for.
     let (ended, has_ended) = oneshot::channel();
     let control = running.control;

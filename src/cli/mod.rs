@@ -18,6 +18,7 @@ pub mod url;
 pub mod version;
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -83,8 +84,8 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Demo(args) => demo::run(args),
-            Command::Run(args) => serve(args.configuration.loader()?),
-            Command::Proxy(args) => serve(args.loader()?.process_environment()),
+            Command::Run(args) => args.run(),
+            Command::Proxy(args) => serve(args.loader()?.process_environment(), None),
             Command::Check(args) => check::run(args),
             Command::Query(args) => query::run(args),
             Command::Schedule(args) => schedule::run(args),
@@ -99,7 +100,7 @@ impl Command {
 }
 
 /// Loads a configuration, starts the log, says what is doubtful about it, then runs it.
-fn serve(loader: Loader) -> anyhow::Result<ExitCode> {
+fn serve(loader: Loader, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let source: Source = Arc::new(move || loader.clone().load());
     let loaded = source()?;
     let log = &loaded.config.log;
@@ -107,7 +108,7 @@ fn serve(loader: Loader) -> anyhow::Result<ExitCode> {
     for warning in loaded.warnings.one_by_one() {
         tracing::warn!("{warning}");
     }
-    crate::server::run(loaded.config, source)
+    crate::server::run(loaded.config, source, watched)
 }
 
 /// From the arguments of this process to its exit code; what went wrong is on standard error.

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -150,8 +152,12 @@ impl Site {
     fn start(text: &str) -> Site {
         let folder = Folder::new();
         let file = folder.write("evenkeel.toml", text);
+        Site::run(folder, &file, &[])
+    }
+
+    fn run(folder: Folder, file: &Path, more: &[&str]) -> Site {
         let mut command = binary();
-        command.arg("run").arg("-c").arg(&file);
+        command.arg("run").arg("-c").arg(file).args(more);
         command.args([
             "--set",
             "probe.address=127.0.0.1:0",
@@ -265,4 +271,57 @@ fn nothing_is_lost_while_it_is_reloaded_again_and_again() {
     );
     assert!(requests > 100 && echoes > 100 && bytes > 1 << 20);
     assert!(grown < 8 << 20, "{grown} bytes");
+}
+
+#[test]
+fn a_file_that_is_watched_is_read_when_it_holds_something_else() {
+    let [web, other] = ["web", "other"].map(backend);
+    let front = "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n";
+    let text = |backend: &Backend| format!("{front}{}", service("web", backend.address));
+    let folder = Folder::new();
+    // As kubelet mounts a ConfigMap: a file is a link to a link to a folder, which is swapped.
+    let version = |name: &str, text: &str| {
+        let folder = folder.path().join(name);
+        std::fs::create_dir(&folder).expect("it is new");
+        std::fs::write(folder.join("evenkeel.toml"), text).expect("it is ours");
+    };
+    version("..1", &text(&web));
+    let data = folder.path().join("..data");
+    symlink("..1", &data).expect("it is ours");
+    let file = folder.path().join("evenkeel.toml");
+    symlink("..data/evenkeel.toml", &file).expect("it is ours");
+    version("..2", &text(&other));
+    version("..3", "broken");
+    let at = folder.path().to_owned();
+    let site = Site::run(folder, &file, &["--watch"]);
+    let who = || {
+        let answer = Client::plain(site.address)
+            .get("x", "/web")
+            .expect("it answers");
+        answer.text().lines().last().map(ToOwned::to_owned)
+    };
+    let is = |name: &str| who().is_some_and(|who| who.ends_with(name));
+    assert!(is("web"));
+    let swap = |to: &str| {
+        let new = at.join("..new");
+        symlink(to, &new).expect("it is ours");
+        std::fs::rename(&new, at.join("..data")).expect("it is ours");
+    };
+    swap("..2");
+    wait_until("another folder", || is("other"));
+    swap("..3");
+    wait_until("it is refused", || site.counts() == (1, 1));
+    assert!(is("other"));
+    // An editor's way, and a shell's.
+    std::fs::write(at.join("new"), text(&web)).expect("it is ours");
+    std::fs::rename(at.join("new"), &file).expect("it is ours");
+    wait_until("renamed over", || is("web"));
+    std::fs::write(&file, text(&other)).expect("it is ours");
+    wait_until("written in place", || is("other"));
+    // The same again is nothing to read.
+    std::fs::write(at.join("new"), text(&other)).expect("it is ours");
+    std::fs::rename(at.join("new"), &file).expect("it is ours");
+    std::fs::write(&file, text(&web)).expect("it is ours");
+    wait_until("and back", || is("web"));
+    assert_eq!(site.counts(), (4, 1));
 }
