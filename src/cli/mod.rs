@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod cert;
 pub mod check;
+pub mod config;
 pub mod demo;
 pub mod dns;
 pub mod health;
@@ -58,6 +59,8 @@ pub enum Command {
     Proxy(proxy_options::Args),
     /// Check a configuration file and say all that is wrong with it
     Check(check::Args),
+    /// Write a configuration file to begin with, or print the schema for editors
+    Config(config::Args),
     /// Show the SRV records of a name, the share each endpoint gets, and what is wrong
     Query(query::Args),
     /// Show the next picks of a fresh schedule and the share each backend gets
@@ -84,6 +87,7 @@ impl Command {
             Command::Run(args) => serve(args.configuration.load()?),
             Command::Proxy(args) => serve(args.load()?),
             Command::Check(args) => check::run(args),
+            Command::Config(args) => config::run(args),
             Command::Query(args) => query::run(args),
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
@@ -178,6 +182,15 @@ impl Interrupts {
 async fn interrupted() -> std::io::Result<()> {
     Interrupts::new()?.next().await;
     Ok(())
+}
+
+/// Prints on standard output; a reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> std::io::Result<()> {
+    use std::io::{ErrorKind, Write as _};
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a report on standard error, in colour where somebody sees it.

@@ -19,6 +19,7 @@ table! {
         "mode" => mode: At<ClientCertificateMode>,
         "pass_whole" => pass_whole: At<bool>,
     }
+    required ["ca"]
     later []
 }
 

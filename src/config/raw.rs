@@ -20,6 +20,7 @@ use super::scalar::{
     Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, PositiveOrOff, SizeOrOff, Spill,
     Within, WithinOrOff,
 };
+use super::schema;
 use super::sticky::RawSticky;
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion, UpstreamProtocol};
@@ -41,6 +42,7 @@ table! {
         "log" => log: Log,
         "drain" => drain: Drain,
     }
+    required ["listener"]
     later ["admin", "tickets", "cookies", "tsig", "explain_from"]
 }
 
@@ -57,6 +59,7 @@ table! {
         "proxy_protocol" => proxy_protocol: At<bool>,
         "client_certificates" => client_certificates: RawClientCertificates,
     }
+    required ["address", "protocol"]
     later ["acme"]
 }
 
@@ -94,6 +97,7 @@ table! {
         "cert" => cert: At<String>,
         "key" => key: At<String>,
     }
+    required ["cert", "key"]
     later []
 }
 
@@ -133,6 +137,13 @@ impl Read for Redirect {
                 ..RedirectTable::default()
             })
         })
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![
+            At::<RedirectTarget>::schema(),
+            RedirectTable::schema(),
+        ])
     }
 
     fn keys() -> &'static [Key] {
@@ -181,6 +192,7 @@ table! {
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
     }
+    required ["name", "discover"]
     later []
     elsewhere {
         "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
@@ -235,6 +247,7 @@ table! {
         "priority" => priority: At<Within<0, 65535>>,
         "weight" => weight: At<Within<0, 65535>>,
     }
+    required ["address"]
     later []
 }
 
@@ -258,6 +271,10 @@ impl Read for StaticEndpoint {
         })
     }
 
+    fn schema() -> serde_json::Value {
+        schema::any(vec![At::<Connect>::schema(), StaticTable::schema()])
+    }
+
     fn keys() -> &'static [Key] {
         StaticTable::keys()
     }
@@ -274,6 +291,7 @@ table! {
         "alpn" => alpn: Vec<At<String>>,
         "service" => service: At<String>,
     }
+    required ["service"]
     later ["client_certificates"]
     elsewhere { "redirect" => "a listener redirects: redirect = \"https\" in its [[listener]]", }
 }

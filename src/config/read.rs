@@ -2,6 +2,7 @@
 //! something else is found. Unknown keys are refused here. `scalar.rs` has the single values.
 
 use super::diagnostics::{Problem, Problems};
+use super::schema;
 use super::source::Span;
 use super::tree::{Entry, Node, Value};
 
@@ -12,6 +13,9 @@ pub trait Read: Sized {
 
     /// Reads it.
     fn read(node: &Node, problems: &mut Problems) -> Option<Self>;
+
+    /// How it is written, as JSON Schema says it.
+    fn schema() -> serde_json::Value;
 
     /// The keys of a table, or of the tables in a list.
     fn keys() -> &'static [Key] {
@@ -43,6 +47,9 @@ pub struct At<T> {
 pub trait Scalar: Sized {
     /// What the documentation and messages call it, with an example.
     const EXPECTS: &'static str;
+
+    /// How it is written, as JSON Schema says it.
+    fn schema() -> serde_json::Value;
 
     /// Reads a quoted text.
     fn from_text(text: &str) -> Result<Self, Refusal>;
@@ -129,6 +136,10 @@ impl<T: Scalar> Read for At<T> {
             }
         }
     }
+
+    fn schema() -> serde_json::Value {
+        T::schema()
+    }
 }
 
 /// One value stands for a list of one, and a flag or variable separates with commas.
@@ -160,6 +171,10 @@ impl<T: Read> Read for Vec<T> {
         read.into_iter().collect()
     }
 
+    fn schema() -> serde_json::Value {
+        schema::list(T::schema())
+    }
+
     fn keys() -> &'static [Key] {
         T::keys()
     }
@@ -183,6 +198,10 @@ impl<T: Read> Read for Pairs<T> {
             T::read(&entry.value, problems).map(|value| (key, value))
         });
         Some(Pairs(read.collect()))
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::pairs(T::schema())
     }
 }
 
@@ -238,13 +257,15 @@ pub fn unknown_key(
 
 /// Declares a table of the file: a struct with a field per key, and how it is read. A key that is
 /// absent is `None`; one that is present and wrong is `None` too, with a problem recorded, and
-/// `present` tells the two apart.
+/// `present` tells the two apart. Keys after `required` are those that `build.rs` and its
+/// neighbours miss; here they are told to editors only.
 macro_rules! table {
     (
         $(#[$meta:meta])*
         $vis:vis struct $name:ident = $called:literal {
             $( $(#[$field_meta:meta])* $key:literal => $field:ident : $type:ty, )*
         }
+        $( required [ $($required:literal),* $(,)? ] )?
         later [ $($later:literal),* $(,)? ]
         $( elsewhere { $($misplaced:literal => $belongs:literal,)* } )?
     ) => {
@@ -279,8 +300,8 @@ macro_rules! table {
                 for entry in entries {
                     match entry.key.as_str() {
                         $( $key => {
-                            read.present.push(($key, entry.key_span));
                             if !matches!(entry.value.value, $crate::config::tree::Value::Null) {
+                                read.present.push(($key, entry.key_span));
                                 read.$field = <$type as $crate::config::read::Read>::read(
                                     &entry.value,
                                     problems,
@@ -297,6 +318,13 @@ macro_rules! table {
                     }
                 }
                 Some(read)
+            }
+
+            fn schema() -> serde_json::Value {
+                $crate::config::schema::table(
+                    [$( ($key, <$type as $crate::config::read::Read>::schema()) ),*],
+                    &[$($($required),*)?],
+                )
             }
 
             fn keys() -> &'static [$crate::config::read::Key] {
@@ -318,6 +346,10 @@ macro_rules! choice {
     ) => {
         impl $crate::config::read::Scalar for $type {
             const EXPECTS: &'static str = $expects;
+
+            fn schema() -> serde_json::Value {
+                $crate::config::schema::words(&[$($word),*])
+            }
 
             fn from_text(text: &str) -> Result<Self, $crate::config::read::Refusal> {
                 use $crate::config::read::Refusal;
