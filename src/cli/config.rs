@@ -59,7 +59,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 true => config::zone_json_schema(),
                 false => config::json_schema(),
             };
-            super::print(&format!("{schema:#}\n"))?;
+            super::print(format!("{schema:#}\n"))?;
         }
         Command::Init(args) => match args.file {
             None => super::print(STARTER)?,

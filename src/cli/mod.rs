@@ -6,10 +6,12 @@
 pub mod backend;
 pub mod cert;
 pub mod check;
+pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod dns;
 pub mod health;
+pub mod man;
 pub mod proxy_options;
 pub mod query;
 pub mod register;
@@ -69,6 +71,10 @@ pub enum Command {
     Health(health::Args),
     /// Make certificates for development
     Cert(cert::Args),
+    /// Print what a shell needs to complete these commands
+    Completions(completions::Args),
+    /// Print a manual page, or write them all
+    Man(man::Args),
     /// Print which program this is, for bug reports
     Version(version::Args),
     /// Serve a DNS zone in which backends register themselves
@@ -92,6 +98,8 @@ impl Command {
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
             Command::Cert(args) => cert::run(args),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => man::run(args),
             Command::Version(args) => version::run(args),
             Command::Dns(args) => dns::run(args),
             Command::Register(args) => register::run(*args),
@@ -185,9 +193,9 @@ async fn interrupted() -> std::io::Result<()> {
 }
 
 /// Prints on standard output; a reader that has seen enough (`| head`) is no error.
-fn print(text: &str) -> std::io::Result<()> {
+fn print(text: impl AsRef<[u8]>) -> std::io::Result<()> {
     use std::io::{ErrorKind, Write as _};
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    match std::io::stdout().lock().write_all(text.as_ref()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
