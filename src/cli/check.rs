@@ -1,4 +1,7 @@
 //! `evenkeel check`: says all that is wrong with a configuration, or what it amounts to.
+//! `online.rs` looks at where it leads.
+
+mod online;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -19,7 +22,12 @@ use crate::tls::{certificates, client_certificates};
 Exits with 0 when the file can be used, warnings included, and with 1 when it cannot. Certificates
 and keys are loaded. Environment variables and --set count as they do for `run`.
 
+With --online it exits with 1, too, when something is wrong with what the file leads to, seen from
+where this command runs: a name that leads to nobody, a name server that does not answer, a record
+that cannot be used, a static backend that takes no connection, a certificate that has expired.
+
   evenkeel check
+  evenkeel check --online
   evenkeel check deploy/evenkeel.yaml --set log.level=debug")]
 pub struct Args {
     /// The file; without it, the one that `run` would take
@@ -28,6 +36,9 @@ pub struct Args {
     /// Change one setting; a member of a list is called by its name or number
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Also ask for every name, connect to every static backend, and say how long certificates last
+    #[arg(long)]
+    pub online: bool,
 }
 
 /// Prints the verdict.
@@ -47,7 +58,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !certificates.errors.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    print!("{}", summary(&loaded.config));
+    super::print(summary(&loaded.config))?;
+    if args.online {
+        let report = online::look(&loaded.config)?;
+        super::print(format!("\nonline, as seen from here:\n{report}"))?;
+        if !report.is_fine() {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
