@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::backend_tls::{ProxyHeader, TlsTable};
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RawRetryOn};
-use super::identity::RawClientCertificates;
+use super::identity::{RawClientCertificates, ReadsProxyHeader};
 use super::in_flight::Adaptive;
 use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
@@ -56,7 +56,7 @@ table! {
         "min_tls" => min_tls: At<TlsVersion>,
         "http2" => http2: At<bool>,
         "redirect" => redirect: Redirect,
-        "proxy_protocol" => proxy_protocol: At<bool>,
+        "proxy_protocol" => proxy_protocol: At<ReadsProxyHeader>,
         "client_certificates" => client_certificates: RawClientCertificates,
     }
     required ["address", "protocol"]
@@ -81,6 +81,11 @@ choice! {
         "tls" => ListenerProtocol::Tls,
     }
     later []
+    meant {
+        "h2" => "\"https\" speaks HTTP/2 as well, and so does \"http\" to clients that begin with it",
+        "http2" => "\"https\" speaks HTTP/2 as well, and so does \"http\" to clients that begin with it",
+        "grpc" => "gRPC comes over HTTP/2, which \"https\" speaks, and \"http\" to clients that begin with it",
+    }
 }
 
 choice! {
@@ -227,6 +232,12 @@ choice! {
         "h2" => UpstreamProtocol::H2,
     }
     later []
+    meant {
+        "grpc" => "gRPC goes over HTTP/2: upstream = \"h2c\", or \"h2\" over TLS",
+        "http2" => "write \"h2c\", or \"h2\" over TLS",
+        "tls" => "write \"https\", or \"h2\" for HTTP/2 over TLS",
+        "tcp" => "leave `upstream` out: a listener with protocol = \"tcp\" or \"tls\" passes bytes on as they come",
+    }
 }
 
 table! {

@@ -188,7 +188,7 @@ impl<T: Read> Read for Pairs<T> {
     const EXPECTS: &'static str = "a table";
 
     fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
-        let entries = entries(node, "", problems)?;
+        let entries = entries(node, "", &[], problems)?;
         // One bad value does not hide what is wrong with the others.
         let read = entries.iter().filter_map(|entry| {
             let key = At {
@@ -206,7 +206,13 @@ impl<T: Read> Read for Pairs<T> {
 }
 
 /// The entries of a table, or a problem that says what should have been there.
-pub fn entries<'a>(node: &'a Node, name: &str, problems: &mut Problems) -> Option<&'a [Entry]> {
+/// `required`: keys that an example needs.
+pub fn entries<'a>(
+    node: &'a Node,
+    name: &str,
+    required: &[&str],
+    problems: &mut Problems,
+) -> Option<&'a [Entry]> {
     match &node.value {
         Value::Table(entries) => Some(entries),
         other => {
@@ -215,7 +221,12 @@ pub fn entries<'a>(node: &'a Node, name: &str, problems: &mut Problems) -> Optio
                 format!("expected a table, found {}", other.kind()),
             );
             if !name.is_empty() {
-                problem = problem.help(format!("`{name}` holds keys of its own"));
+                let mut help = format!("`{name}` holds keys of its own");
+                if !required.is_empty() && !name.starts_with('[') {
+                    let keys: Vec<_> = required.iter().map(|key| format!("{key} = …")).collect();
+                    help = format!("{help}: {name} = {{ {} }}", keys.join(", "));
+                }
+                problem = problem.help(help);
             }
             problems.push(problem);
             None
@@ -295,7 +306,12 @@ macro_rules! table {
                 node: &$crate::config::tree::Node,
                 problems: &mut $crate::config::diagnostics::Problems,
             ) -> Option<Self> {
-                let entries = $crate::config::read::entries(node, $called, problems)?;
+                let entries = $crate::config::read::entries(
+                    node,
+                    $called,
+                    &[$($($required),*)?],
+                    problems,
+                )?;
                 let mut read = $name { span: node.span, ..$name::default() };
                 for entry in entries {
                     match entry.key.as_str() {
@@ -338,11 +354,13 @@ macro_rules! table {
     };
 }
 
-/// Declares a word out of a list. Words after `later` are known and refused.
+/// Declares a word out of a list. Words after `later` are known and refused; those after `meant` are
+/// what people write instead, and what to say then.
 macro_rules! choice {
     (
         $type:ty = $expects:literal { $( $word:literal => $value:expr, )* }
         later [ $($later:literal),* $(,)? ]
+        $( meant { $($instead:literal => $help:literal,)* } )?
     ) => {
         impl $crate::config::read::Scalar for $type {
             const EXPECTS: &'static str = $expects;
@@ -360,6 +378,7 @@ macro_rules! choice {
                         Err(Refusal::because(format!("`{text}` is not in this version yet"))
                             .help(concat!("this version has ", $expects)))
                     }
+                    $($( $instead => Err(Refusal::kind().help($help)), )*)?
                     _ => {
                         let refusal = Refusal::kind();
                         Err(match $crate::config::diagnostics::nearest(text, [$($word),*]) {

@@ -485,6 +485,9 @@ impl Scalar for IpNet {
         text.parse::<IpNet>()
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
             .map(|net| net.trunc())
-            .map_err(|_| Refusal::kind())
+            .map_err(|_| match super::names::check(text.as_bytes()) {
+                Ok(()) => Refusal::kind().help("names are not looked up here: write addresses"),
+                Err(_) => Refusal::kind(),
+            })
     }
 }
