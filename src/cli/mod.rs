@@ -6,9 +6,12 @@
 pub mod backend;
 pub mod cert;
 pub mod check;
+pub mod completions;
+pub mod config;
 pub mod demo;
 pub mod dns;
 pub mod health;
+pub mod man;
 pub mod proxy_options;
 pub mod query;
 pub mod register;
@@ -61,6 +64,8 @@ pub enum Command {
     Proxy(proxy_options::Args),
     /// Check a configuration file and say all that is wrong with it
     Check(check::Args),
+    /// Write a configuration file to begin with, or print the schema for editors
+    Config(config::Args),
     /// Show the SRV records of a name, the share each endpoint gets, and what is wrong
     Query(query::Args),
     /// Show the next picks of a fresh schedule and the share each backend gets
@@ -69,6 +74,10 @@ pub enum Command {
     Health(health::Args),
     /// Make certificates for development
     Cert(cert::Args),
+    /// Print what a shell needs to complete these commands
+    Completions(completions::Args),
+    /// Print a manual page, or write them all
+    Man(man::Args),
     /// Print which program this is, for bug reports
     Version(version::Args),
     /// Serve a DNS zone in which backends register themselves
@@ -87,10 +96,13 @@ impl Command {
             Command::Run(args) => args.run(),
             Command::Proxy(args) => serve(args.loader()?.process_environment(), None),
             Command::Check(args) => check::run(args),
+            Command::Config(args) => config::run(args),
             Command::Query(args) => query::run(args),
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
             Command::Cert(args) => cert::run(args),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => man::run(args),
             Command::Version(args) => version::run(args),
             Command::Dns(args) => dns::run(args),
             Command::Register(args) => register::run(*args),
@@ -183,6 +195,15 @@ impl Interrupts {
 async fn interrupted() -> std::io::Result<()> {
     Interrupts::new()?.next().await;
     Ok(())
+}
+
+/// Prints on standard output; a reader that has seen enough (`| head`) is no error.
+fn print(text: impl AsRef<[u8]>) -> std::io::Result<()> {
+    use std::io::{ErrorKind, Write as _};
+    match std::io::stdout().lock().write_all(text.as_ref()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a report on standard error, in colour where somebody sees it.
