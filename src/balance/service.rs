@@ -4,6 +4,7 @@
 //! It never asks DNS (discovery does) and never decides whether an answer is believed
 //! (`discovery::policy` does): what it is offered is in effect.
 
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub struct Service {
     snapshot: Arc<Published<Snapshot>>,
     terms: Terms,
     answered: bool,
+    /// Snapshots that were made.
+    snapshots: u64,
     listed: BTreeMap<Endpoint, (Arc<Backend>, Place)>,
     /// Withdrawn lately, with the moment of it: if one comes back, it has its state again. Bounded
     /// by [`REMEMBERED`] and [`REMEMBERED_FOR`].
@@ -91,6 +94,7 @@ impl Service {
             terms,
             snapshot: Published::new(Snapshot::default()),
             answered: false,
+            snapshots: 0,
             listed: BTreeMap::new(),
             departed: BTreeMap::new(),
         }
@@ -143,7 +147,8 @@ impl Service {
         }
         self.forget(now);
         if !changes.is_empty() {
-            self.snapshot.publish(self.compose());
+            self.snapshots += 1;
+            self.snapshot.publish(self.compose(now));
         }
         changes
     }
@@ -227,7 +232,7 @@ impl Service {
         }
     }
 
-    fn compose(&self) -> Snapshot {
+    fn compose(&self, now: Millis) -> Snapshot {
         let mut tiers: BTreeMap<u16, Vec<Member>> = BTreeMap::new();
         // `listed` is sorted by endpoint, so each tier's members are.
         for (backend, place) in self.listed.values() {
@@ -241,10 +246,21 @@ impl Service {
         let tiers: Vec<_> = tiers.into_iter().map(tier).collect();
         let affinity = self.terms.affinity.as_ref();
         Snapshot {
+            number: self.snapshots,
+            made: now,
+            withdrawn: self.withdrawn_last(),
             answered: self.answered,
             tokens: affinity.map_or_else(Tokens::new, |affinity| affinity.tokens(&tiers)),
             tiers,
         }
+    }
+
+    /// Who left last, as many as people are told of.
+    fn withdrawn_last(&self) -> Vec<(Arc<Backend>, Millis)> {
+        let mut last: Vec<_> = self.departed.values().cloned().collect();
+        last.sort_by_key(|(backend, left)| (Reverse(*left), backend.id));
+        last.truncate(TOLD_OF);
+        last
     }
 }
 
@@ -261,7 +277,7 @@ fn places(endpoints: &[Discovered]) -> BTreeMap<Endpoint, Place> {
         places
             .entry(found.endpoint.clone())
             .and_modify(|known: &mut Place| {
-                let rank = |p: &Place| (p.priority, std::cmp::Reverse(p.weight), p.split);
+                let rank = |p: &Place| (p.priority, Reverse(p.weight), p.split);
                 if rank(&place) < rank(known) {
                     *known = place;
                 }
@@ -277,6 +293,9 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
 /// So many withdrawn backends are remembered at most: as many as a name may have by default.
 const REMEMBERED: usize = 4096;
+
+/// So many of them are told of in a snapshot: a person looks for the one that has just gone.
+const TOLD_OF: usize = 16;
 
 #[cfg(test)]
 #[path = "service_tests.rs"]

@@ -12,7 +12,7 @@ use super::pinned::Pinned;
 use super::preference::Preference;
 use super::worker::Worker;
 use crate::balance::picker::{NoBackend, Pick};
-use crate::balance::wish::{WhenFull, Wish};
+use crate::balance::wish::{WhenFull, WhyTier, Wish};
 use crate::io::deadline::Timer;
 use crate::io::duplex::Duplex;
 use crate::upstream::backend::{Backend, BackendId, InFlight, Trial};
@@ -110,18 +110,14 @@ impl Chooser {
             .await;
         match picked {
             Ok(Pick {
-                guard,
-                trial,
-                out,
-                by_cookie,
-                ..
+                guard, trial, why, ..
             }) => {
-                self.out += u32::from(out);
+                self.out += u32::from(why == WhyTier::Panic);
                 Ok(Choice {
                     guard,
                     trial,
                     over: Over::Any,
-                    by_cookie,
+                    by_cookie: why == WhyTier::Cookie,
                 })
             }
             Err(NoBackend::Exhausted) => match self.stale.take() {
