@@ -28,7 +28,7 @@ impl Picker {
             schedule.rebuild(&reader.current().tiers);
         }
         let mut snapshot = Snapshot::clone(reader.current());
-        let copies = Backend::copies(snapshot.backends());
+        let copies = Backend::copies(snapshot.listed().map(|(_, member)| &member.backend));
         let copies: HashMap<BackendId, Arc<Backend>> =
             copies.into_iter().map(|copy| (copy.id, copy)).collect();
         // A schedule knows nobody but those of its snapshot.

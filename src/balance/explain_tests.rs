@@ -8,6 +8,7 @@ use proptest::{option, prop_assert_eq, prop_oneof, proptest};
 
 use super::*;
 use crate::balance::affinity::Affinity;
+use crate::balance::by_hand::Change;
 use crate::balance::service::{Service, Terms};
 use crate::balance::testing::{endpoint, tiers};
 use crate::balance::wish::WhenFull;
@@ -29,6 +30,7 @@ enum Step {
     Down(u32),
     Up(u32),
     Slow(u32, u64),
+    ByHand(u32, Change),
     Offer(Vec<(u32, u16, u16)>),
 }
 
@@ -82,9 +84,17 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
         2 => (1..9u32).prop_map(Step::Down),
         2 => (1..9u32).prop_map(Step::Up),
         1 => (1..9u32, 1..500u64).prop_map(|(n, time)| Step::Slow(n, time)),
+        1 => (1..9u32, select(BY_HAND.to_vec())).prop_map(|(n, change)| Step::ByHand(n, change)),
         1 => records().prop_map(Step::Offer),
     ]
 }
+
+const BY_HAND: [Change; 4] = [
+    Change::Drain,
+    Change::Undrain,
+    Change::Weigh(Some(3)),
+    Change::Weigh(None),
+];
 
 const STRATEGIES: [Strategy; 7] = [
     Strategy::Weighted,
@@ -201,6 +211,12 @@ proptest! {
                 Step::Down(n) => each(n, &|b| b.set_down(Reason::CheckTimeout)),
                 Step::Up(n) => each(n, &|b| b.set_down(Reason::None)),
                 Step::Slow(n, ms) => each(n, &|b| b.load.succeeded(now, Duration::from_millis(ms))),
+                Step::ByHand(n, change) => {
+                    for service in &mut services {
+                        // Perhaps nobody is listed there.
+                        let _ = service.set_by_hand(endpoint(n).socket(), change, now);
+                    }
+                }
                 Step::Offer(records) => {
                     for service in &mut services {
                         service.apply_at(&tiers(&records), now);

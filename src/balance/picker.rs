@@ -52,6 +52,9 @@ pub enum NoBackend {
     /// Discovery says that nobody is there.
     #[error("no backend is registered")]
     Empty,
+    /// All of those who are there are drained by hand.
+    #[error("every backend is drained by hand")]
+    Drained,
     /// Every backend was excluded by the caller.
     #[error("every backend was tried")]
     Exhausted,
@@ -110,11 +113,14 @@ impl Schedule {
         if !snapshot.answered {
             return Err(NoBackend::Unresolved);
         }
-        if snapshot.tiers.is_empty() {
-            return Err(NoBackend::Empty);
-        }
         if let Some(pick) = led_back(snapshot, wish) {
             return Ok(pick);
+        }
+        if snapshot.tiers.is_empty() {
+            return Err(match snapshot.drained.is_empty() {
+                true => NoBackend::Empty,
+                false => NoBackend::Drained,
+            });
         }
         let picked = match self {
             Schedule::Tiers(tiers) => tiers.pick(&snapshot.tiers, wish),

@@ -7,10 +7,12 @@
 use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::affinity::{Affinity, Tokens};
+use super::by_hand::{Change, Settings};
 use super::snapshot::{Member, Snapshot, Tier};
 use crate::clock::Millis;
 use crate::discovery::{Discovered, Endpoint, Offer};
@@ -33,6 +35,7 @@ pub struct Service {
     /// Withdrawn lately, with the moment of it: if one comes back, it has its state again. Bounded
     /// by [`REMEMBERED`] and [`REMEMBERED_FOR`].
     departed: BTreeMap<Endpoint, (Arc<Backend>, Millis)>,
+    by_hand: Settings,
 }
 
 /// What a service's backends begin with.
@@ -74,6 +77,17 @@ pub struct Changes {
     pub first: bool,
 }
 
+/// Why nothing was set by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Discovery lists nobody there.
+    #[error("there is no such backend")]
+    Unknown,
+    /// Of too many something is set already.
+    #[error("too much is set by hand already: take something back first")]
+    TooMany,
+}
+
 impl Changes {
     /// Nothing differs; nothing was published.
     pub fn is_empty(&self) -> bool {
@@ -97,6 +111,7 @@ impl Service {
             snapshots: 0,
             listed: BTreeMap::new(),
             departed: BTreeMap::new(),
+            by_hand: Settings::default(),
         }
     }
 
@@ -147,10 +162,51 @@ impl Service {
         }
         self.forget(now);
         if !changes.is_empty() {
-            self.snapshots += 1;
-            self.snapshot.publish(self.compose(now));
+            self.publish(now);
         }
         changes
+    }
+
+    /// Drains, undrains or weighs by hand whoever is listed at `address`: it holds through changes of
+    /// the records until it is taken back. Gives those whom it concerns; publishes only if something
+    /// differs.
+    pub fn set_by_hand(
+        &mut self,
+        address: SocketAddr,
+        change: Change,
+        now: Millis,
+    ) -> Result<Vec<Arc<Backend>>, Refused> {
+        let there = self.listed.iter();
+        let there = there.filter(|(endpoint, _)| endpoint.socket() == address);
+        let there: Vec<_> = there
+            .map(|(_, (b, place))| (Arc::clone(b), *place))
+            .collect();
+        if there.is_empty() {
+            return Err(Refused::Unknown);
+        }
+        let (mut differs, mut back) = (false, Changes::default());
+        for (backend, place) in &there {
+            let before = self.by_hand.of(&backend.endpoint);
+            let set = self.by_hand.change(&backend.endpoint, change, now);
+            let set = set.ok_or(Refused::TooMany)?;
+            backend.set_drained(set.drained);
+            differs |= before != set;
+            if before.drained && !set.drained {
+                back.added.push((Arc::clone(backend), *place));
+            }
+        }
+        if differs {
+            if self.terms.rises {
+                self.let_rise(now, &back);
+            }
+            self.publish(now);
+        }
+        Ok(there.into_iter().map(|(backend, _)| backend).collect())
+    }
+
+    /// What is set by hand.
+    pub fn by_hand(&self) -> &Settings {
+        &self.by_hand
     }
 
     fn withdraw_all_but(
@@ -193,6 +249,7 @@ impl Service {
                     }
                 };
                 backend.set_withdrawn(false);
+                backend.set_drained(self.by_hand.of(vacant.key()).drained);
                 changes.added.push((Arc::clone(&backend), place));
                 vacant.insert((backend, place));
             }
@@ -206,7 +263,7 @@ impl Service {
         let settled: BTreeSet<u16> = self
             .listed
             .values()
-            .filter(|(backend, _)| !is_new(backend))
+            .filter(|(backend, _)| !is_new(backend) && !backend.drained())
             .map(|(_, place)| place.priority)
             .collect();
         for (backend, place) in &changes.added {
@@ -217,6 +274,8 @@ impl Service {
 
     /// Forgets who left long ago, and the oldest of too many.
     fn forget(&mut self, now: Millis) {
+        let listed = |endpoint: &Endpoint| self.listed.contains_key(endpoint);
+        self.by_hand.forget(now, listed);
         self.departed
             .retain(|_, (_, left)| now.since(*left) < REMEMBERED_FOR);
         let excess = self.departed.len().saturating_sub(REMEMBERED);
@@ -232,26 +291,38 @@ impl Service {
         }
     }
 
+    fn publish(&mut self, now: Millis) {
+        self.snapshots += 1;
+        self.snapshot.publish(self.compose(now));
+    }
+
     fn compose(&self, now: Millis) -> Snapshot {
         let mut tiers: BTreeMap<u16, Vec<Member>> = BTreeMap::new();
         // `listed` is sorted by endpoint, so each tier's members are.
-        for (backend, place) in self.listed.values() {
+        for (endpoint, (backend, place)) in &self.listed {
+            let by_hand = self.by_hand.of(endpoint);
             tiers.entry(place.priority).or_default().push(Member {
                 backend: Arc::clone(backend),
-                weight: place.weight,
-                split: place.split,
+                weight: by_hand.weight.unwrap_or(place.weight),
+                recorded: place.weight,
+                // What is said of one address is not shared with others.
+                split: by_hand.weight.map_or(place.split, |_| 1),
             });
         }
         let tier = |(priority, members)| Tier { priority, members };
-        let tiers: Vec<_> = tiers.into_iter().map(tier).collect();
+        let mut tiers: Vec<_> = tiers.into_iter().map(tier).collect();
         let affinity = self.terms.affinity.as_ref();
+        // Those that are drained among them: their sessions may end where they are.
+        let tokens = affinity.map_or_else(Tokens::new, |affinity| affinity.tokens(&tiers));
+        let drained = set_aside(&mut tiers);
         Snapshot {
             number: self.snapshots,
             made: now,
             withdrawn: self.withdrawn_last(),
             answered: self.answered,
-            tokens: affinity.map_or_else(Tokens::new, |affinity| affinity.tokens(&tiers)),
+            tokens,
             tiers,
+            drained,
         }
     }
 
@@ -262,6 +333,20 @@ impl Service {
         last.truncate(TOLD_OF);
         last
     }
+}
+
+/// Takes those that are drained by hand out of their tiers, and tiers that have nobody left.
+fn set_aside(tiers: &mut Vec<Tier>) -> Vec<Tier> {
+    let mut drained = Vec::new();
+    for Tier { priority, members } in &mut *tiers {
+        let members: Vec<_> = members.extract_if(.., |m| m.backend.drained()).collect();
+        if !members.is_empty() {
+            let priority = *priority;
+            drained.push(Tier { priority, members });
+        }
+    }
+    tiers.retain(|tier| !tier.members.is_empty());
+    drained
 }
 
 /// By identity. An endpoint that is listed more than once stands where it would be asked first:

@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub answered: bool,
     /// By rising priority value; none is empty.
     pub tiers: Vec<Tier>,
+    /// Those that are drained by hand, by tier in the same way: no schedule has them.
+    pub drained: Vec<Tier>,
     /// Where cookies lead; empty if the service has none.
     pub tokens: Tokens,
     /// Who was withdrawn lately, and when; the last first. They get no new request.
@@ -43,9 +45,11 @@ pub struct Tier {
 pub struct Member {
     /// The backend.
     pub backend: Arc<Backend>,
-    /// Its SRV weight.
+    /// The weight that counts: its SRV weight, or what overrides it.
     pub weight: u16,
-    /// Number of addresses that share that weight.
+    /// Its SRV weight.
+    pub recorded: u16,
+    /// Number of addresses that share the weight.
     pub split: u16,
 }
 
@@ -70,7 +74,7 @@ pub struct BackendStatus {
 }
 
 impl Snapshot {
-    /// All backends, tier by tier.
+    /// All backends that the schedules have, tier by tier.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         let members = self.tiers.iter().flat_map(|tier| &tier.members);
         members.map(|member| &member.backend)
@@ -78,11 +82,19 @@ impl Snapshot {
 
     /// Calls `see` with the backend of each place that there is for one.
     pub(super) fn backends_mut(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
-        let members = self.tiers.iter_mut().flat_map(|tier| &mut tier.members);
+        let tiers = self.tiers.iter_mut().chain(&mut self.drained);
+        let members = tiers.flat_map(|tier| &mut tier.members);
         members.for_each(|member| see(&mut member.backend));
         self.tokens
             .values_mut()
             .for_each(|(backend, _)| see(backend));
+    }
+
+    /// All that discovery lists with the priority of their tiers: those that the schedules have, then
+    /// those that are drained by hand.
+    pub fn listed(&self) -> impl Iterator<Item = (u16, &Member)> {
+        let tiers = self.tiers.iter().chain(&self.drained);
+        tiers.flat_map(|tier| tier.members.iter().map(|member| (tier.priority, member)))
     }
 
     /// The configured share of each backend with `strategy`, in the order of

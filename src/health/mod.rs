@@ -83,7 +83,10 @@ impl Health {
     pub fn changed(&self, service: usize) {
         let ward = &self.wards[service];
         if let (Some(check), Some(prober)) = (&ward.check, &self.prober) {
-            let backends = ward.snapshot.load().backends().cloned().collect();
+            let snapshot = ward.snapshot.load();
+            // Those that are drained too: who takes one back wants to know.
+            let listed = snapshot.listed().map(|(_, member)| &member.backend);
+            let backends = listed.cloned().collect();
             prober.watch(service, check, backends);
         }
     }

@@ -201,21 +201,19 @@ pub fn report(snapshots: &[Arc<Published<Snapshot>>]) {
     let now = Millis::now();
     for snapshot in snapshots {
         let snapshot = snapshot.load();
-        for tier in &snapshot.tiers {
-            for member in &tier.members {
-                let backend = &member.backend;
-                tracing::info!(
-                    service = %backend.service,
-                    backend = %backend.endpoint.socket(),
-                    name = %backend.endpoint.target,
-                    priority = tier.priority,
-                    weight = member.weight,
-                    in_flight = backend.in_flight(),
-                    state = backend.state(now).0.name(),
-                    reason = backend.state(now).1.name(),
-                    "state",
-                );
-            }
+        for (priority, member) in snapshot.listed() {
+            let backend = &member.backend;
+            tracing::info!(
+                service = %backend.service,
+                backend = %backend.endpoint.socket(),
+                name = %backend.endpoint.target,
+                priority,
+                weight = member.weight,
+                in_flight = backend.in_flight(),
+                state = backend.state(now).0.name(),
+                reason = backend.state(now).1.name(),
+                "state",
+            );
         }
     }
 }

@@ -82,6 +82,9 @@ pub struct Backend {
     /// No longer listed by discovery. Written by the service, read by the pools: a pool that sees
     /// it late keeps an idle connection until its own deadline.
     withdrawn: AtomicBool,
+    /// Drained by hand. Written by the service, which keeps it out of the schedules; for whoever
+    /// shows it.
+    drained: AtomicBool,
 }
 
 /// Counts one exchange in flight until it is dropped.
@@ -164,6 +167,7 @@ impl Backend {
             ejections: [const { AtomicU64::new(0) }; 2],
             load: Load::default(),
             withdrawn: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
         })
     }
 
@@ -203,6 +207,7 @@ impl Backend {
             ejections: [number(&self.ejections[0]), number(&self.ejections[1])],
             load: self.load.copy(),
             withdrawn: AtomicBool::new(self.withdrawn.load(relaxed)),
+            drained: AtomicBool::new(self.drained.load(relaxed)),
         }
     }
 
@@ -290,6 +295,9 @@ impl Backend {
 
     /// What people are told: its state and the reason.
     pub fn state(&self, now: Millis) -> (State, Reason) {
+        if self.drained() {
+            return (State::Drained, Reason::ByHand);
+        }
         let down = self.down();
         if down != Reason::None {
             return (State::Down, down);
@@ -488,6 +496,18 @@ impl Backend {
     /// Discovery has withdrawn it, or brought it back.
     pub fn set_withdrawn(&self, withdrawn: bool) {
         self.withdrawn.store(withdrawn, Ordering::Relaxed);
+    }
+
+    // ---- by hand
+
+    /// Is it drained by hand? Then it gets no new request, but those that a cookie leads to it.
+    pub fn drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// It is drained by hand, or no longer.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
     }
 
     // ---- in flight
