@@ -49,6 +49,20 @@ pub enum WhyTier {
     Cookie,
 }
 
+impl WhyTier {
+    /// In words, of the tier.
+    pub fn words(self) -> &'static str {
+        match self {
+            WhyTier::First => "the first one",
+            WhyTier::Lower => "those before it have nobody who can serve",
+            WhyTier::Spill => "it takes its part of what one before it does not take",
+            WhyTier::Panic => "nobody can serve: tried as if all were well",
+            WhyTier::Cycle => "all tiers take part in the cycle",
+            WhyTier::Cookie => "the cookie leads into it",
+        }
+    }
+}
+
 /// Why a tier has nobody for a request. By rising hope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Missed {

@@ -43,6 +43,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         None => Some((SocketAddr::from(([127, 0, 0, 1], 9902)), None)),
     };
     identity::check_trust(&raw_listeners, file.trusted_proxies.as_deref(), problems);
+    identity::check_audience(file.explain_from.as_deref(), problems);
     refuse_shared_addresses(&raw_listeners, probe, problems);
     name_listeners(&raw_listeners, problems);
 
@@ -86,6 +87,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         services,
         routes,
         trusted_proxies: values(file.trusted_proxies),
+        explain_from: values(file.explain_from),
         allowed_endpoints: values(dns.allow),
         state_dir: file
             .state_dir

@@ -29,6 +29,7 @@ table! {
     pub struct File = "configuration" {
         "workers" => workers: At<Within<1, 1024>>,
         "trusted_proxies" => trusted_proxies: Vec<At<IpNet>>,
+        "explain_from" => explain_from: Vec<At<IpNet>>,
         "state_dir" => state_dir: At<String>,
         "listener" => listeners: Vec<Listener>,
         "service" => services: Vec<Service>,
@@ -41,7 +42,7 @@ table! {
         "log" => log: Log,
         "drain" => drain: Drain,
     }
-    later ["admin", "tickets", "cookies", "tsig", "explain_from"]
+    later ["admin", "tickets", "cookies", "tsig"]
 }
 
 table! {

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::account::Account;
+use super::account::{Account, Audience};
 use super::attempt::attempt;
 use super::choice::{Choice, Chooser, Over};
 use super::drain::Withdrawal;
+use super::explain;
 use super::failure::{Cause, Failure, Progress, Side};
 use super::job::{Again, Client, Done, Job, OutOfPatience, Rest, State, Upstream, Watched};
 use super::pinned::{Pinned, why_pinned};
@@ -136,7 +137,7 @@ pub async fn exchange(
             guard,
             trial,
             over: over_what,
-            by_cookie,
+            how,
         } = match chosen {
             Ok(choice) => choice,
             Err(none) => {
@@ -159,6 +160,9 @@ pub async fn exchange(
             _ => Instant::now(),
         };
         account.backend = Some(Arc::clone(&backend));
+        account.how = Some(how);
+        account.trial = trial;
+        account.after = last.as_ref().map(|last| last.failure.meaning().reason);
         tried.push(backend.id);
 
         let was_own = matches!(over_what, Over::Own(_));
@@ -225,7 +229,7 @@ pub async fn exchange(
         let Preference { token, secure, .. } = job.preference;
         let cookie = worker
             .affinity(service)
-            .filter(|_| !by_cookie)
+            .filter(|_| !how.by_cookie())
             .and_then(|affinity| affinity.set_cookie(&backend, token, secure));
         let watched = Watched {
             service,
@@ -234,8 +238,11 @@ pub async fn exchange(
             trial: Cell::new(trial),
         };
         let left = left.saturating_sub(connecting);
+        let explanation =
+            (account.audience == Audience::Asking).then(|| explain::field(account, worker));
         let job = Job {
             cookie: cookie.as_deref(),
+            explanation: explanation.as_deref(),
             watched: Some(&watched),
             ..this_attempt(job, service, tried, left, retries_left)
         };

@@ -1,0 +1,142 @@
+//! Why a request went where it went, in words: for the client who may ask, and for people who look.
+//!
+//! It reads an [`Account`], which is written as a request goes on; it decides nothing.
+
+use std::fmt::Write as _;
+
+use super::account::Account;
+use super::choice::How;
+use super::failure::{Cause, Failure};
+use super::worker::Worker;
+use crate::balance::picker::NoBackend;
+use crate::balance::wish::WhyTier;
+use crate::config::{HashBy, Service, Strategy};
+
+/// Value of `X-Evenkeel-Explain`: a dictionary of RFC 8941. Members that are not known are left out.
+pub(super) fn field(account: &Account, worker: &Worker) -> String {
+    let service = account.service.map(|index| worker.service(index));
+    let mut members = Vec::new();
+    if let Some(route) = &account.route {
+        members.push(format!("route={}", quoted(route)));
+    }
+    if let Some(service) = service {
+        members.push(format!("service={}", quoted(&service.name)));
+    }
+    if let Some(How::Turn { priority, .. }) = account.how {
+        members.push(format!("tier={priority}"));
+    }
+    if let Some(backend) = &account.backend {
+        members.push(format!("backend={}", quoted(&backend.address)));
+    }
+    if let (Some(how), Some(service)) = (account.how, service) {
+        members.push(format!("why={}", quoted(&why(how, account, service))));
+    }
+    if let Some(failure) = account.failure {
+        members.push(format!("failure={}", failure.reason));
+    }
+    members.push(format!("attempts={}", account.attempts));
+    members.join(", ")
+}
+
+/// What a client who may hear it is told of a failure.
+pub(super) fn details(failure: &Failure, account: &Account, worker: &Worker) -> String {
+    let mut text = failure.to_string();
+    if let Some(index) = account.service {
+        let _ = write!(text, "; service {}", worker.service(index).name);
+    }
+    if let Some(backend) = &account.backend {
+        let _ = write!(text, ", last backend {}", backend.address);
+    }
+    if account.attempts > 0 {
+        let _ = write!(text, ", attempts {}", account.attempts);
+    }
+    if matches!(failure.cause, Cause::NoBackend(NoBackend::Full)) {
+        text.push_str("; `max_in_flight` or `adaptive` bounds them");
+    }
+    text
+}
+
+/// How the last attempt came to its backend.
+pub(super) fn why(how: How, account: &Account, service: &Service) -> String {
+    let mut text = match how {
+        How::Own => "a connection of this client's own".to_owned(),
+        How::Again => "the same once more over a new connection".to_owned(),
+        How::Turn {
+            why: WhyTier::Cookie,
+            ..
+        } => "the request's cookie".to_owned(),
+        How::Turn {
+            why: WhyTier::Panic,
+            ..
+        } => format!(
+            "nobody can serve, {} as if all were well",
+            turn(how, service)
+        ),
+        How::Turn { why, .. } => match why {
+            WhyTier::Lower => format!("{}, the tiers before have nobody", turn(how, service)),
+            WhyTier::Spill => format!("{}, spilled from the tier before", turn(how, service)),
+            _ => turn(how, service),
+        },
+    };
+    if account.trial {
+        text.push_str(", a trial after its ejection");
+    }
+    if let Some(reason) = account.after {
+        let _ = write!(text, ", again after {reason}");
+    }
+    text
+}
+
+/// What the strategy goes by.
+fn turn(how: How, service: &Service) -> String {
+    let strategy = service.balancing.strategy;
+    match (strategy, how) {
+        (Strategy::Hash, How::Turn { keyed: true, .. }) => {
+            format!("hash of {}", by(&service.hash_by))
+        }
+        (Strategy::Hash, _) => format!("weighted, without {}", by(&service.hash_by)),
+        _ => strategy.name().to_owned(),
+    }
+}
+
+/// What tells requests apart.
+pub fn by(hash_by: &HashBy) -> String {
+    match hash_by {
+        HashBy::Address => "the client's address".to_owned(),
+        HashBy::Header(name) => format!("header {name}"),
+        HashBy::Cookie(name) => format!("cookie {name}"),
+        HashBy::Path => "the path".to_owned(),
+    }
+}
+
+/// A string of RFC 8941 §3.3.3, which holds visible ASCII and spaces.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_breaks_out_of_its_quotes() {
+        for (text, expected) in [
+            ("shop/api", r#""shop/api""#),
+            (r#"a"b\c"#, r#""a\"b\\c""#),
+            ("a\r\nSet-Cookie: b", r#""a??Set-Cookie: b""#),
+            ("schön", r#""sch?n""#),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+    }
+}
