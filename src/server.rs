@@ -25,6 +25,7 @@ use control::Control;
 pub use orders::Order;
 use orders::Signals;
 
+use crate::admin::state::Asking;
 use crate::balance::affinity::Affinity;
 use crate::balance::service::{Service, Terms};
 use crate::balance::snapshot::Snapshot;
@@ -37,6 +38,8 @@ use crate::listener::entrance::Entrance;
 use crate::listener::{self, Listening};
 use crate::proxy::drain::{Drain, Phase};
 use crate::proxy::limits::Limits;
+use crate::proxy::questions::Questions;
+use crate::proxy::samples::Samples;
 use crate::proxy::seating::{Arrival, Seating};
 use crate::proxy::worker::{HOUSEKEEPING, Shared, Worker};
 use crate::published::Published;
@@ -202,6 +205,8 @@ pub fn start_logging(
         events,
         limits: Limits::new(Arc::clone(&config)),
         seating,
+        questions: Questions::new(config.workers.get()),
+        samples: Samples::new(config.workers.get()),
         config: Arc::clone(&config),
     };
     (shared.limits.descriptors).compare(config.downstream.max_connections.get());
@@ -266,6 +271,11 @@ pub fn start_logging(
             .collect(),
         heartbeats,
         limits: shared.limits,
+        asking: Asking {
+            affinities: shared.affinities,
+            questions: shared.questions,
+            samples: shared.samples,
+        },
         metrics,
         access_lines_dropped,
     };
@@ -486,6 +496,7 @@ impl WorkerStart {
                 sleep(TICK).await;
                 worker.deadlines.sweep();
                 worker.access.flush();
+                worker.answer();
                 self.heartbeat.store(Millis::now().0, Ordering::Relaxed);
                 since_housekeeping += TICK;
                 if since_housekeeping >= HOUSEKEEPING {

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::balance::affinity::Affinity;
 use crate::balance::snapshot::Snapshot;
 use crate::clock::Millis;
 use crate::config::Config;
 use crate::discovery::stats::{DURATION_BOUNDS, DnsStats, Stats};
 use crate::proxy::drain::{Drain, Phase};
 use crate::proxy::limits::Limits;
+use crate::proxy::questions::Questions;
+use crate::proxy::samples::Samples;
 use crate::proxy::worker::labels;
 use crate::published::Published;
 use crate::telemetry::metrics::{
@@ -42,12 +45,25 @@ pub struct State {
     pub heartbeats: Vec<Arc<AtomicU64>>,
     /// What the workers together may take on, and how much of it is taken.
     pub limits: Arc<Limits>,
+    /// How workers are asked why.
+    pub asking: Asking,
     /// What the workers counted.
     pub metrics: Arc<Metrics>,
     /// What discovery counted.
     pub discovery: Arc<Stats>,
     /// Lines that the access log had to drop.
     pub access_lines_dropped: Arc<AtomicU64>,
+}
+
+/// What it takes to explain where requests go.
+#[derive(Debug)]
+pub struct Asking {
+    /// The cookie of each service, in the order of the configuration; `None`: it has none.
+    pub affinities: Vec<Option<Arc<Affinity>>>,
+    /// What workers are asked by.
+    pub questions: Arc<Questions>,
+    /// Requests that they kept.
+    pub samples: Arc<Samples>,
 }
 
 /// Something that keeps this process from being ready.

@@ -3,14 +3,18 @@
 //! It reads an [`Account`], which is written as a request goes on; it decides nothing.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::account::Account;
 use super::choice::How;
 use super::failure::{Cause, Failure};
+use super::samples::{Sample, cut};
 use super::worker::Worker;
 use crate::balance::picker::NoBackend;
 use crate::balance::wish::WhyTier;
-use crate::config::{HashBy, Service, Strategy};
+use crate::config::{HashBy, Listener, Service, Strategy};
+use crate::http::head::RequestHead;
 
 /// Value of `X-Evenkeel-Explain`: a dictionary of RFC 8941. Members that are not known are left out.
 pub(super) fn field(account: &Account, worker: &Worker) -> String {
@@ -36,6 +40,63 @@ pub(super) fn field(account: &Account, worker: &Worker) -> String {
     }
     members.push(format!("attempts={}", account.attempts));
     members.join(", ")
+}
+
+/// A request that is over, as it is kept for people. `head`: if it was understood.
+pub(super) fn sample(
+    account: &Account,
+    head: Option<&RequestHead>,
+    worker: &Worker,
+    listener: &Listener,
+    total: Duration,
+) -> Sample {
+    let nothing = RequestHead::default();
+    let head = head.unwrap_or(&nothing);
+    let service = account.service.map(|index| worker.service(index));
+    Sample {
+        at: SystemTime::now(),
+        request_id: account.request_id,
+        method: cut(&head.method_text),
+        host: cut(&head.authority),
+        path: cut(&head.path),
+        listener: Arc::clone(&listener.name),
+        route: account.route.clone(),
+        service: service.map(|service| Arc::clone(&service.name)),
+        backend: account.backend.as_ref().map(|b| b.address.clone()),
+        priority: match account.how {
+            Some(How::Turn { priority, .. }) => Some(priority),
+            _ => None,
+        },
+        status: account.status,
+        attempts: account.attempts,
+        connect: account.connect,
+        first_byte: account.first_byte,
+        total,
+        why: steps(account, service),
+    }
+}
+
+/// Why a request went where it went, step by step.
+fn steps(account: &Account, service: Option<&Service>) -> Vec<String> {
+    let mut steps = Vec::new();
+    if let (Some(route), Some(service)) = (&account.route, service) {
+        steps.push(format!("route {route} leads to service {}", service.name));
+    }
+    if let Some(How::Turn { priority, why, .. }) = account.how {
+        steps.push(format!("tier {priority}: {}", why.words()));
+    }
+    if let (Some(how), Some(service), Some(backend)) = (account.how, service, &account.backend) {
+        steps.push(format!(
+            "{}: {}",
+            backend.address,
+            why(how, account, service)
+        ));
+    }
+    if let Some(failure) = account.failure {
+        let side = failure.side.name();
+        steps.push(format!("failed: {} ({side})", failure.reason));
+    }
+    steps
 }
 
 /// What a client who may hear it is told of a failure.

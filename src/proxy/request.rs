@@ -443,6 +443,10 @@ impl Serving<'_> {
         if self.worker.access.is_on() {
             self.log(account, head, took);
         }
+        if self.worker.samples() {
+            let sample = explain::sample(account, head, self.worker, self.listener(), took);
+            self.worker.shared.samples.put(self.worker.index, sample);
+        }
     }
 
     fn log(&self, account: &Account, head: Option<&RequestHead>, took: Duration) {

@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use super::drain::Drain;
 use super::failure::{self, Failure};
 use super::limits::{Admitted, Limits, Refused};
+use super::questions::Questions;
 use super::retry::Budget;
+use super::samples::{self, Samples};
 use super::seating::{Seat, Seating};
 use crate::balance::affinity::Affinity;
 use crate::balance::picker::{NoBackend, Pick, Picker};
@@ -62,6 +64,10 @@ pub struct Shared {
     pub limits: Arc<Limits>,
     /// How many client connections each worker has.
     pub seating: Arc<Seating>,
+    /// What the control thread asks.
+    pub questions: Arc<Questions>,
+    /// Requests that people may look at.
+    pub samples: Arc<Samples>,
 }
 
 /// One worker.
@@ -87,6 +93,8 @@ pub struct Worker {
     to_shed: Cell<usize>,
     /// In this round.
     shed_in: Cell<u32>,
+    /// From then on a request may be sampled.
+    sample_due: Cell<Millis>,
     /// Its share of the metrics.
     pub metrics: Rc<Shard>,
     /// Its end of the access log.
@@ -140,6 +148,7 @@ impl Worker {
             burst_over: Cell::new(false),
             to_shed: Cell::new(0),
             shed_in: Cell::new(0),
+            sample_due: Cell::default(),
             metrics,
             access,
             pool: RefCell::new(Pool::new(idle_connections(&shared))),
@@ -157,6 +166,29 @@ impl Worker {
     /// The backend for the next request to a service.
     pub fn pick(&self, service: usize, wish: Wish<'_>) -> Result<Pick, NoBackend> {
         self.services[service].picker.borrow_mut().pick(wish)
+    }
+
+    /// Answers a question of the control thread, if there is one. To be called at every tick of the
+    /// deadlines. O(backends) if there is one.
+    pub fn answer(&self) {
+        let Some(question) = self.shared.questions.take(self.index) else {
+            return;
+        };
+        // Of another configuration it knows nothing: whoever asks is told so as it is dropped.
+        if Arc::ptr_eq(&question.config, &self.shared.config) {
+            let forecast = self.services[question.service].picker.borrow().forecast();
+            question.answer(forecast);
+        }
+    }
+
+    /// Is the request that ends now to be sampled? One a second is.
+    pub fn samples(&self) -> bool {
+        let now = self.deadlines.now();
+        let due = now >= self.sample_due.get();
+        if due {
+            self.sample_due.set(now.after(samples::EVERY));
+        }
+        due
     }
 
     /// Where requests to a service wait, if what its backends have in flight is bounded.

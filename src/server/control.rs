@@ -15,7 +15,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
 use crate::admin::probe;
-use crate::admin::state::State;
+use crate::admin::state::{Asking, State};
 use crate::clock::Millis;
 use crate::memory;
 use crate::proxy::drain::Drain;
@@ -75,6 +75,8 @@ pub struct Control {
     pub heartbeats: Vec<Arc<AtomicU64>>,
     /// What the workers together may take on.
     pub limits: Arc<Limits>,
+    /// How workers are asked.
+    pub asking: Asking,
     /// What the workers count.
     pub metrics: Arc<Metrics>,
     /// Lines that the access log had to drop.
@@ -102,6 +104,7 @@ impl Control {
             drain: self.drain,
             heartbeats: self.heartbeats,
             limits: self.limits,
+            asking: self.asking,
             metrics: self.metrics,
             discovery: watches.stats(),
             access_lines_dropped: self.access_lines_dropped,

@@ -45,6 +45,11 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         heartbeats: (0..2)
             .map(|_| Arc::new(AtomicU64::new(started.0)))
             .collect(),
+        asking: Asking {
+            affinities: vec![None, None],
+            questions: Questions::new(2),
+            samples: Samples::new(2),
+        },
         limits: Limits::new(Arc::clone(&config)),
         metrics: Metrics::new(names, vec!["front".into()]),
         discovery: Arc::default(),
