@@ -15,7 +15,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::balance::explain::Forecast;
-use crate::config::Config;
 
 /// The way to each worker.
 #[derive(Debug)]
@@ -35,8 +34,8 @@ struct Desk {
 /// What a worker is asked.
 #[derive(Debug)]
 pub struct Question {
-    /// Of which configuration: a worker knows a service by its place in it.
-    pub config: Arc<Config>,
+    /// Of which generation of the configuration: a worker knows a service by its place in it.
+    pub generation: u64,
     /// Index of the service.
     pub service: usize,
     answer: oneshot::Sender<Forecast>,
@@ -60,17 +59,13 @@ impl Questions {
         Arc::new(Questions { desks })
     }
 
-    /// Asks every worker for its schedule of a service; in the order of the workers. Takes no longer
+    /// Asks every worker for its schedule of a service of that generation; in the order of the workers. Takes no longer
     /// than [`PATIENCE`].
-    pub async fn ask(
-        &self,
-        config: &Arc<Config>,
-        service: usize,
-    ) -> Vec<Result<Forecast, Unanswered>> {
+    pub async fn ask(&self, generation: u64, service: usize) -> Vec<Result<Forecast, Unanswered>> {
         let ask = |desk: &Desk| {
             let (answer, answered) = oneshot::channel();
             let question = Question {
-                config: Arc::clone(config),
+                generation,
                 service,
                 answer,
             };
@@ -143,12 +138,7 @@ mod tests {
     use super::*;
     use crate::balance::picker::Picker;
     use crate::balance::service::Service;
-    use crate::config::{Balancing, from_toml_str};
-
-    fn config() -> Arc<Config> {
-        let text = "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n";
-        Arc::new(from_toml_str(text).expect("it is right"))
-    }
+    use crate::config::Balancing;
 
     fn forecast() -> Forecast {
         let service = Service::new("web".into());
@@ -157,12 +147,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_answers_is_heard_and_who_does_not_is_waited_for_no_longer_than_that() {
-        let (questions, config) = (Questions::new(3), config());
-        let asked = questions.ask(&config, 0);
+        let questions = Questions::new(3);
+        let asked = questions.ask(7, 0);
         let answered = async {
             tokio::task::yield_now().await;
             let question = questions.take(0).expect("it was asked");
-            assert!(Arc::ptr_eq(&question.config, &config));
+            assert_eq!(question.generation, 7);
             question.answer(forecast());
             assert!(questions.take(0).is_none());
             // It cannot say.
@@ -177,8 +167,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_more_wait_than_there_is_room_for() {
-        let (questions, config) = (Questions::new(1), config());
-        let asked = (0..WAITING + 3).map(|_| questions.ask(&config, 0));
+        let questions = Questions::new(1);
+        let asked = (0..WAITING + 3).map(|_| questions.ask(7, 0));
         let heard = join_all(asked).await;
         assert!(heard.iter().all(|heard| heard[0].is_err()));
         let queue = questions.desks[0].queue();
