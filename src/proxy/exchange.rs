@@ -18,13 +18,12 @@ use super::job::{Again, Client, Done, Job, OutOfPatience, Rest, State, Upstream,
 use super::pinned::{Pinned, why_pinned};
 use super::preference::Preference;
 use super::reach::{Reached, Reaching, Unreached};
-use super::retry::{Facts, Verdict, verdict};
+use super::retry::{Facts, Verdict, is_repeatable, trial, verdict};
 use super::worker::{Evidence, Worker};
-use crate::http::body::BodyFraming;
 use crate::http::head::ResponseHead;
 use crate::io::deadline::Timer;
 use crate::io::pace::Pace;
-use crate::upstream::backend::{Backend, BackendId, InFlight, Trial};
+use crate::upstream::backend::{Backend, BackendId, InFlight};
 
 /// How a request ended that was not a failure.
 #[derive(Debug)]
@@ -110,12 +109,8 @@ pub async fn exchange(
     let mut last: Option<Failed> = None;
     let mut refusals = 0;
     // With a body that is under way a second attempt is never made.
-    let repeatable = job.head.method.is_idempotent()
-        && matches!(job.framing, BodyFraming::None | BodyFraming::Length(0));
-    let trial = match repeatable && retries_left > 0 {
-        true => Trial::Welcome,
-        false => Trial::Reluctant,
-    };
+    let repeatable = is_repeatable(job.head.method, job.framing);
+    let trial = trial(job.head.method, job.framing, retries_left);
     let mut chooser = Chooser::new(service, trial, job.preference);
     tried.clear();
     worker.earn_retry(service);

@@ -1,20 +1,30 @@
 //! Why a request went where it went, in words: for the client who may ask, and for people who look.
 //!
-//! It reads an [`Account`], which is written as a request goes on; it decides nothing.
+//! It reads an [`Account`], which is written as a request goes on; it decides nothing. [`wants`] reads
+//! of a request that has not come what would be read of it.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::account::Account;
 use super::choice::How;
 use super::failure::{Cause, Failure};
+use super::forward::{self, Hop};
+use super::peer::Peer;
+use super::preference::Preference;
+use super::retry::trial;
 use super::samples::{Sample, cut};
 use super::worker::Worker;
+use crate::balance::affinity::{Affinity, Token};
 use crate::balance::picker::NoBackend;
 use crate::balance::wish::WhyTier;
-use crate::config::{HashBy, Listener, Service, Strategy};
+use crate::config::{Config, HashBy, Listener, Protocol, Service, Strategy};
+use crate::http::body::BodyFraming;
+use crate::http::cookies;
 use crate::http::head::RequestHead;
+use crate::upstream::backend::Trial;
 
 /// Value of `X-Evenkeel-Explain`: a dictionary of RFC 8941. Members that are not known are left out.
 pub(super) fn field(account: &Account, worker: &Worker) -> String {
@@ -167,6 +177,87 @@ pub fn by(hash_by: &HashBy) -> String {
         HashBy::Header(name) => format!("header {name}"),
         HashBy::Cookie(name) => format!("cookie {name}"),
         HashBy::Path => "the path".to_owned(),
+    }
+}
+
+/// Whom a request wants, as it would be read if it came.
+#[derive(Debug)]
+pub struct Wants {
+    /// Name of the service's cookie, if the request has one of that name.
+    pub cookie: Option<String>,
+    /// What its cookie says.
+    pub token: Option<Token>,
+    /// What it is told apart from others by, hashed.
+    pub key: Option<u64>,
+    /// May it find out whether an ejected backend is back?
+    pub trial: Trial,
+}
+
+/// What a request is, for [`wants`].
+#[derive(Debug, Clone, Copy)]
+pub struct Described<'a> {
+    /// Its head.
+    pub head: &'a RequestHead,
+    /// How its body is framed.
+    pub framing: BodyFraming,
+    /// Its client.
+    pub client: IpAddr,
+    /// Index of the listener.
+    pub listener: usize,
+}
+
+/// Whom a request to a service wants.
+pub fn wants(
+    config: &Config,
+    service: usize,
+    affinity: Option<&Affinity>,
+    described: Described<'_>,
+) -> Wants {
+    let Described {
+        head,
+        framing,
+        client,
+        listener,
+    } = described;
+    let service = &config.services[service];
+    let listener_of = &config.listeners[listener];
+    let secure = matches!(listener_of.protocol, Protocol::Https(_));
+    let peer = Peer {
+        address: (client, 0).into(),
+        is_unknown: false,
+        listener,
+        tls: secure.then_some("TLSv1.3"),
+        arrival: None,
+        certificate: None,
+    };
+    if listener_of.protocol.is_layer4() {
+        return Wants {
+            cookie: None,
+            token: None,
+            key: Preference::of_connection(service, &peer).key,
+            trial: Trial::Welcome,
+        };
+    }
+    let mut head = head.clone();
+    let (client, text) = (client.to_canonical(), client.to_canonical().to_string());
+    let hop = Hop {
+        client: &text,
+        address: client,
+        secure,
+        trusted: config.trusts(client),
+        underscores: config.downstream.allow_underscores,
+        forwarded: config.downstream.forwarded,
+        certificate: None,
+    };
+    forward::rewrite_request(&mut head, hop, [b'0'; 32]);
+    let preference = Preference::of(service, affinity, &head, &peer);
+    let cookie = affinity.map(Affinity::name);
+    let cookie = cookie.filter(|name| cookies::named(&head.fields, name).next().is_some());
+    Wants {
+        cookie: cookie.map(str::to_owned),
+        token: preference.token,
+        key: preference.key,
+        trial: trial(head.method, framing, service.upstream.retries),
     }
 }
 
