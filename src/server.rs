@@ -4,6 +4,7 @@
 //! each with a single-threaded runtime of its own. Workers read snapshots and send events; the
 //! control thread writes snapshots and never touches a request.
 
+mod admin;
 mod control;
 mod generation;
 mod memory;
@@ -23,15 +24,18 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
+use admin::Entrances;
 use control::Control;
 pub use orders::Order;
 use orders::Signals;
 use prepare::Prepared;
 use worker_thread::WorkerStart;
 
+use crate::clock::Millis;
 use crate::config::{Config, Diagnostic, Loaded};
 use crate::discovery::keeper::Keeper;
 use crate::discovery::watch::Watches;
+use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Reloaded, Sign};
 use crate::listener;
 use crate::proxy::drain::{Drain, Phase};
@@ -66,6 +70,8 @@ pub struct Running {
     pub addresses: Vec<SocketAddr>,
     /// Where the probe listener listens.
     pub probe: Option<SocketAddr>,
+    /// Where the control listener listens.
+    pub admin: Option<SocketAddr>,
     orders: mpsc::UnboundedSender<Order>,
     /// The generation of the configuration that is in force.
     generations: Arc<Published<Shared>>,
@@ -153,8 +159,11 @@ pub fn start_from(
     let probe = probe.transpose()?;
     let addresses = prepare::addresses(&prepared.sockets)?;
     let probe_address = probe.as_ref().map(|s| s.local_addr()).transpose()?;
+    let entrances = Entrances::open(&config.admin)?;
+    let admin_address = entrances.address();
 
-    let own_addresses = addresses.iter().copied().chain(probe_address).collect();
+    let others: Vec<_> = probe_address.into_iter().chain(admin_address).collect();
+    let own_addresses = addresses.iter().chain(&others).copied().collect();
     let names = config.services.iter().map(|s| &s.discover);
     let keeper = config.state_dir.as_deref();
     let keeper = keeper.map(|folder| Keeper::open(folder, names).map(Arc::new));
@@ -162,7 +171,9 @@ pub fn start_from(
         .transpose()
         .context("cannot start a thread for `state_dir`")?;
     let allowed = config.allowed_endpoints.clone();
-    let watches = Watches::keeping(own_addresses, allowed, keeper.clone());
+    let journal = Arc::<Journal>::default();
+    let told = Arc::clone(&journal);
+    let watches = Watches::telling(own_addresses, allowed, keeper.clone(), Arc::clone(&journal));
     let (events, noticed) = mpsc::channel(EVENTS);
     let (seating, arrivals) = Seating::new(config.workers.get());
     let common = generation::Common {
@@ -222,19 +233,24 @@ pub fn start_from(
         signs,
         metrics,
         access_lines_dropped,
-        probe: probe_address,
+        own_addresses: others,
+        journal,
+        entrances,
     };
     let thread = std::thread::Builder::new().name("control".to_owned());
     let control = thread.spawn(move || {
         let runtime = runtime().context("cannot start the control thread's runtime")?;
         let outcome = runtime.block_on(async {
-            let reloads = control.start(noticed, probe)?;
+            let (reloads, left) = control.start(noticed, probe)?;
             let ordered = Orders {
                 receiver,
                 reloads,
                 generations,
+                journal: told,
             };
-            carry_out(&drain, ordered, &mut gone).await
+            let outcome = carry_out(&drain, ordered, &mut gone).await;
+            drop(left);
+            outcome
         });
         for thread in threads {
             if thread.join().is_err() {
@@ -258,6 +274,7 @@ pub fn start_from(
     Ok(Running {
         addresses,
         probe: probe_address,
+        admin: admin_address,
         orders,
         generations: published,
         control,
@@ -302,6 +319,7 @@ struct Orders {
     receiver: mpsc::UnboundedReceiver<Order>,
     reloads: mpsc::UnboundedSender<reload::Request>,
     generations: Arc<Published<Shared>>,
+    journal: Arc<Journal>,
 }
 
 /// How to end.
@@ -341,9 +359,11 @@ async fn carry_out(
     };
     if order == End::Drained {
         let times = orders.generations.load().config.drain;
-        drain.advance(Phase::Announced);
+        let announced = drain.begin(Millis::now());
+        let text = "a signal says so: this process ends when all is done";
+        orders.journal.record(What::new(Kind::DrainBegun, text));
         let steps = [
-            (times.wait, Phase::Closing),
+            (times.wait.saturating_sub(announced), Phase::Closing),
             (IDLE_GRACE.min(times.requests), Phase::ClosingIdle),
             (
                 times.requests.saturating_sub(IDLE_GRACE),

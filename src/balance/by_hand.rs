@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::clock::Millis;
 use crate::discovery::Endpoint;
+pub use crate::events::command::{Change, Refused};
 
 /// What is set of one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,17 +18,6 @@ pub struct ByHand {
     pub drained: bool,
     /// The schedule goes by this weight instead of the record's.
     pub weight: Option<u16>,
-}
-
-/// One change of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// No new request from now on.
-    Drain,
-    /// It takes part again.
-    Undrain,
-    /// This weight from now on; `None`: its record's.
-    Weigh(Option<u16>),
 }
 
 /// All that is set of a service's endpoints; those of which nothing is set are not in it.

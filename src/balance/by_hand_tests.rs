@@ -1,6 +1,6 @@
-use super::by_hand::Change;
+use super::by_hand::{Change, Refused};
 use super::picker::{NoBackend, Picker};
-use super::service::{Refused, Service};
+use super::service::Service;
 use super::testing::{Fixture, endpoint, found, number, tier, tiers};
 use super::wish::Wish;
 use crate::clock::Millis;

@@ -9,10 +9,10 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::affinity::{Affinity, Tokens};
-use super::by_hand::{Change, Settings};
+use super::by_hand::{Change, Refused, Settings};
 use super::snapshot::{Member, Snapshot, Tier};
 use crate::clock::Millis;
 use crate::discovery::{Discovered, Endpoint, Offer};
@@ -75,17 +75,6 @@ pub struct Changes {
     pub changed: Vec<(Arc<Backend>, Place, Place)>,
     /// This was the first answer of all.
     pub first: bool,
-}
-
-/// Why nothing was set by hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Discovery lists nobody there.
-    #[error("there is no such backend")]
-    Unknown,
-    /// Of too many something is set already.
-    #[error("too much is set by hand already: take something back first")]
-    TooMany,
 }
 
 impl Changes {
@@ -216,6 +205,12 @@ impl Service {
         &self.by_hand
     }
 
+    /// Takes over what was set by hand of a service of that name. To be called before it is offered
+    /// anybody.
+    pub fn take_over(&mut self, by_hand: Settings) {
+        self.by_hand = by_hand;
+    }
+
     fn withdraw_all_but(
         &mut self,
         offered: &BTreeMap<Endpoint, Place>,
@@ -312,6 +307,7 @@ impl Service {
                 backend: Arc::clone(backend),
                 weight: by_hand.weight.unwrap_or(place.weight),
                 recorded: place.weight,
+                overridden: by_hand.weight.is_some(),
                 // What is said of one address is not shared with others.
                 split: by_hand.weight.map_or(place.split, |_| 1),
             });
@@ -327,6 +323,7 @@ impl Service {
             made: now,
             withdrawn: self.withdrawn_last(),
             answered: self.answered,
+            made_at: Some(SystemTime::now()),
             tokens,
             tiers,
             drained,

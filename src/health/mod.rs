@@ -32,6 +32,7 @@ use crate::balance::snapshot::{Member, Snapshot};
 use crate::clock::Millis;
 use crate::config::{Check, EjectionRules, Service};
 use crate::events::ServiceId;
+use crate::events::journal::Journal;
 use crate::published::Published;
 use crate::upstream::backend::Backend;
 use crate::upstream::standing::Reason;
@@ -76,6 +77,11 @@ impl Health {
             reports,
             chronicle: Chronicle::default(),
         }
+    }
+
+    /// What happens is told to the journal of the process from now on.
+    pub fn tell(&mut self, journal: Arc<Journal>) {
+        self.chronicle.journal = journal;
     }
 
     /// Takes a service into care, or goes on with it by other rules. What is known of its backends

@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
 use super::Source;
+use super::admin::{self, Entrances, Left, Steward};
 use super::generation::New;
 use super::prepare::{OwnKey, Sockets};
 use super::reload::{Reloader, Request};
@@ -24,6 +25,7 @@ use crate::admin::probe;
 use crate::admin::state::State;
 use crate::clock::Millis;
 use crate::discovery::watch::Watches;
+use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Event, Sign};
 use crate::memory;
 use crate::proxy::worker::Shared;
@@ -73,17 +75,22 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     /// Lines that the access log had to drop.
     pub access_lines_dropped: Arc<AtomicU64>,
-    /// Where the probe listener listens.
-    pub probe: Option<SocketAddr>,
+    /// Addresses of ours besides the listeners'.
+    pub own_addresses: Vec<SocketAddr>,
+    /// What happens in this process.
+    pub journal: Arc<Journal>,
+    /// The ways in to the control listener.
+    pub entrances: Entrances,
 }
 
 impl Control {
-    /// Starts the tasks on the present runtime; they end with it. Returns where to ask for a reload.
+    /// Starts the tasks on the present runtime; they end with it. Returns where to ask for a reload, and
+    /// what is to be taken away at the end.
     pub fn start(
         self,
         noticed: mpsc::Receiver<Event>,
         probe: Option<std::net::TcpListener>,
-    ) -> io::Result<mpsc::UnboundedSender<Request>> {
+    ) -> io::Result<(mpsc::UnboundedSender<Request>, Left)> {
         let shared = self.published.load();
         let reloads = Rc::default();
         let state = Rc::new(State {
@@ -105,8 +112,10 @@ impl Control {
             let pressure = Arc::clone(&shared.limits.pressure);
             spawn_local(super::memory::watch(budget, pressure));
         }
-        spawn_local(forget_series(state));
-        let (services, found) = Services::new(self.watches);
+        spawn_local(forget_series(Rc::clone(&state)));
+        let started = format!("evenkeel {} has started", env!("CARGO_PKG_VERSION"));
+        self.journal.record(What::new(Kind::Started, started));
+        let (services, found) = Services::new(self.watches, Arc::clone(&self.journal));
         for (index, service) in self.services {
             let discover = &shared.config.services[index].discover;
             services.begin(shared.services[index].id, service, discover);
@@ -118,6 +127,13 @@ impl Control {
         spawn_local(Rc::clone(&services).take_reports(found));
         spawn_local(pass_on(noticed, Rc::clone(&services), burst_over));
         let (requests, requested) = mpsc::unbounded_channel();
+        let steward = Steward {
+            published: Arc::clone(&self.published),
+            services: Rc::clone(&services),
+            reloads: requests.clone(),
+            journal: Arc::clone(&self.journal),
+        };
+        let left = admin::start(self.entrances, &state, steward)?;
         let reloader = Reloader {
             source: self.source,
             own: self.own,
@@ -125,12 +141,13 @@ impl Control {
             services,
             sockets: RefCell::new(self.sockets),
             signs: self.signs,
-            own_addresses: self.probe.into_iter().collect(),
+            own_addresses: self.own_addresses,
+            journal: self.journal,
             first: Arc::clone(&shared.config),
             record: reloads,
         };
         spawn_local(reloader.run(requested));
-        Ok(requests)
+        Ok((requests, left))
     }
 }
 

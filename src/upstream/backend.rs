@@ -60,10 +60,10 @@ pub struct Backend {
     /// A [`Reason`] for which its checks keep it out; none: they do not. Written by the control
     /// thread.
     down: AtomicU8,
-    /// A [`Reason`] for the ejection. Written by the control thread before the ejection is.
-    ejected_for: AtomicU8,
     /// When they began to. Written with `down`.
     down_since: AtomicU64,
+    /// A [`Reason`] for the ejection. Written by the control thread before the ejection is.
+    ejected_for: AtomicU8,
     /// Attempts that failed in a row. Written by the workers.
     failures: AtomicU32,
     /// Attempts that succeeded, and that failed, ever: the low and the high half. Written by the
@@ -74,6 +74,9 @@ pub struct Backend {
     rising_since: AtomicU64,
     /// Checks that failed, ever. Written by the thread that checks.
     check_failures: AtomicU64,
+    /// When it was checked last, as [`Millis`], and the [`Reason`] for which that failed in the lowest
+    /// byte; 0: never. Written by the thread that checks.
+    checked: AtomicU64,
     /// Times that it was ejected, for failures in a row and for its success rate. Written by the
     /// control thread.
     ejections: [AtomicU64; 2],
@@ -164,6 +167,7 @@ impl Backend {
             outcomes: AtomicU64::new(0),
             rising_since: AtomicU64::new(0),
             check_failures: AtomicU64::new(0),
+            checked: AtomicU64::new(0),
             ejections: [const { AtomicU64::new(0) }; 2],
             load: Load::default(),
             withdrawn: AtomicBool::new(false),
@@ -204,6 +208,7 @@ impl Backend {
             outcomes: number(&self.outcomes),
             rising_since: number(&self.rising_since),
             check_failures: number(&self.check_failures),
+            checked: number(&self.checked),
             ejections: [number(&self.ejections[0]), number(&self.ejections[1])],
             load: self.load.copy(),
             withdrawn: AtomicBool::new(self.withdrawn.load(relaxed)),
@@ -449,9 +454,19 @@ impl Backend {
         self.down.store(reason as u8, Ordering::Relaxed);
     }
 
-    /// One of its checks failed.
-    pub fn check_failed(&self) {
-        self.check_failures.fetch_add(1, Ordering::Relaxed);
+    /// It was checked; [`Reason::None`]: it passed.
+    pub fn checked(&self, now: Millis, failed: Reason) {
+        if failed != Reason::None {
+            self.check_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let word = (now.0 << 8) | u64::from(failed as u8);
+        self.checked.store(word, Ordering::Relaxed);
+    }
+
+    /// When it was checked last, and why that failed; `None`: it never was.
+    pub fn last_check(&self) -> Option<(Millis, Reason)> {
+        let word = self.checked.load(Ordering::Relaxed);
+        (word != 0).then(|| (Millis(word >> 8), Reason::of(word as u8)))
     }
 
     /// Checks that failed so far.

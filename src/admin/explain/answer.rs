@@ -165,6 +165,13 @@ pub struct NextPick {
     pub why: String,
 }
 
+/// Requests that were kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Samples {
+    /// The latest first.
+    pub samples: Vec<SampledRequest>,
+}
+
 /// A request that was kept to show why it went where it went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampledRequest {
