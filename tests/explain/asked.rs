@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::config;
 use crate::support::backend::{Backend, Step, nobody};
 use crate::support::client::Client;
-use crate::support::server::Server;
+use crate::support::server::{Folder, Server, binary, output};
 use crate::support::wait_until;
 
 /// With a control listener.
@@ -141,7 +141,7 @@ fn tiers_that_fail_and_backends_that_are_out() {
     let [sick, well, standby] = backends.each_ref().map(|b| b.address);
     let gone = nobody();
     let endpoints = [(gone, 0, 1), (sick, 0, 1), (well, 1, 1), (standby, 2, 1)];
-    let service = "ejection = { failures = 1 }";
+    let service = "ejection = { failures = 3 }";
     let server = Server::in_process(&config(&endpoints, CONTROL, service));
     let mut client = Client::plain(server.address());
     backends[0].usually(vec![Step::Head, Step::Reset]);
@@ -262,4 +262,63 @@ fn a_few_requests_are_kept_and_say_why() {
         samples().iter().any(|sample| sample["path"] == "/later")
     });
     assert_eq!(samples()[0]["path"], "/later", "the latest first");
+}
+
+#[test]
+fn the_command_prints_it_for_people_and_programs() {
+    let (_backends, endpoints) = three();
+    let toml = config(&endpoints, CONTROL, "strategy = \"random\"");
+    let server = Server::in_process(&toml);
+    let admin = format!(
+        "http://{}",
+        server.admin.expect("there is a control listener")
+    );
+    let explain = |more: &[&str]| {
+        let mut command = binary();
+        command.arg("explain").args(more);
+        let output = output(&mut command);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let asked = ["http://shop.test/cart", "--admin", &admin];
+    let (code, text, _) = explain(&asked);
+    assert_eq!(code, Some(0), "{text}");
+    for line in [
+        "GET http://shop.test/cart",
+        "          goes to a backend of tier 0 by chance",
+        "route     shop: no other matches",
+        "next      worker 0: by chance",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} in:\n{text}");
+    }
+    assert!(text.contains("62.5 %"), "five of eight:\n{text}");
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 100),
+        "{text}"
+    );
+
+    let (code, json, _) = explain(&[&asked[..], &["-o", "json"]].concat());
+    let json: Value = serde_json::from_str(&json).expect("it is JSON");
+    assert_eq!((code, &json["route"]["label"]), (Some(0), &"shop".into()));
+
+    let (code, text, _) = explain(&["http://other.test/", "--admin", &admin, "-X", "POST"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("404: no route matches"), "{text}");
+    let (code, _, error) = explain(&["other.test", "--admin", &admin]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("a URL has a scheme"), "{error}");
+
+    let folder = Folder::new();
+    let file = folder.write("evenkeel.toml", &toml);
+    let file = file.to_str().expect("it is text");
+    let (code, text, error) = explain(&["http://shop.test/cart", "--offline", "-c", file]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(
+        text.contains("goes to a backend of tier 0 by chance"),
+        "{text}"
+    );
 }
