@@ -12,6 +12,7 @@ pub mod demo;
 pub mod dns;
 pub mod drain;
 pub mod events;
+pub mod explain;
 pub mod health;
 mod http;
 mod instance;
@@ -81,6 +82,8 @@ pub enum Command {
     Health(health::Args),
     /// Show how a running instance is: its services, their backends, and why each is as it is
     Status(status::Args),
+    /// Say where a request would go in a running instance, and why not elsewhere
+    Explain(explain::Args),
     /// Show what happened in a running instance, and what happens
     Events(events::Args),
     /// Make a running instance unready, or give one of its backends no new request
@@ -120,6 +123,7 @@ impl Command {
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
             Command::Status(args) => status::run(args),
+            Command::Explain(args) => explain::run(args),
             Command::Events(args) => events::run(args),
             Command::Drain(args) => drain::drain(args),
             Command::Undrain(args) => drain::undrain(args),
