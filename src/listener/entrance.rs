@@ -15,6 +15,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::complaints::{Complaints, is_about_certificate};
 use super::introduction::{self, Client};
 use super::refusal::{self, Refusals};
 use crate::config::ProxyHeader;
@@ -47,6 +48,7 @@ pub struct Entrance {
     /// TLS of each listener that speaks it.
     tls: Vec<Option<Arc<ServerConfig>>>,
     refusals: Refusals,
+    complaints: Rc<Complaints>,
 }
 
 impl Entrance {
@@ -57,6 +59,7 @@ impl Entrance {
             worker,
             tls,
             refusals: Refusals::default(),
+            complaints: Rc::default(),
         })
     }
 
@@ -163,7 +166,7 @@ impl Entrance {
     }
 
     fn admit(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, listener: usize, seat: Seat) {
-        if !introduction::expected(&self.worker, listener, address) {
+        if !introduction::expected(&self.worker, &self.complaints, listener, address) {
             return;
         }
         let opened = OpenConnection::open(&self.worker, seat, listener, address.ip());
@@ -180,7 +183,8 @@ impl Entrance {
         }
         let entrance = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let client = introduction::client(&entrance.worker, listener, &stream, address);
+            let (worker, complaints) = (&entrance.worker, &entrance.complaints);
+            let client = introduction::client(worker, complaints, listener, &stream, address);
             let Some(client) = client.await else { return };
             match open.identify(client.address.ip()) {
                 Ok(()) => entrance.serve(stream, client, listener, open),
@@ -221,8 +225,10 @@ impl Entrance {
                 tokio::task::spawn_local(Serve::new(connection, runners));
             }
             Some(config) => {
+                let complaints = Rc::clone(&self.complaints);
                 tokio::task::spawn_local(async move {
-                    let shaken = handshake(&worker, config, listener, stream).await;
+                    let arrived = (listener, peer.address);
+                    let shaken = handshake(&worker, &complaints, config, arrived, stream).await;
                     if let Some((tls, certificate)) = shaken {
                         let is_h2 = tls.alpn() == Some(h2::ALPN);
                         let peer = Peer {
@@ -247,11 +253,16 @@ type Shaken = (Box<TlsStream>, Option<Rc<ClientCertificate>>);
 
 async fn handshake(
     worker: &Rc<Worker>,
+    complaints: &Complaints,
     config: Arc<ServerConfig>,
-    listener: usize,
+    (listener, address): (usize, SocketAddr),
     stream: TcpStream,
 ) -> Option<Shaken> {
     let metrics = &worker.metrics;
+    let refused = |error: &dyn std::error::Error| {
+        let name = &worker.shared.config.listeners[listener].name;
+        complaints.client_certificate(address, name, error);
+    };
     let failed = |error: &dyn std::error::Error| {
         tracing::debug!(%error, "TLS handshake failed");
         metrics.handshake(None, Handshake::Failed);
@@ -282,6 +293,7 @@ async fn handshake(
                 Ok(certificate) => certificate,
                 Err(e) => {
                     failed(&e);
+                    refused(&e);
                     return None;
                 }
             };
@@ -295,6 +307,9 @@ async fn handshake(
         }
         Ok(Err(e)) => {
             failed(&e);
+            if is_about_certificate(tls.failure()) {
+                refused(&e);
+            }
             // The alert says to the client what was wrong. Then it is dropped, either way. Boxed, so
             // that connections that live need no room for it.
             let _ = timer.limit(LAST_WORDS, Box::pin(part(&mut tls))).await;
