@@ -21,12 +21,15 @@ pub mod url;
 pub mod version;
 
 use std::io::{ErrorKind, IsTerminal as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Diagnostic, Loaded};
+use crate::config::{Diagnostic, Loader};
+use crate::server::Source;
 use crate::tls::certificates::CertificateError;
 use crate::tls::server::TlsError;
 
@@ -92,8 +95,8 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Demo(args) => demo::run(args),
-            Command::Run(args) => serve(args.configuration.load()?),
-            Command::Proxy(args) => serve(args.load()?),
+            Command::Run(args) => args.run(),
+            Command::Proxy(args) => serve(args.loader()?.process_environment(), None),
             Command::Check(args) => check::run(args),
             Command::Config(args) => config::run(args),
             Command::Query(args) => query::run(args),
@@ -110,14 +113,16 @@ impl Command {
     }
 }
 
-/// Starts the log, says what is doubtful about a configuration, then runs it.
-fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
+/// Loads a configuration, starts the log, says what is doubtful about it, then runs it.
+fn serve(loader: Loader, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let source: Source = Arc::new(move || loader.clone().load());
+    let loaded = source()?;
     let log = &loaded.config.log;
     crate::telemetry::logging::init(&log.level, log.format)?;
     for warning in loaded.warnings.one_by_one() {
         tracing::warn!("{warning}");
     }
-    crate::server::run(loaded.config)
+    crate::server::run(loaded.config, source, watched)
 }
 
 /// From the arguments of this process to its exit code; what went wrong is on standard error.
