@@ -64,7 +64,7 @@ fn three() -> ([Backend; 3], Vec<(SocketAddr, u16, u16)>) {
     (backends, endpoints)
 }
 
-fn state<'e>(explanation: &'e Value, address: SocketAddr) -> &'e Value {
+fn state(explanation: &Value, address: SocketAddr) -> &Value {
     let backends = explanation["backends"].as_array().expect("a list");
     let id = format!("web/{address}");
     let found = backends.iter().find(|backend| backend["id"] == *id);
@@ -93,9 +93,7 @@ fn the_next_request_goes_where_it_was_said_and_asking_moves_nothing() {
             *counts.entry(served).or_insert(0) += 1;
         }
         if matches!(strategy, "weighted" | "cycle") {
-            let expected = endpoints
-                .iter()
-                .map(|(a, _, w)| (format!("web/{a}"), *w));
+            let expected = endpoints.iter().map(|(a, _, w)| (format!("web/{a}"), *w));
             assert_eq!(
                 counts,
                 expected.collect(),
