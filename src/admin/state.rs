@@ -133,7 +133,8 @@ impl State {
             .sweep(now, &backends(&self.generations.load(), now));
     }
 
-    fn draining(&self) -> bool {
+    /// Has a drain begun?
+    pub fn draining(&self) -> bool {
         self.generations.load().drain.phase() > Phase::Serving
     }
 }

@@ -21,12 +21,14 @@ use super::generation::New;
 use super::prepare::{OwnKey, Sockets};
 use super::reload::{self, Reloader, Request};
 use super::services::Services;
+use super::systemd::Notifier;
 use crate::admin::probe;
 use crate::admin::state::State;
 use crate::clock::Millis;
 use crate::discovery::watch::Watches;
 use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Event, Sign};
+use crate::listener::inherited::Inherited;
 use crate::memory;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
@@ -62,6 +64,10 @@ pub struct Control {
     pub source: Option<Source>,
     /// The secret of cookies without a key file.
     pub own: OwnKey,
+    /// Sockets that were handed to this process.
+    pub inherited: Arc<Inherited>,
+    /// Who wants to know how we are.
+    pub notifier: Notifier,
     /// The generation that is in force.
     pub published: Arc<Published<Shared>>,
     /// The names that are watched.
@@ -125,6 +131,11 @@ impl Control {
             let pressure = Arc::clone(&shared.limits.pressure);
             spawn_local(super::memory::watch(budget, pressure));
         }
+        let notifier = Rc::new(self.notifier);
+        spawn_local(super::systemd::attend(
+            Rc::clone(&notifier),
+            Rc::clone(&state),
+        ));
         spawn_local(forget_series(Rc::clone(&state)));
         let started = format!("evenkeel {} has started", env!("CARGO_PKG_VERSION"));
         self.journal.record(What::new(Kind::Started, started));
@@ -151,6 +162,8 @@ impl Control {
         let reloader = Reloader {
             source: self.source,
             own: self.own,
+            inherited: self.inherited,
+            notifier,
             published: self.published,
             services,
             sockets: Rc::clone(&sockets),

@@ -18,10 +18,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::prepare::{OwnKey, Prepared, Sockets, addresses};
 use super::services::{Services, begun};
+use super::systemd::Notifier;
 use super::{Source, generation};
 use crate::config::{Config, Protocol};
 use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Reloaded, Reloads, ServiceId, Sign};
+use crate::listener::inherited::Inherited;
 use crate::proxy::drain::Phase;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
@@ -44,6 +46,8 @@ pub type Request = Option<oneshot::Sender<Reloaded>>;
 pub struct Reloader {
     pub(super) source: Option<Source>,
     pub(super) own: OwnKey,
+    pub(super) inherited: Arc<Inherited>,
+    pub(super) notifier: Rc<Notifier>,
     pub(super) published: Arc<Published<Shared>>,
     pub(super) services: Rc<Services>,
     /// Where the generation that is in force listens; nowhere any more when a drain has closed the
@@ -77,6 +81,7 @@ impl Reloader {
 
     async fn reload(&self) -> Reloaded {
         let begun = Instant::now();
+        self.notifier.reloading();
         let outcome = self.renew().await;
         let mut record = self.record.borrow_mut();
         let reloaded = Reloaded {
@@ -94,6 +99,10 @@ impl Reloader {
             Some(_) => record.failed += 1,
         }
         record.last = Some(reloaded.clone());
+        self.notifier.reloaded(&match &reloaded.error {
+            None => format!("serving, reloaded to generation {}", reloaded.generation),
+            Some(error) => format!("serving as before, the reload failed: {error}"),
+        });
         say(&reloaded);
         self.journal.record(match &reloaded.error {
             None => {
@@ -156,12 +165,13 @@ impl Reloader {
             return Err("there is no configuration to read again".into());
         };
         let (before, own) = (Arc::clone(before), self.own);
+        let inherited = Arc::clone(&self.inherited);
         let work = move || -> Result<Prepared, Arc<str>> {
             let loaded = source().map_err(|diagnostic| diagnostic.to_string())?;
             for warning in loaded.warnings.one_by_one() {
                 tracing::warn!("{warning}");
             }
-            let prepared = Prepared::new(loaded.config, Some(&before), &own);
+            let prepared = Prepared::new(loaded.config, Some(&before), &own, &inherited);
             prepared.map_err(|error| format!("{error:#}").into())
         };
         match spawn_blocking(work).await {
