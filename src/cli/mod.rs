@@ -10,15 +10,23 @@ pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod dns;
+pub mod drain;
+pub mod events;
+pub mod explain;
 pub mod health;
+mod http;
+mod instance;
 pub mod man;
 pub mod proxy_options;
 pub mod query;
 pub mod register;
+pub mod reload;
 pub mod run_options;
 pub mod schedule;
+pub mod status;
 pub mod url;
 pub mod version;
+pub mod weight;
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::path::PathBuf;
@@ -74,6 +82,20 @@ pub enum Command {
     Schedule(schedule::Args),
     /// Ask the running process how it is, for HEALTHCHECK and probes
     Health(health::Args),
+    /// Show how a running instance is: its services, their backends, and why each is as it is
+    Status(status::Args),
+    /// Say where a request would go in a running instance, and why not elsewhere
+    Explain(explain::Args),
+    /// Show what happened in a running instance, and what happens
+    Events(events::Args),
+    /// Make a running instance unready, or give one of its backends no new request
+    Drain(drain::DrainArgs),
+    /// Take a drain back
+    Undrain(drain::UndrainArgs),
+    /// Override the weight of a backend of a running instance
+    Weight(weight::Args),
+    /// Have a running instance take up a changed configuration
+    Reload(reload::Args),
     /// Make certificates for development
     Cert(cert::Args),
     /// Print what a shell needs to complete these commands
@@ -102,6 +124,13 @@ impl Command {
             Command::Query(args) => query::run(args),
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
+            Command::Status(args) => status::run(args),
+            Command::Explain(args) => explain::run(args),
+            Command::Events(args) => events::run(args),
+            Command::Drain(args) => drain::drain(args),
+            Command::Undrain(args) => drain::undrain(args),
+            Command::Weight(args) => weight::run(args),
+            Command::Reload(args) => reload::run(args),
             Command::Cert(args) => cert::run(args),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),

@@ -21,6 +21,7 @@ use super::services::{Services, begun};
 use super::systemd::Notifier;
 use super::{Source, generation};
 use crate::config::{Config, Protocol};
+use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Reloaded, Reloads, ServiceId, Sign};
 use crate::listener::inherited::Inherited;
 use crate::proxy::drain::Phase;
@@ -59,6 +60,7 @@ pub struct Reloader {
     /// The configuration of the start: what is taken up only then.
     pub(super) first: Arc<Config>,
     pub(super) record: Rc<RefCell<Reloads>>,
+    pub(super) journal: Arc<Journal>,
 }
 
 impl Reloader {
@@ -90,7 +92,10 @@ impl Reloader {
             at_next_start: outcome.unwrap_or_default(),
         };
         match &reloaded.error {
-            None => record.succeeded += 1,
+            None => {
+                record.succeeded += 1;
+                record.applied = Some(reloaded.at);
+            }
             Some(_) => record.failed += 1,
         }
         record.last = Some(reloaded.clone());
@@ -99,6 +104,17 @@ impl Reloader {
             Some(error) => format!("serving as before, the reload failed: {error}"),
         });
         say(&reloaded);
+        self.journal.record(match &reloaded.error {
+            None => {
+                let text = format!("generation {} of the configuration", reloaded.generation);
+                What::new(Kind::Reloaded, text)
+            }
+            // What is wrong is a picture of several lines; its first says what.
+            Some(error) => {
+                let first = error.lines().next().unwrap_or_default();
+                What::new(Kind::ReloadRefused, first)
+            }
+        });
         reloaded
     }
 
@@ -115,8 +131,9 @@ impl Reloader {
             .iter()
             .map(|(index, _)| shared.services[*index].id)
             .collect();
-        for (index, service) in new {
+        for (index, mut service) in new {
             let discover = &config.services[index].discover;
+            self.services.hand_down(&mut service);
             let service = begun(service, discover, self.services.watches());
             self.services
                 .begin(shared.services[index].id, service, discover);
@@ -223,6 +240,7 @@ fn at_next_start(first: &Config, now: &Config) -> Vec<&'static str> {
         ("state_dir", first.state_dir != now.state_dir),
         ("limits.memory", first.memory != now.memory),
         ("probe.address", first.probe != now.probe),
+        ("admin", first.admin != now.admin),
         ("log", first.log != now.log),
     ];
     let differing = differs.into_iter().filter(|(_, differs)| *differs);
