@@ -192,10 +192,10 @@ fn start_within(
         })
     });
     let probe = probe.transpose()?;
-    inherited.warn_of_unused();
     let addresses = prepare::addresses(&prepared.sockets)?;
     let probe_address = probe.as_ref().map(|s| s.local_addr()).transpose()?;
-    let entrances = Entrances::open(&config.admin)?;
+    let entrances = Entrances::open(&config.admin, &inherited)?;
+    inherited.warn_of_unused();
     let admin_address = entrances.address();
 
     let others: Vec<_> = probe_address.into_iter().chain(admin_address).collect();
