@@ -111,6 +111,13 @@ impl Service {
         self.terms.affinity.as_ref()
     }
 
+    /// How backends that come from now on begin: out until they have passed a check, or with a share
+    /// that grows from little.
+    pub fn receive_newcomers(&mut self, unchecked_is_down: bool, rises: bool) {
+        self.terms.unchecked_is_down = unchecked_is_down;
+        self.terms.rises = rises;
+    }
+
     /// What the workers read.
     pub fn snapshot(&self) -> &Arc<Published<Snapshot>> {
         &self.snapshot

@@ -527,7 +527,7 @@ pub enum HostPattern {
 }
 
 /// Logs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// `error` … `trace`, or a filter in the syntax of tracing-subscriber's `EnvFilter`.
     pub level: String,
