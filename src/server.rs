@@ -41,6 +41,7 @@ use crate::proxy::worker::Shared;
 use crate::published::Published;
 use crate::telemetry::access::AccessWriter;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::challenges::Challenges;
 
 /// Events that wait for the control thread; more are dropped.
 const EVENTS: usize = 1024;
@@ -139,7 +140,8 @@ pub fn start_from(
 ) -> anyhow::Result<Running> {
     let mut own = [0; 32];
     aws_lc_rs::rand::fill(&mut own).map_err(|_| anyhow::anyhow!("no random numbers"))?;
-    let prepared = Prepared::new(config, None, &own)?;
+    let challenges = Published::new(Challenges::default());
+    let prepared = Prepared::new(config, None, &own, &challenges)?;
     let config = Arc::clone(&prepared.config);
     let probe = config.probe.map(|address| {
         listener::bind(address).with_context(|| {
@@ -168,6 +170,7 @@ pub fn start_from(
         drain: Drain::new(),
         events,
         seating,
+        challenges,
     };
     let (shared, new) = generation::first(&prepared, common);
     // The first client may be here before the control thread is.

@@ -1,6 +1,7 @@
 //! From the raw file to the [`Config`] that the rest of the program sees: defaults are filled in
 //! here, names become indexes, and what contradicts itself is refused.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::scalar::{Positive, Within};
 use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
-    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, backend_tls, identity,
+    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, acme, backend_tls, identity,
     layer4, rate, routes, services, state_dir, sticky,
 };
 
@@ -34,7 +35,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     let raw_listeners = file.listeners.unwrap_or_default();
     let raw_services = file.services.unwrap_or_default();
 
-    let listeners: Vec<Listener> = raw_listeners
+    let mut listeners: Vec<Listener> = raw_listeners
         .iter()
         .map(|l| listener(l, files, sources, problems))
         .collect();
@@ -74,6 +75,15 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         );
     }
 
+    let has_acme = file.present.iter().any(|(key, _)| *key == "acme");
+    let raw_acme = file.acme.as_ref();
+    let acme = raw_acme.and_then(|raw| acme::build(raw, files, sources, problems));
+    for raw in &raw_listeners {
+        acme::check_listener(raw, has_acme, problems);
+    }
+    let authority = acme.as_ref().zip(raw_acme);
+    acme::name_certificates(authority, &raw_listeners, &mut listeners, &routes, problems);
+
     let limits = file.limits.unwrap_or_default();
     let memory = memory(&limits, problems);
     Config {
@@ -90,6 +100,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         state_dir: file
             .state_dir
             .map(|at| state_dir::path(&at, files, sources, problems)),
+        acme,
         downstream: downstream(&defaults, limits, file.http.unwrap_or_default(), problems),
         memory,
         probe: probe.map(|(address, _)| address),
@@ -98,7 +109,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     }
 }
 
-fn values<T>(list: Option<Vec<At<T>>>) -> Vec<T> {
+pub(super) fn values<T>(list: Option<Vec<At<T>>>) -> Vec<T> {
     list.into_iter().flatten().map(|at| at.value).collect()
 }
 
@@ -165,7 +176,7 @@ fn listener(
         )),
     };
     if let Some((what, help)) = passes_over {
-        for key in ["certificates", "min_tls", "client_certificates"] {
+        for key in ["certificates", "min_tls", "client_certificates", "acme"] {
             if let Some(span) = raw.key(key) {
                 let title = format!("`{key}` has no effect on {what}");
                 problems.push(Problem::error(span, title).help(help));
@@ -203,7 +214,9 @@ fn tls(
     problems: &mut Problems,
 ) -> TlsFrontEnd {
     let given = raw.certificates.as_deref().unwrap_or_default();
-    if given.is_empty() && (raw.certificates.is_some() || raw.key("certificates").is_none()) {
+    let ordered = raw.acme.as_ref().is_some_and(|at| at.value);
+    let missing = raw.certificates.is_some() || raw.key("certificates").is_none();
+    if given.is_empty() && missing && !ordered {
         problems.push(
             Problem::error(
                 raw.key("certificates").unwrap_or(raw.span),
@@ -221,6 +234,8 @@ fn tls(
         .collect();
     TlsFrontEnd {
         certificates,
+        // When the routes are known.
+        acme: BTreeSet::new(),
         min_version: raw
             .min_tls
             .as_ref()

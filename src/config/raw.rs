@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::acme::RawAcme;
 use super::backend_tls::{ProxyHeader, TlsTable};
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RawRetryOn};
@@ -34,6 +35,7 @@ table! {
         "service" => services: Vec<Service>,
         "route" => routes: Vec<Route>,
         "dns" => dns: Dns,
+        "acme" => acme: RawAcme,
         "defaults" => defaults: Defaults,
         "limits" => limits: Limits,
         "http" => http: Http,
@@ -56,8 +58,9 @@ table! {
         "redirect" => redirect: Redirect,
         "proxy_protocol" => proxy_protocol: At<bool>,
         "client_certificates" => client_certificates: RawClientCertificates,
+        "acme" => acme: At<bool>,
     }
-    later ["acme"]
+    later []
 }
 
 /// `protocol` of a listener.

@@ -38,6 +38,7 @@ use crate::router::Router;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{self, BackendLabels, Names, Shard, Side};
 use crate::telemetry::seldom::Seldom;
+use crate::tls::challenges::Challenges;
 use crate::tls::server::FrontEnd;
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::connect::is_exhaustion;
@@ -69,6 +70,8 @@ pub struct Shared {
     pub limits: Arc<Limits>,
     /// How many client connections each worker has.
     pub seating: Arc<Seating>,
+    /// What authorities are answered that validate a name.
+    pub challenges: Arc<Published<Challenges>>,
 }
 
 /// What workers need of a service.

@@ -1,35 +1,53 @@
-//! Which certificates a generation of the configuration wants watched.
+//! Which certificates a generation of the configuration wants watched, and ordered.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::Protocol;
+use crate::acme::{Acme, Plan};
+use crate::config::{AcmeCertificate, Listener, Protocol, TlsFrontEnd};
 use crate::proxy::worker::Shared;
 use crate::tls::reload::{CertificateWatch, Watched};
+use crate::tls::server::{FrontEnd, ordered};
 
 /// Who looks after certificates while everything runs.
 #[derive(Debug, Clone)]
 pub struct Certificates {
     /// Takes up those that are replaced on disk.
     pub watch: Rc<CertificateWatch>,
+    /// Orders those that are wanted.
+    pub acme: Rc<Acme>,
 }
 
 impl Certificates {
     /// From now on those of this generation are looked after.
     pub fn follow(&self, shared: &Shared) {
-        self.watch.set(watched(shared));
+        let ordered = |(_, tls, front): (_, &TlsFrontEnd, &FrontEnd)| {
+            ordered(tls, &front.certificates.load())
+        };
+        let config = shared.config.acme.as_ref();
+        self.acme.set(config.map(|config| Plan {
+            config: config.clone(),
+            certificates: fronts(shared).flat_map(ordered).collect(),
+        }));
+        self.watch.set(fronts(shared).map(watched).collect());
     }
 }
 
-fn watched(shared: &Shared) -> Vec<Watched> {
+fn watched((listener, tls, front): (&Listener, &TlsFrontEnd, &FrontEnd)) -> Watched {
+    let ordered = ordered(tls, &front.certificates.load());
+    Watched {
+        listener: Arc::clone(&listener.name),
+        files: tls.certificates.clone(),
+        ordered: ordered.iter().map(AcmeCertificate::files).collect(),
+        published: Arc::clone(&front.certificates),
+    }
+}
+
+/// The listeners that speak https.
+fn fronts(shared: &Shared) -> impl Iterator<Item = (&Listener, &TlsFrontEnd, &FrontEnd)> {
     let listeners = shared.config.listeners.iter().zip(&shared.listeners);
-    let watched = listeners.filter_map(|(listener, listened)| match &listener.protocol {
-        Protocol::Https(tls) => Some(Watched {
-            listener: Arc::clone(&listener.name),
-            files: tls.certificates.clone(),
-            published: Arc::clone(&listened.tls.as_ref()?.certificates),
-        }),
+    listeners.filter_map(|(listener, listened)| match &listener.protocol {
+        Protocol::Https(tls) => Some((listener, tls, listened.tls.as_ref()?)),
         Protocol::Http | Protocol::Tcp | Protocol::Tls => None,
-    });
-    watched.collect()
+    })
 }

@@ -21,6 +21,7 @@ use super::generation::New;
 use super::prepare::{OwnKey, Sockets};
 use super::reload::{Reloader, Request};
 use super::services::Services;
+use crate::acme::Acme;
 use crate::admin::probe;
 use crate::admin::state::State;
 use crate::clock::Millis;
@@ -90,6 +91,7 @@ impl Control {
         let reloads = Rc::default();
         let certificates = Certificates {
             watch: Rc::new(CertificateWatch::start()?),
+            acme: Rc::new(Acme::new(Arc::clone(&shared.challenges))),
         };
         certificates.follow(&shared);
         let state = Rc::new(State {
@@ -97,6 +99,7 @@ impl Control {
             generations: Arc::clone(&self.published),
             signs: self.signs.clone(),
             certificate_watch: Rc::clone(&certificates.watch),
+            acme: Rc::clone(&certificates.acme),
             metrics: self.metrics,
             discovery: self.watches.stats(),
             access_lines_dropped: self.access_lines_dropped,

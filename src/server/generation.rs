@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::prepare::{Draft, Prepared};
+use super::prepare::{Challenging, Draft, Prepared};
 use crate::balance::service::{Service, Terms};
 use crate::config::{self, Config};
 use crate::events::{Event, ServiceId};
@@ -30,6 +30,8 @@ pub struct Common {
     pub events: mpsc::Sender<Event>,
     /// How many client connections each worker has.
     pub seating: Arc<Seating>,
+    /// Where authorities are answered that validate a name.
+    pub challenges: Challenging,
 }
 
 /// The first generation. All its services are new.
@@ -44,6 +46,7 @@ pub fn next(prepared: &Prepared, before: &Shared) -> (Shared, New) {
         drain: Arc::clone(&before.drain),
         events: before.events.clone(),
         seating: Arc::clone(&before.seating),
+        challenges: Arc::clone(&before.challenges),
     };
     let limits = before.limits.renewed(Arc::clone(&prepared.config));
     make(prepared, common, limits, before.generation + 1)
@@ -83,6 +86,7 @@ fn make(
         events: common.events,
         limits,
         seating: common.seating,
+        challenges: common.challenges,
         config: Arc::clone(config),
     };
     (shared, new)

@@ -138,7 +138,7 @@ impl Reloader {
             for warning in loaded.warnings.one_by_one() {
                 tracing::warn!("{warning}");
             }
-            let prepared = Prepared::new(loaded.config, Some(&before), &own);
+            let prepared = Prepared::new(loaded.config, Some(&before), &own, &before.challenges);
             prepared.map_err(|error| format!("{error:#}").into())
         };
         match spawn_blocking(work).await {

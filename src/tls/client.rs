@@ -109,6 +109,15 @@ impl Loader {
         }))
     }
 
+    /// Who vouches for a server, on these terms. [`Trust::Nobody`]: none do.
+    pub fn authorities(&mut self, trust: &Trust) -> Result<Arc<RootCertStore>, BackEndError> {
+        match trust {
+            Trust::System => self.system(),
+            Trust::Authorities(file) => authorities(file),
+            Trust::Nobody => Ok(Arc::new(RootCertStore::empty())),
+        }
+    }
+
     fn system(&mut self) -> Result<Arc<RootCertStore>, BackEndError> {
         if let Some(found) = &self.system {
             return Ok(Arc::clone(found));

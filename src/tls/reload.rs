@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::time::Instant;
 
-use super::certificates::{Certificate, CertificateSet, load};
+use super::certificates::{Certificate, CertificateError, CertificateSet, load};
 use super::contents::Contents;
 use super::expiry::{Nearness, nearness};
 use crate::config::CertificateFiles;
@@ -41,6 +41,8 @@ pub struct Watched {
     pub listener: Arc<str>,
     /// Their files, in the order of the configuration.
     pub files: Vec<CertificateFiles>,
+    /// Those of certificates that are ordered: they may not be there yet.
+    pub ordered: Vec<CertificateFiles>,
     /// Where handshakes find them.
     pub published: Arc<Published<CertificateSet>>,
 }
@@ -194,6 +196,8 @@ struct Listener {
 
 struct Pair {
     files: CertificateFiles,
+    /// They may not be there yet.
+    is_ordered: bool,
     /// What was in the files when they were last judged.
     judged: Option<Contents>,
     /// And could not be used.
@@ -204,15 +208,18 @@ struct Pair {
 
 impl Listener {
     fn new(watched: Watched) -> Listener {
-        let pair = |files| Pair {
+        let pair = |(files, is_ordered)| Pair {
             files,
+            is_ordered,
             judged: None,
             is_unusable: false,
             said: None,
         };
+        let files = watched.files.into_iter().map(|files| (files, false));
+        let ordered = watched.ordered.into_iter().map(|files| (files, true));
         Listener {
             name: watched.listener,
-            pairs: watched.files.into_iter().map(pair).collect(),
+            pairs: files.chain(ordered).map(pair).collect(),
             published: watched.published,
         }
     }
@@ -241,6 +248,10 @@ impl Listener {
         if !changed {
             return;
         }
+        if certificates.len() < self.pairs.len() {
+            let mut all = set.certificates().iter();
+            certificates.extend(all.find(|c| c.is_stand_in()).cloned());
+        }
         match CertificateSet::new(certificates) {
             Ok(set) => self.published.publish(set),
             Err(error) => tracing::error!(listener = %self.name, %error, "certificates stay"),
@@ -264,8 +275,10 @@ impl Pair {
             return None;
         }
         let found = load(&self.files);
-        self.is_unusable = found.is_err();
+        let is_awaited = self.is_ordered && found.as_ref().is_err_and(CertificateError::is_missing);
+        self.is_unusable = found.is_err() && !is_awaited;
         match found {
+            Err(_) if is_awaited => None,
             Ok(found) if held.is_some_and(|held| held.is_same(&found)) => None,
             Ok(found) => {
                 counts.replaced.fetch_add(1, Ordering::Relaxed);

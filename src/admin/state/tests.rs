@@ -71,6 +71,8 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         events: mpsc::channel(1).0,
         limits: Limits::new(Arc::clone(&config)),
         seating: Seating::new(1).0,
+
+        challenges: Published::new(Default::default()),
         config,
     };
     let sign = |_| {
@@ -78,12 +80,14 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         sign.heartbeat.store(started.0, Ordering::Relaxed);
         sign
     };
+    let acme = Rc::new(Acme::new(Arc::clone(&shared.challenges)));
     let state = State {
         started,
         metrics: Metrics::new(Arc::clone(&shared.names)),
         generations: Published::new(shared),
         signs: (0..2).map(sign).collect(),
         certificate_watch: Rc::new(CertificateWatch::start().unwrap()),
+        acme,
         discovery: Arc::default(),
         access_lines_dropped: Arc::default(),
         reloads: Rc::default(),

@@ -49,6 +49,7 @@ impl Workers {
             events,
             limits: Limits::new(Arc::clone(&config)),
             seating,
+            challenges: Published::new(Default::default()),
             config,
         };
         let metrics = Metrics::new(Arc::clone(&shared.names));
