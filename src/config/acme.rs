@@ -129,6 +129,7 @@ table! {
         "challenges" => challenges: Vec<At<AcmeChallenge>>,
         "dns" => dns: RawAcmeDns,
     }
+    required ["accept_terms", "store"]
     later []
     elsewhere {
         "email" => "contact = [\"mailto:you@example.com\"]",
@@ -142,6 +143,7 @@ table! {
         "kid" => kid: At<String>,
         "key_file" => key_file: At<String>,
     }
+    required ["kid", "key_file"]
     later []
     elsewhere {
         "key" => "secrets are always files: key_file = \"path\"",
@@ -155,6 +157,7 @@ table! {
         "key_file" => key_file: At<String>,
         "wait" => wait: At<Positive>,
     }
+    required ["server", "key_file"]
     later []
 }
 

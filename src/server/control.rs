@@ -81,12 +81,13 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts the tasks on the present runtime; they end with it. Returns where to ask for a reload.
+    /// Starts the tasks on the present runtime; they end with it. Returns where to ask for a reload, and
+    /// the listening sockets of whichever generation is in force, for whoever closes them.
     pub fn start(
         self,
         noticed: mpsc::Receiver<Event>,
         probe: Option<std::net::TcpListener>,
-    ) -> io::Result<mpsc::UnboundedSender<Request>> {
+    ) -> io::Result<(mpsc::UnboundedSender<Request>, Rc<RefCell<Sockets>>)> {
         let shared = self.published.load();
         let reloads = Rc::default();
         let certificates = Certificates {
@@ -127,6 +128,7 @@ impl Control {
         spawn_local(Rc::clone(&services).tick());
         spawn_local(Rc::clone(&services).take_reports(found));
         spawn_local(pass_on(noticed, Rc::clone(&services), burst_over));
+        let sockets = Rc::new(RefCell::new(self.sockets));
         let (requests, requested) = mpsc::unbounded_channel();
         let reloader = Reloader {
             source: self.source,
@@ -134,14 +136,14 @@ impl Control {
             published: self.published,
             services,
             certificates,
-            sockets: RefCell::new(self.sockets),
+            sockets: Rc::clone(&sockets),
             signs: self.signs,
             own_addresses: self.probe.into_iter().collect(),
             first: Arc::clone(&shared.config),
             record: reloads,
         };
         spawn_local(reloader.run(requested));
-        Ok(requests)
+        Ok((requests, sockets))
     }
 }
 

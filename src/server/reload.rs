@@ -22,6 +22,7 @@ use super::services::{Services, begun};
 use super::{Source, generation};
 use crate::config::Config;
 use crate::events::{Reloaded, Reloads, ServiceId, Sign};
+use crate::proxy::drain::Phase;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
 
@@ -46,8 +47,9 @@ pub struct Reloader {
     pub(super) services: Rc<Services>,
     /// Who looks after its certificates.
     pub(super) certificates: Certificates,
-    /// Where the generation that is in force listens.
-    pub(super) sockets: RefCell<Sockets>,
+    /// Where the generation that is in force listens; nowhere any more when a drain has closed the
+    /// listeners.
+    pub(super) sockets: Rc<RefCell<Sockets>>,
     pub(super) signs: Vec<Arc<Sign>>,
     /// Addresses of ours besides the listeners', which are never endpoints.
     pub(super) own_addresses: Vec<std::net::SocketAddr>,
@@ -95,6 +97,9 @@ impl Reloader {
     /// Goes to the next generation. What it returns is taken up only at the next start.
     async fn renew(&self) -> Result<Vec<&'static str>, Arc<str>> {
         let before = self.published.load();
+        if before.drain.phase() >= Phase::Closing {
+            return Err("it is about to end".into());
+        }
         let mut prepared = self.prepare(&before).await?;
         let config = Arc::clone(&prepared.config);
         let (shared, new) = generation::next(&prepared, &before);
@@ -122,8 +127,10 @@ impl Reloader {
         self.published.publish(shared);
         self.signs.iter().for_each(|sign| sign.wake.notify_one());
         self.wait_for_workers(generation).await;
-        // Those that nobody has any more are closed.
-        self.sockets.replace(prepared.sockets);
+        if before.drain.phase() < Phase::Closing {
+            // Those that nobody has any more are closed.
+            self.sockets.replace(prepared.sockets);
+        }
         self.services.end_all_but(&self.published.load());
         Ok(at_next_start(&self.first, &config))
     }
