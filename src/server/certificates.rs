@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::acme::{Acme, Plan};
 use crate::config::{AcmeCertificate, Listener, Protocol, TlsFrontEnd};
 use crate::proxy::worker::Shared;
-use crate::tls::reload::{CertificateWatch, Watched};
-use crate::tls::server::{FrontEnd, ordered};
+use crate::tls::reload::{CertificateWatch, Judging, WatchList, Watched};
+use crate::tls::server::{FrontEnd, judge_files, ordered};
 
 /// Who looks after certificates while everything runs.
 #[derive(Debug, Clone)]
@@ -29,7 +29,22 @@ impl Certificates {
             config: config.clone(),
             certificates: fronts(shared).flat_map(ordered).collect(),
         }));
-        self.watch.set(fronts(shared).map(watched).collect());
+        let clients = fronts(shared).map(|(_, tls, front)| Judging {
+            files: judge_files(tls).cloned().collect(),
+            known: front.judges,
+        });
+        let tls = shared
+            .services
+            .iter()
+            .filter_map(|s| s.layering.tls.as_ref());
+        let backends = tls.map(|tls| {
+            let (files, known) = tls.files();
+            Judging { files, known }
+        });
+        self.watch.set(WatchList {
+            listeners: fronts(shared).map(watched).collect(),
+            judging: clients.chain(backends).collect(),
+        });
     }
 }
 

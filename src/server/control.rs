@@ -90,8 +90,10 @@ impl Control {
     ) -> io::Result<(mpsc::UnboundedSender<Request>, Rc<RefCell<Sockets>>)> {
         let shared = self.published.load();
         let reloads = Rc::default();
+        // One word is enough, however much has changed.
+        let (changed, has_changed) = mpsc::channel(1);
         let certificates = Certificates {
-            watch: Rc::new(CertificateWatch::start()?),
+            watch: Rc::new(CertificateWatch::start(changed)?),
             acme: Rc::new(Acme::new(Arc::clone(&shared.challenges))),
         };
         certificates.follow(&shared);
@@ -142,7 +144,7 @@ impl Control {
             first: Arc::clone(&shared.config),
             record: reloads,
         };
-        spawn_local(reloader.run(requested));
+        spawn_local(reloader.run(requested, has_changed));
         Ok((requests, sockets))
     }
 }

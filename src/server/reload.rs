@@ -39,6 +39,15 @@ const LOOK: Duration = Duration::from_millis(1);
 /// Somebody asks for a reload, and may want to hear what became of it.
 pub type Request = Option<oneshot::Sender<Reloaded>>;
 
+/// Which configuration is taken up.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    /// The one that lies where it came from.
+    Source,
+    /// The one that is in force: only files that it names have changed.
+    Memory,
+}
+
 /// Who reloads.
 pub struct Reloader {
     pub(super) source: Option<Source>,
@@ -59,14 +68,30 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Carries requests out, for as long as somebody can ask.
-    pub async fn run(self, mut requests: mpsc::UnboundedReceiver<Request>) {
-        while let Some(first) = requests.recv().await {
+    /// Carries requests out, for as long as somebody can ask. `changed`: there is something else in files
+    /// by which clients or backends are judged, so the same configuration is taken up again.
+    pub async fn run(
+        self,
+        mut requests: mpsc::UnboundedReceiver<Request>,
+        mut changed: mpsc::Receiver<()>,
+    ) {
+        loop {
+            let first = tokio::select! {
+                request = requests.recv() => request,
+                Some(()) = changed.recv() => {
+                    tracing::info!("files of authorities, revocation lists or backends' certificates changed");
+                    self.reload(From::Memory).await;
+                    continue;
+                }
+            };
+            let Some(first) = first else {
+                return;
+            };
             let mut askers = vec![first];
             while let Ok(more) = requests.try_recv() {
                 askers.push(more);
             }
-            let outcome = self.reload().await;
+            let outcome = self.reload(From::Source).await;
             for asker in askers.into_iter().flatten() {
                 // Who asked may be gone.
                 let _ = asker.send(outcome.clone());
@@ -74,9 +99,9 @@ impl Reloader {
         }
     }
 
-    async fn reload(&self) -> Reloaded {
+    async fn reload(&self, from: From) -> Reloaded {
         let begun = Instant::now();
-        let outcome = self.renew().await;
+        let outcome = self.renew(from).await;
         let mut record = self.record.borrow_mut();
         let reloaded = Reloaded {
             at: SystemTime::now(),
@@ -95,12 +120,12 @@ impl Reloader {
     }
 
     /// Goes to the next generation. What it returns is taken up only at the next start.
-    async fn renew(&self) -> Result<Vec<&'static str>, Arc<str>> {
+    async fn renew(&self, from: From) -> Result<Vec<&'static str>, Arc<str>> {
         let before = self.published.load();
         if before.drain.phase() >= Phase::Closing {
             return Err("it is about to end".into());
         }
-        let mut prepared = self.prepare(&before).await?;
+        let mut prepared = self.prepare(&before, from).await?;
         let config = Arc::clone(&prepared.config);
         let (shared, new) = generation::next(&prepared, &before);
         let ids: Vec<ServiceId> = new
@@ -135,17 +160,25 @@ impl Reloader {
         Ok(at_next_start(&self.first, &config))
     }
 
-    async fn prepare(&self, before: &Arc<Shared>) -> Result<Prepared, Arc<str>> {
-        let Some(source) = self.source.clone() else {
-            return Err("there is no configuration to read again".into());
+    async fn prepare(&self, before: &Arc<Shared>, from: From) -> Result<Prepared, Arc<str>> {
+        let source = match (from, &self.source) {
+            (From::Memory, _) => None,
+            (From::Source, Some(source)) => Some(Arc::clone(source)),
+            (From::Source, None) => return Err("there is no configuration to read again".into()),
         };
         let (before, own) = (Arc::clone(before), self.own);
         let work = move || -> Result<Prepared, Arc<str>> {
-            let loaded = source().map_err(|diagnostic| diagnostic.to_string())?;
-            for warning in loaded.warnings.one_by_one() {
-                tracing::warn!("{warning}");
-            }
-            let prepared = Prepared::new(loaded.config, Some(&before), &own, &before.challenges);
+            let config = match source {
+                None => Config::clone(&before.config),
+                Some(source) => {
+                    let loaded = source().map_err(|diagnostic| diagnostic.to_string())?;
+                    for warning in loaded.warnings.one_by_one() {
+                        tracing::warn!("{warning}");
+                    }
+                    loaded.config
+                }
+            };
+            let prepared = Prepared::new(config, Some(&before), &own, &before.challenges);
             prepared.map_err(|error| format!("{error:#}").into())
         };
         match spawn_blocking(work).await {

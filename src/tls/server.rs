@@ -113,9 +113,13 @@ pub fn ordered(front: &TlsFrontEnd, set: &CertificateSet) -> Vec<AcmeCertificate
 
 /// What the files hold by which clients' certificates are judged.
 pub fn judges(front: &TlsFrontEnd) -> Contents {
+    Contents::of(judge_files(front).map(PathBuf::as_path))
+}
+
+/// The files by which clients' certificates are judged.
+pub fn judge_files(front: &TlsFrontEnd) -> impl Iterator<Item = &PathBuf> {
     let wanted = front.client_certificates.iter();
-    let files = wanted.flat_map(|wanted| iter::once(&wanted.ca).chain(&wanted.crl));
-    Contents::of(files.map(PathBuf::as_path))
+    wanted.flat_map(|wanted| iter::once(&wanted.ca).chain(&wanted.crl))
 }
 
 /// As [`front_end`], for those who never replace the certificates and speak HTTP/1.1 only.
