@@ -5,6 +5,7 @@
 //! control thread writes snapshots and never touches a request.
 
 mod admin;
+mod certificates;
 mod control;
 mod file_watch;
 mod generation;
@@ -53,6 +54,7 @@ use crate::proxy::worker::Shared;
 use crate::published::Published;
 use crate::telemetry::access::AccessWriter;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::challenges::Challenges;
 
 /// Events that wait for the control thread; more are dropped.
 const EVENTS: usize = 1024;
@@ -181,7 +183,8 @@ fn start_within(
     let inherited = Arc::new(inherited);
     let mut own = [0; 32];
     aws_lc_rs::rand::fill(&mut own).map_err(|_| anyhow::anyhow!("no random numbers"))?;
-    let prepared = Prepared::new(config, None, &own, &inherited)?;
+    let challenges = Published::new(Challenges::default());
+    let prepared = Prepared::new(config, None, &own, &inherited, &challenges)?;
     let config = Arc::clone(&prepared.config);
     let probe = config.probe.map(|address| {
         listener::listen(&inherited, "probe", address).with_context(|| {
@@ -218,6 +221,7 @@ fn start_within(
         seating,
         questions: Questions::new(config.workers.get()),
         samples: Samples::new(config.workers.get()),
+        challenges,
     };
     let (shared, new) = generation::first(&prepared, common);
     // The first client may be here before the control thread is.

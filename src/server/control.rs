@@ -17,11 +17,13 @@ use tokio::time::{Instant, sleep};
 
 use super::Source;
 use super::admin::{self, Entrances, Left, Steward};
+use super::certificates::Certificates;
 use super::generation::New;
 use super::prepare::{OwnKey, Sockets};
-use super::reload::{self, Reloader, Request};
+use super::reload::{Reloader, Request};
 use super::services::Services;
 use super::systemd::Notifier;
+use crate::acme::Acme;
 use crate::admin::probe;
 use crate::admin::state::State;
 use crate::clock::Millis;
@@ -109,13 +111,19 @@ impl Control {
     ) -> io::Result<Started> {
         let shared = self.published.load();
         let reloads = Rc::default();
-        let certificate_watch = Rc::new(CertificateWatch::start(Arc::clone(&self.journal))?);
-        certificate_watch.set(reload::watched(&shared));
+        // One word is enough, however much has changed.
+        let (changed, has_changed) = mpsc::channel(1);
+        let certificates = Certificates {
+            watch: Rc::new(CertificateWatch::start(changed, Arc::clone(&self.journal))?),
+            acme: Rc::new(Acme::new(Arc::clone(&shared.challenges))),
+        };
+        certificates.follow(&shared);
         let state = Rc::new(State {
-            certificate_watch: Rc::clone(&certificate_watch),
             started: Millis::now(),
             generations: Arc::clone(&self.published),
             signs: self.signs.clone(),
+            certificate_watch: Rc::clone(&certificates.watch),
+            acme: Rc::clone(&certificates.acme),
             metrics: self.metrics,
             discovery: self.watches.stats(),
             access_lines_dropped: self.access_lines_dropped,
@@ -166,15 +174,15 @@ impl Control {
             notifier,
             published: self.published,
             services,
+            certificates,
             sockets: Rc::clone(&sockets),
             signs: self.signs,
-            certificate_watch,
             own_addresses: self.own_addresses,
             journal: self.journal,
             first: Arc::clone(&shared.config),
             record: reloads,
         };
-        spawn_local(reloader.run(requested));
+        spawn_local(reloader.run(requested, has_changed));
         Ok(Started {
             reloads: requests,
             sockets,
