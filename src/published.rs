@@ -43,6 +43,11 @@ impl<T> Published<T> {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// How often it was replaced.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// A reader with a cache of its own, for one worker.
     pub fn reader(self: &Arc<Self>) -> Reader<T> {
         let seen = self.version.load(Ordering::Acquire);

@@ -4,50 +4,46 @@
 //! each with a single-threaded runtime of its own. Workers read snapshots and send events; the
 //! control thread writes snapshots and never touches a request.
 
+mod admin;
 mod control;
+mod generation;
 mod memory;
 mod orders;
+mod prepare;
+mod reload;
+mod services;
+mod worker_thread;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 
+use admin::Entrances;
 use control::Control;
 pub use orders::Order;
 use orders::Signals;
+use prepare::Prepared;
+use worker_thread::WorkerStart;
 
-use crate::balance::affinity::Affinity;
-use crate::balance::service::{Service, Terms};
-use crate::balance::snapshot::Snapshot;
 use crate::clock::Millis;
-use crate::config::{Config, Protocol, Sticky};
+use crate::config::{Config, Diagnostic, Loaded};
 use crate::discovery::keeper::Keeper;
 use crate::discovery::watch::Watches;
-use crate::io::deadline::TICK;
-use crate::listener::entrance::Entrance;
-use crate::listener::{self, Listening};
+use crate::events::journal::{Journal, Kind, What};
+use crate::events::{Reloaded, Sign};
+use crate::listener;
 use crate::proxy::drain::{Drain, Phase};
-use crate::proxy::limits::Limits;
-use crate::proxy::seating::{Arrival, Seating};
-use crate::proxy::worker::{HOUSEKEEPING, Shared, Worker};
+use crate::proxy::seating::Seating;
+use crate::proxy::worker::Shared;
 use crate::published::Published;
-use crate::router::Router;
-use crate::telemetry::access::{AccessLog, AccessWriter};
+use crate::telemetry::access::AccessWriter;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::client::Loader;
-use crate::tls::server::front_end;
-use crate::upstream::adaptive::Adaptive;
-use crate::upstream::establish::Layering;
-use crate::upstream::gate::Gate;
 
 /// Events that wait for the control thread; more are dropped.
 const EVENTS: usize = 1024;
@@ -62,6 +58,9 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// And the latest answers get so long to be written for the next start.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// Where a configuration comes from, to be read at the start and at each reload. It may block.
+pub type Source = Arc<dyn Fn() -> Result<Loaded, Diagnostic> + Send + Sync>;
+
 /// A server that runs in threads of its own.
 #[derive(Debug)]
 pub struct Running {
@@ -69,7 +68,11 @@ pub struct Running {
     pub addresses: Vec<SocketAddr>,
     /// Where the probe listener listens.
     pub probe: Option<SocketAddr>,
+    /// Where the control listener listens.
+    pub admin: Option<SocketAddr>,
     orders: mpsc::UnboundedSender<Order>,
+    /// The generation of the configuration that is in force.
+    generations: Arc<Published<Shared>>,
     control: std::thread::JoinHandle<anyhow::Result<Drained>>,
 }
 
@@ -82,12 +85,13 @@ pub enum Drained {
     Cut,
 }
 
-/// Runs until a signal ends it: the body of `evenkeel run` and `evenkeel proxy`.
-pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+/// Runs until a signal ends it: the body of `evenkeel run` and `evenkeel proxy`. `source`: where
+/// `config` came from.
+pub fn run(config: Config, source: Source) -> anyhow::Result<ExitCode> {
     let runtime = runtime().context("cannot start a runtime for signals")?;
     // Before anybody can know that we are there: a signal that nobody listens for kills.
     let signals = runtime.block_on(async { Signals::listen() })?;
-    let running = start(config)?;
+    let running = start_from(config, Some(source), std::io::stdout())?;
     let orders = running.orders.clone();
     // The control thread can end on its own only by an error; then there is no signal to wait for.
     let (ended, has_ended) = oneshot::channel();
@@ -119,7 +123,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 /// Binds every socket, loads every certificate and starts all threads. Nothing is resolved here:
-/// DNS may be down. An error leaves nothing running.
+/// DNS may be down. An error leaves nothing running. It cannot be reloaded.
 pub fn start(config: Config) -> anyhow::Result<Running> {
     start_logging(config, std::io::stdout())
 }
@@ -129,25 +133,19 @@ pub fn start_logging(
     config: Config,
     out: impl std::io::Write + Send + 'static,
 ) -> anyhow::Result<Running> {
-    let config = Arc::new(config);
-    let mut sockets = Vec::new();
-    let mut front_ends = Vec::new();
-    for listener in &config.listeners {
-        let socket = listener::bind(listener.address).with_context(|| {
-            format!(
-                "listener {}: cannot listen on {}",
-                listener.name, listener.address
-            )
-        })?;
-        sockets.push(socket);
-        front_ends.push(match &listener.protocol {
-            Protocol::Http | Protocol::Tcp | Protocol::Tls => None,
-            Protocol::Https(tls) => {
-                let name = &listener.name;
-                Some(front_end(tls, listener.http2).with_context(|| format!("listener {name}"))?)
-            }
-        });
-    }
+    start_from(config, None, out)
+}
+
+/// [`start_logging`] with the `source` of the configuration, from which it can be reloaded.
+pub fn start_from(
+    config: Config,
+    source: Option<Source>,
+    out: impl std::io::Write + Send + 'static,
+) -> anyhow::Result<Running> {
+    let mut own = [0; 32];
+    aws_lc_rs::rand::fill(&mut own).map_err(|_| anyhow::anyhow!("no random numbers"))?;
+    let prepared = Prepared::new(config, None, &own)?;
+    let config = Arc::clone(&prepared.config);
     let probe = config.probe.map(|address| {
         listener::bind(address).with_context(|| {
             format!(
@@ -157,13 +155,13 @@ pub fn start_logging(
         })
     });
     let probe = probe.transpose()?;
-    let addresses = sockets
-        .iter()
-        .map(|s| s.local_addr())
-        .collect::<Result<Vec<_>, _>>()?;
+    let addresses = prepare::addresses(&prepared.sockets)?;
     let probe_address = probe.as_ref().map(|s| s.local_addr()).transpose()?;
+    let entrances = Entrances::open(&config.admin)?;
+    let admin_address = entrances.address();
 
-    let own_addresses = addresses.iter().copied().chain(probe_address).collect();
+    let others: Vec<_> = probe_address.into_iter().chain(admin_address).collect();
+    let own_addresses = addresses.iter().chain(&others).copied().collect();
     let names = config.services.iter().map(|s| &s.discover);
     let keeper = config.state_dir.as_deref();
     let keeper = keeper.map(|folder| Keeper::open(folder, names).map(Arc::new));
@@ -171,110 +169,84 @@ pub fn start_logging(
         .transpose()
         .context("cannot start a thread for `state_dir`")?;
     let allowed = config.allowed_endpoints.clone();
-    let watches = Watches::keeping(own_addresses, allowed, keeper.clone());
-    let affinities = affinities(&config)?;
-    let services: Vec<_> = config
-        .services
-        .iter()
-        .zip(affinities)
-        .zip(layerings(&config)?)
-        .map(|((s, affinity), layering)| {
-            let mut service = Service::on(Arc::clone(&s.name), terms(s, affinity, layering));
-            // The first client may be here before the control thread is.
-            if let Some(offer) = watches.known(&s.discover) {
-                service.apply(&offer);
-            }
-            service
-        })
-        .collect();
+    let journal = Arc::<Journal>::default();
+    let told = Arc::clone(&journal);
+    let watches = Watches::telling(own_addresses, allowed, keeper.clone(), Arc::clone(&journal));
     let (events, noticed) = mpsc::channel(EVENTS);
     let (seating, arrivals) = Seating::new(config.workers.get());
-    let shared = Shared {
-        router: Arc::new(Router::new(&config)),
-        snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
-        gates: services.iter().map(|s| s.gate().cloned()).collect(),
-        affinities: services.iter().map(|s| s.affinity().cloned()).collect(),
-        certificates: front_ends
-            .iter()
-            .map(|f| f.as_ref().map(|f| Arc::clone(&f.certificates)))
-            .collect(),
+    let common = generation::Common {
         drain: Drain::new(),
         events,
-        limits: Limits::new(Arc::clone(&config)),
         seating,
-        config: Arc::clone(&config),
     };
-    (shared.limits.descriptors).compare(config.downstream.max_connections.get());
-    let metrics = Metrics::new(
-        config
-            .services
-            .iter()
-            .map(|s| Arc::clone(&s.name))
-            .collect(),
-        config
-            .listeners
-            .iter()
-            .map(|l| Arc::clone(&l.name))
-            .collect(),
-    );
+    let (shared, new) = generation::first(&prepared, common);
+    // The first client may be here before the control thread is.
+    let new = new.into_iter().map(|(index, service)| {
+        let discover = &config.services[index].discover;
+        (index, services::begun(service, discover, &watches))
+    });
+    let new = new.collect();
+    let descriptors = &shared.limits.descriptors;
+    descriptors.compare(config.downstream.max_connections.get());
+    let drain = Arc::clone(&shared.drain);
+    let metrics = Metrics::new(Arc::clone(&shared.names));
+    let published = Published::new(shared);
 
     let access = AccessWriter::start(config.log.access, config.log.access_query, out)
         .context("cannot start the access log")?;
 
     // Dropped by a worker when it ends: the control thread learns that all have.
     let (alive, mut gone) = mpsc::channel::<()>(1);
-    let mut heartbeats = Vec::new();
+    let mut signs = Vec::new();
     let mut threads = Vec::new();
     for (index, arrivals) in arrivals.into_iter().enumerate() {
-        let heartbeat = Arc::new(AtomicU64::new(Millis::now().0));
-        heartbeats.push(Arc::clone(&heartbeat));
+        let sign = Sign::new();
+        signs.push(Arc::clone(&sign));
         let start = WorkerStart {
             index,
-            listening: listening(&sockets)?,
+            generations: Arc::clone(&published),
             arrivals,
-            tls: front_ends
-                .iter()
-                .map(|f| f.as_ref().map(|f| Arc::clone(&f.config)))
-                .collect(),
-            shared: shared.clone(),
             metrics: Arc::clone(&metrics),
             access: access.log(),
-            heartbeat,
+            sign,
             alive: alive.clone(),
         };
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         threads.push(thread.spawn(move || start.run())?);
     }
-    drop((alive, sockets));
+    drop(alive);
     let access_lines_dropped = access.dropped();
 
     let (orders, receiver) = mpsc::unbounded_channel();
-    let ordered = Orders {
-        receiver,
-        snapshots: shared.snapshots.clone(),
-    };
-    let drain = Arc::clone(&shared.drain);
-    let times = config.drain;
+    let generations = Arc::clone(&published);
     let control = Control {
-        config: Arc::clone(&config),
+        source,
+        own,
+        published: Arc::clone(&published),
         watches,
-        services,
-        drain: Arc::clone(&drain),
-        certificates: front_ends
-            .iter()
-            .map(|f| f.as_ref().map(|f| Arc::clone(&f.certificates)))
-            .collect(),
-        heartbeats,
-        limits: shared.limits,
+        services: new,
+        sockets: prepared.sockets,
+        signs,
         metrics,
         access_lines_dropped,
+        own_addresses: others,
+        journal,
+        entrances,
     };
     let thread = std::thread::Builder::new().name("control".to_owned());
     let control = thread.spawn(move || {
         let runtime = runtime().context("cannot start the control thread's runtime")?;
         let outcome = runtime.block_on(async {
-            control.start(noticed, probe)?;
-            carry_out(&drain, ordered, &mut gone, times).await
+            let (reloads, left) = control.start(noticed, probe)?;
+            let ordered = Orders {
+                receiver,
+                reloads,
+                generations,
+                journal: told,
+            };
+            let outcome = carry_out(&drain, ordered, &mut gone).await;
+            drop(left);
+            outcome
         });
         for thread in threads {
             if thread.join().is_err() {
@@ -298,7 +270,9 @@ pub fn start_logging(
     Ok(Running {
         addresses,
         probe: probe_address,
+        admin: admin_address,
         orders,
+        generations: published,
         control,
     })
 }
@@ -310,6 +284,23 @@ impl Running {
         let _ = self.orders.send(order);
     }
 
+    /// Reads the configuration again and waits until that has come to something. `None`: the server has
+    /// ended.
+    pub fn reload(&self) -> Option<Reloaded> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Reload(Some(reply)));
+        answer.blocking_recv().ok()
+    }
+
+    /// Where each listener listens now, in the order of the configuration.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        let shared = self.generations.load();
+        let sockets = shared.listeners.iter().filter_map(|l| l.socket.upgrade());
+        sockets
+            .filter_map(|socket| socket.local_addr().ok())
+            .collect()
+    }
+
     /// Waits until the server has ended.
     pub fn wait(self) -> anyhow::Result<Drained> {
         match self.control.join() {
@@ -319,21 +310,34 @@ impl Running {
     }
 }
 
-/// The orders that change what is going on; a report is made in passing.
+/// The orders that end it; a report is made, and a reload asked for, in passing.
 struct Orders {
     receiver: mpsc::UnboundedReceiver<Order>,
-    snapshots: Vec<Arc<Published<Snapshot>>>,
+    reloads: mpsc::UnboundedSender<reload::Request>,
+    generations: Arc<Published<Shared>>,
+    journal: Arc<Journal>,
+}
+
+/// How to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Drained,
+    AtOnce,
 }
 
 impl Orders {
     /// The next order to end, slowly or at once. Cancel-safe.
-    async fn next(&mut self) -> Order {
+    async fn next(&mut self) -> End {
         loop {
             match self.receiver.recv().await {
-                Some(Order::Report) => control::report(&self.snapshots),
-                Some(order) => return order,
-                // Nobody is left who could give one.
-                None => return Order::Stop,
+                Some(Order::Report) => control::report(&self.generations.load()),
+                Some(Order::Reload(reply)) => {
+                    // It takes requests for as long as this runtime lives.
+                    let _ = self.reloads.send(reply);
+                }
+                Some(Order::Drain) => return End::Drained,
+                // Otherwise nobody is left who could give one.
+                Some(Order::Stop) | None => return End::AtOnce,
             }
         }
     }
@@ -344,14 +348,16 @@ async fn carry_out(
     drain: &Drain,
     mut orders: Orders,
     gone: &mut mpsc::Receiver<()>,
-    times: crate::config::Drain,
 ) -> anyhow::Result<Drained> {
     let order = tokio::select! {
         order = orders.next() => order,
         _ = gone.recv() => anyhow::bail!("no worker is running any more"),
     };
-    if order == Order::Drain {
+    if order == End::Drained {
+        let times = orders.generations.load().config.drain;
         let announced = drain.begin(Millis::now());
+        let text = "a signal says so: this process ends when all is done";
+        orders.journal.record(What::new(Kind::DrainBegun, text));
         let steps = [
             (times.wait.saturating_sub(announced), Phase::Closing),
             (IDLE_GRACE.min(times.requests), Phase::ClosingIdle),
@@ -380,134 +386,8 @@ async fn carry_out(
     Ok(Drained::Cut)
 }
 
-/// The cookie of each service that has one. Those without a key file share a key of this process.
-fn affinities(config: &Config) -> anyhow::Result<Vec<Option<Arc<Affinity>>>> {
-    let mut own = [0; 32];
-    aws_lc_rs::rand::fill(&mut own).map_err(|_| anyhow::anyhow!("no random numbers"))?;
-    let affinity = |service: &crate::config::Service| {
-        let Some(sticky) = &service.sticky else {
-            return Ok(None);
-        };
-        let key = match &sticky.key_file {
-            Some(path) => Sticky::key(path).with_context(|| {
-                format!("service {}: cannot use {}", service.name, path.display())
-            })?,
-            None => own.to_vec(),
-        };
-        let affinity = Affinity::new(Arc::clone(&service.name), sticky, &key);
-        Ok(Some(Arc::new(affinity)))
-    };
-    config.services.iter().map(affinity).collect()
-}
-
-/// What lies between TCP and HTTP on the connections to each service. Reads certificates.
-fn layerings(config: &Config) -> anyhow::Result<Vec<Layering>> {
-    let mut loader = Loader::default();
-    let layering = |service: &crate::config::Service| {
-        let tls = service.tls.as_ref().map(|terms| loader.load(terms));
-        let tls = tls.transpose();
-        Ok(Layering {
-            header: service.proxy_header.map(Into::into),
-            tls: tls.with_context(|| format!("service {}", service.name))?,
-            h2: service.upstream.protocol.is_h2(),
-        })
-    };
-    config.services.iter().map(layering).collect()
-}
-
-/// What a service's backends begin with.
-fn terms(
-    service: &crate::config::Service,
-    affinity: Option<Arc<Affinity>>,
-    layering: Layering,
-) -> Terms {
-    Terms {
-        affinity,
-        layering,
-        gate: service.in_flight.map(|limits| {
-            let adaptive = limits.adaptive.map(|a| Adaptive::new(a.least, a.most));
-            Gate::new(limits.per_backend, adaptive, limits.queue, limits.timeout)
-        }),
-        unchecked_is_down: service.check.as_ref().is_some_and(|c| c.initially_down),
-        rises: !service.balancing.slow_start.is_zero(),
-    }
-}
-
-fn listening(sockets: &[std::net::TcpListener]) -> anyhow::Result<Vec<Listening>> {
-    let duplicates = sockets.iter().enumerate().map(|(index, socket)| {
-        let socket = socket.try_clone();
-        let socket = socket.context("cannot share a listening socket")?;
-        Ok(Listening { index, socket })
-    });
-    duplicates.collect()
-}
-
 fn runtime() -> std::io::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
-}
-
-/// What a worker's thread starts with.
-struct WorkerStart {
-    index: usize,
-    listening: Vec<Listening>,
-    arrivals: mpsc::Receiver<Arrival>,
-    /// Of each listener.
-    tls: Vec<Option<Arc<rustls::ServerConfig>>>,
-    shared: Shared,
-    metrics: Arc<Metrics>,
-    access: AccessLog,
-    heartbeat: Arc<AtomicU64>,
-    alive: mpsc::Sender<()>,
-}
-
-impl WorkerStart {
-    fn run(self) {
-        let runtime = match runtime() {
-            Ok(runtime) => runtime,
-            Err(e) => {
-                tracing::error!(error = %e, "a worker cannot start");
-                return;
-            }
-        };
-        runtime.block_on(async {
-            let worker = Worker::new(self.index, self.shared, self.metrics.shard(), self.access);
-            let entrance = Entrance::new(Rc::clone(&worker), self.tls);
-            let accepting = self
-                .listening
-                .into_iter()
-                .map(|l| spawn_local(listener::accept(Rc::clone(&entrance), l)));
-            let accepting: Vec<_> = accepting.collect();
-            let taking = spawn_local(Rc::clone(&entrance).take_arrivals(self.arrivals));
-            let mut seen = Phase::Serving;
-            let mut since_housekeeping = Duration::ZERO;
-            loop {
-                sleep(TICK).await;
-                worker.deadlines.sweep();
-                worker.access.flush();
-                self.heartbeat.store(Millis::now().0, Ordering::Relaxed);
-                since_housekeeping += TICK;
-                if since_housekeeping >= HOUSEKEEPING {
-                    since_housekeeping = Duration::ZERO;
-                    entrance.tick();
-                }
-                let phase = worker.shared.drain.phase();
-                if phase != seen {
-                    seen = phase;
-                    worker.deadlines.wake_all();
-                }
-                worker.shed();
-                let closed = accepting.iter().all(JoinHandle::is_finished) && taking.is_finished();
-                if phase >= Phase::CutAll || (closed && worker.connections.get() == 0) {
-                    break;
-                }
-            }
-            if seen >= Phase::CutAll {
-                // One turn more, for those who were just woken to say what became of them.
-                sleep(TICK).await;
-            }
-        });
-        drop(self.alive);
-    }
 }

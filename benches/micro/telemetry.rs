@@ -1,11 +1,12 @@
 //! What is written down of a request.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use divan::{Bencher, black_box};
 use evenkeel::telemetry::access::{AccessFormat, AccessWriter, Record};
-use evenkeel::telemetry::metrics::{BackendLabels, Metrics};
+use evenkeel::telemetry::metrics::{BackendLabels, Metrics, Names};
 
 fn record() -> Record<'static> {
     Record {
@@ -64,7 +65,10 @@ fn access_line_combined(bencher: Bencher<'_, '_>) {
 // One is shorter than what the clock can tell.
 #[divan::bench(sample_size = 1000)]
 fn metrics_of_a_request(bencher: Bencher<'_, '_>) {
-    let metrics = Metrics::new(vec!["web".into()], vec!["front".into()]);
+    let metrics = Metrics::new(Arc::new(Names {
+        services: vec!["web".into()],
+        listeners: vec!["front".into()],
+    }));
     let shard = metrics.shard();
     let labels = || BackendLabels {
         service: "web".into(),

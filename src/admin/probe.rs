@@ -9,6 +9,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,7 +41,8 @@ const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 /// `LocalRuntime`.
 pub async fn serve(listener: TcpListener, state: Rc<State>) {
     let mut connections = JoinSet::new();
-    let reserve = &state.limits.descriptors.reserve;
+    let descriptors = Arc::clone(&state.generations.load().limits.descriptors);
+    let reserve = &descriptors.reserve;
     loop {
         let accept = poll_fn(|cx| {
             let accepted = listener.poll_accept(cx);

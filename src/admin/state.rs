@@ -3,24 +3,23 @@
 //! Everything is read out of what the workers and the control thread share; nothing is told to
 //! this file, so no answer can be forgotten to be updated.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::balance::snapshot::Snapshot;
 use crate::clock::Millis;
-use crate::config::Config;
 use crate::discovery::stats::{DURATION_BOUNDS, DnsStats, Stats};
-use crate::proxy::drain::{Drain, Phase};
-use crate::proxy::limits::Limits;
-use crate::proxy::worker::labels;
+use crate::events::{Reloads, Sign};
+use crate::proxy::drain::Phase;
+use crate::proxy::worker::{Shared, labels};
 use crate::published::Published;
 use crate::telemetry::metrics::{
     BackendSample, BoundSample, CertificateSample, DnsLookups, DnsName, DnsSample, Live, Metrics,
+    ReloadSample,
 };
-use crate::tls::certificates::CertificateSet;
-use crate::upstream::gate::Gate;
 
 /// What the probe listener reads. Lives on the control thread.
 #[derive(Debug)]
@@ -28,26 +27,18 @@ pub struct State {
     /// When the process began to serve. Certificates are loaded by then: a listener that has none
     /// is never started.
     pub started: Millis,
-    /// The configuration.
-    pub config: Arc<Config>,
-    /// The backends of each service, in the order of the configuration.
-    pub snapshots: Vec<Arc<Published<Snapshot>>>,
-    /// Where requests to each service wait; `None`: they do not.
-    pub gates: Vec<Option<Arc<Gate>>>,
-    /// The certificates of each listener, in the order of the configuration; `None`: no TLS.
-    pub certificates: Vec<Option<Arc<Published<CertificateSet>>>>,
-    /// How far a drain has come.
-    pub drain: Arc<Drain>,
-    /// When each worker last turned, as [`Millis`].
-    pub heartbeats: Vec<Arc<AtomicU64>>,
-    /// What the workers together may take on, and how much of it is taken.
-    pub limits: Arc<Limits>,
+    /// The generation of the configuration that is in force.
+    pub generations: Arc<Published<Shared>>,
+    /// What is known of each worker.
+    pub signs: Vec<Arc<Sign>>,
     /// What the workers counted.
     pub metrics: Arc<Metrics>,
     /// What discovery counted.
     pub discovery: Arc<Stats>,
     /// Lines that the access log had to drop.
     pub access_lines_dropped: Arc<AtomicU64>,
+    /// What became of reloads.
+    pub reloads: Rc<RefCell<Reloads>>,
 }
 
 /// Something that keeps this process from being ready.
@@ -84,10 +75,11 @@ impl State {
             unmet.push(Unmet::Draining);
         }
         if now.since(self.started) < FIRST_ANSWERS {
-            let services = self.config.services.iter().zip(&self.snapshots);
+            let shared = self.generations.load();
+            let services = shared.config.services.iter().zip(&shared.services);
             unmet.extend(
                 services
-                    .filter(|(_, snapshot)| !snapshot.load().answered)
+                    .filter(|(_, serviced)| !serviced.snapshot.load().answered)
                     .map(|(service, _)| Unmet::NoAnswer(Arc::clone(&service.name))),
             );
         }
@@ -96,8 +88,8 @@ impl State {
 
     /// Workers that are stuck.
     pub fn stuck(&self, now: Millis) -> Vec<Stuck> {
-        let quiet = |beat: &Arc<AtomicU64>| now.since(Millis(beat.load(Ordering::Relaxed)));
-        let workers = self.heartbeats.iter().map(quiet).enumerate();
+        let quiet = |sign: &Arc<Sign>| now.since(Millis(sign.heartbeat.load(Ordering::Relaxed)));
+        let workers = self.signs.iter().map(quiet).enumerate();
         workers
             .filter(|&(_, quiet)| quiet > HEARTBEAT)
             .map(|(worker, quiet)| Stuck { worker, quiet })
@@ -107,14 +99,25 @@ impl State {
     /// The page for Prometheus.
     pub fn scrape(&self, now: Millis) -> String {
         let dns = self.discovery.snapshot();
+        let shared = self.generations.load();
+        let reloads = self.reloads.borrow();
         let live = Live {
-            backends: self.backends(now),
-            certificates: self.certificates(),
-            bounds: self.bounds(&dns),
+            reloads: ReloadSample {
+                succeeded: reloads.succeeded,
+                failed: reloads.failed,
+                generation: shared.generation,
+                last: reloads
+                    .last
+                    .as_ref()
+                    .map(|last| (last.at, last.error.is_none())),
+            },
+            backends: backends(&shared, now),
+            certificates: certificates(&shared),
+            bounds: bounds(&shared, &dns),
             dns: dns_sample(dns),
             access_lines_dropped: self.access_lines_dropped.load(Ordering::Relaxed),
-            memory: self.limits.pressure.sample(),
-            rate_limit_forgiven: self.limits.forgiven(),
+            memory: shared.limits.pressure.sample(),
+            rate_limit_forgiven: shared.limits.forgiven(),
             draining: self.draining(),
         };
         self.metrics.render(now, live)
@@ -122,81 +125,12 @@ impl State {
 
     /// Forgets the series of backends that are long gone. To be called every few seconds.
     pub fn sweep(&self, now: Millis) {
-        self.metrics.sweep(now, &self.backends(now));
-    }
-
-    fn bounds(&self, dns: &DnsStats) -> Vec<BoundSample> {
-        let mut bounds = self.limits.bounds();
-        bounds.push(BoundSample {
-            what: "dns_lookups",
-            now: dns.in_flight as u64,
-            high_water: Some(dns.in_flight_high as u64),
-            ..BoundSample::default()
-        });
-        let services = self.config.services.iter().zip(&self.gates);
-        let lines = services.filter_map(|(service, gate)| Some((service, gate.as_ref()?)));
-        bounds.extend(lines.map(|(service, gate)| BoundSample {
-            what: "queue",
-            service: Some(Arc::clone(&service.name)),
-            now: gate.waiting() as u64,
-            bound: Some(gate.room as u64),
-            high_water: Some(gate.high_water() as u64),
-        }));
-        let services = self.config.services.iter().zip(&self.gates);
-        let adaptive =
-            services.filter_map(|(service, gate)| Some((service, gate.as_ref()?.adaptive()?)));
-        bounds.extend(adaptive.map(|(service, adaptive)| BoundSample {
-            what: "in_flight",
-            service: Some(Arc::clone(&service.name)),
-            now: adaptive.in_flight().into(),
-            bound: Some(adaptive.limit().into()),
-            high_water: None,
-        }));
-        bounds
+        self.metrics
+            .sweep(now, &backends(&self.generations.load(), now));
     }
 
     fn draining(&self) -> bool {
-        self.drain.phase() > Phase::Serving
-    }
-
-    fn backends(&self, now: Millis) -> Vec<BackendSample> {
-        let mut samples = Vec::new();
-        for snapshot in &self.snapshots {
-            let snapshot = snapshot.load();
-            samples.extend(snapshot.listed().map(|(priority, member)| {
-                let backend = &member.backend;
-                let (state, reason) = backend.state(now);
-                let ejections = backend.ejections();
-                BackendSample {
-                    id: backend.id.0,
-                    labels: labels(backend),
-                    up: !backend.drained() && backend.out_until(now).is_none(),
-                    state: (state.name(), reason.name()),
-                    check_failures: backend.check_failures(),
-                    ejections: ejections
-                        .map(|(reason, count)| (reason.name(), count))
-                        .into(),
-                    weight: member.weight,
-                    priority,
-                    in_flight: backend.in_flight(),
-                }
-            }));
-        }
-        samples
-    }
-
-    fn certificates(&self) -> Vec<CertificateSample> {
-        let listeners = self.config.listeners.iter().zip(&self.certificates);
-        let sets = listeners.filter_map(|(listener, set)| Some((listener, set.as_ref()?.load())));
-        sets.flat_map(|(listener, set)| {
-            let sample = |certificate: &crate::tls::certificates::Certificate| CertificateSample {
-                listener: Arc::clone(&listener.name),
-                file: certificate.files().cert.display().to_string().into(),
-                not_after: certificate.validity().not_after,
-            };
-            set.certificates().iter().map(sample).collect::<Vec<_>>()
-        })
-        .collect()
+        self.generations.load().drain.phase() > Phase::Serving
     }
 }
 
@@ -220,6 +154,77 @@ impl fmt::Display for Stuck {
             self.quiet.as_secs()
         )
     }
+}
+
+fn bounds(shared: &Shared, dns: &DnsStats) -> Vec<BoundSample> {
+    let mut bounds = shared.limits.bounds();
+    bounds.push(BoundSample {
+        what: "dns_lookups",
+        now: dns.in_flight as u64,
+        high_water: Some(dns.in_flight_high as u64),
+        ..BoundSample::default()
+    });
+    let services = shared.config.services.iter().zip(&shared.services);
+    let lines = services.filter_map(|(service, gate)| Some((service, gate.gate.as_ref()?)));
+    bounds.extend(lines.map(|(service, gate)| BoundSample {
+        what: "queue",
+        service: Some(Arc::clone(&service.name)),
+        now: gate.waiting() as u64,
+        bound: Some(gate.room as u64),
+        high_water: Some(gate.high_water() as u64),
+    }));
+    let services = shared.config.services.iter().zip(&shared.services);
+    let adaptive =
+        services.filter_map(|(service, gate)| Some((service, gate.gate.as_ref()?.adaptive()?)));
+    bounds.extend(adaptive.map(|(service, adaptive)| BoundSample {
+        what: "in_flight",
+        service: Some(Arc::clone(&service.name)),
+        now: adaptive.in_flight().into(),
+        bound: Some(adaptive.limit().into()),
+        high_water: None,
+    }));
+    bounds
+}
+
+fn backends(shared: &Shared, now: Millis) -> Vec<BackendSample> {
+    let mut samples = Vec::new();
+    for service in &shared.services {
+        let snapshot = service.snapshot.load();
+        samples.extend(snapshot.listed().map(|(priority, member)| {
+            let backend = &member.backend;
+            let (state, reason) = backend.state(now);
+            let ejections = backend.ejections();
+            BackendSample {
+                id: backend.id.0,
+                labels: labels(backend),
+                up: !backend.drained() && backend.out_until(now).is_none(),
+                state: (state.name(), reason.name()),
+                check_failures: backend.check_failures(),
+                ejections: ejections
+                    .map(|(reason, count)| (reason.name(), count))
+                    .into(),
+                weight: member.weight,
+                priority,
+                in_flight: backend.in_flight(),
+            }
+        }));
+    }
+    samples
+}
+
+fn certificates(shared: &Shared) -> Vec<CertificateSample> {
+    let listeners = shared.config.listeners.iter().zip(&shared.listeners);
+    let sets = listeners
+        .filter_map(|(listener, set)| Some((listener, set.tls.as_ref()?.certificates.load())));
+    sets.flat_map(|(listener, set)| {
+        let sample = |certificate: &crate::tls::certificates::Certificate| CertificateSample {
+            listener: Arc::clone(&listener.name),
+            file: certificate.files().cert.display().to_string().into(),
+            not_after: certificate.validity().not_after,
+        };
+        set.certificates().iter().map(sample).collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 fn dns_sample(stats: DnsStats) -> DnsSample {

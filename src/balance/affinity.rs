@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{digest, hmac};
 use data_encoding::BASE64URL_NOPAD;
 
 use super::hash;
@@ -26,6 +26,8 @@ use crate::upstream::backend::Backend;
 #[derive(Debug)]
 pub struct Affinity {
     service: Arc<str>,
+    /// SHA-256 of the secret.
+    stamp: [u8; 32],
     key: hmac::Key,
     name: Box<str>,
     max_age: Option<u64>,
@@ -47,12 +49,20 @@ impl Affinity {
             let hash = hash::key([service.as_bytes()]) >> 32;
             format!("evenkeel_{hash:08x}").into()
         };
+        let stamp = digest::digest(&digest::SHA256, secret);
         Affinity {
             name: sticky.cookie.clone().unwrap_or_else(usual),
             max_age: sticky.max_age.map(|age| age.as_secs()),
+            stamp: std::array::from_fn(|i| stamp.as_ref()[i]),
             key: hmac::Key::new(hmac::HMAC_SHA256, secret),
             service,
         }
+    }
+
+    /// Do both write and understand the same cookies?
+    pub fn is_same(&self, other: &Affinity) -> bool {
+        let terms = |a: &Affinity| (Arc::clone(&a.service), a.stamp, a.name.clone(), a.max_age);
+        terms(self) == terms(other)
     }
 
     /// Name of the cookie.

@@ -10,6 +10,7 @@ fn candidates(weights: &[u16]) -> (Candidates, Vec<Arc<Backend>>) {
         backend: Backend::new(BackendId::unused(), "web".into(), endpoint(number)),
         weight,
         recorded: weight,
+        overridden: false,
         split: 1,
     };
     let members: Vec<_> = weights.iter().zip(1..).map(member).collect();

@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::affinity::{Affinity, Tokens};
 use super::by_hand::{Change, Refused, Settings};
@@ -115,6 +115,13 @@ impl Service {
         self.terms.affinity.as_ref()
     }
 
+    /// How backends that come from now on begin: out until they have passed a check, or with a share
+    /// that grows from little.
+    pub fn receive_newcomers(&mut self, unchecked_is_down: bool, rises: bool) {
+        self.terms.unchecked_is_down = unchecked_is_down;
+        self.terms.rises = rises;
+    }
+
     /// What the workers read.
     pub fn snapshot(&self) -> &Arc<Published<Snapshot>> {
         &self.snapshot
@@ -192,6 +199,12 @@ impl Service {
     /// What is set by hand.
     pub fn by_hand(&self) -> &Settings {
         &self.by_hand
+    }
+
+    /// Takes over what was set by hand of a service of that name. To be called before it is offered
+    /// anybody.
+    pub fn take_over(&mut self, by_hand: Settings) {
+        self.by_hand = by_hand;
     }
 
     fn withdraw_all_but(
@@ -285,6 +298,7 @@ impl Service {
                 backend: Arc::clone(backend),
                 weight: by_hand.weight.unwrap_or(place.weight),
                 recorded: place.weight,
+                overridden: by_hand.weight.is_some(),
                 // What is said of one address is not shared with others.
                 split: by_hand.weight.map_or(place.split, |_| 1),
             });
@@ -297,6 +311,7 @@ impl Service {
         let drained = set_aside(&mut tiers);
         Snapshot {
             answered: self.answered,
+            made_at: Some(SystemTime::now()),
             tokens,
             tiers,
             drained,

@@ -4,6 +4,7 @@
 //! through [`Snapshot::status`].
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::affinity::Tokens;
 use super::shares::{self, Weight};
@@ -17,6 +18,8 @@ use crate::upstream::standing::{Reason, State};
 pub struct Snapshot {
     /// Has discovery said anything yet (even that nobody is there)?
     pub answered: bool,
+    /// When it was made; `None`: it is the first, empty one.
+    pub made_at: Option<SystemTime>,
     /// By rising priority value; none is empty.
     pub tiers: Vec<Tier>,
     /// Those that are drained by hand, by tier in the same way: no schedule has them.
@@ -43,6 +46,8 @@ pub struct Member {
     pub weight: u16,
     /// Its SRV weight.
     pub recorded: u16,
+    /// The weight that counts was set by hand.
+    pub overridden: bool,
     /// Number of addresses that share the weight.
     pub split: u16,
 }

@@ -19,11 +19,13 @@ pub mod version;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Diagnostic, Loaded};
+use crate::config::{Diagnostic, Loader};
+use crate::server::Source;
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -81,8 +83,8 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Demo(args) => demo::run(args),
-            Command::Run(args) => serve(args.configuration.load()?),
-            Command::Proxy(args) => serve(args.load()?),
+            Command::Run(args) => serve(args.configuration.loader()?),
+            Command::Proxy(args) => serve(args.loader()?.process_environment()),
             Command::Check(args) => check::run(args),
             Command::Query(args) => query::run(args),
             Command::Schedule(args) => schedule::run(args),
@@ -96,14 +98,16 @@ impl Command {
     }
 }
 
-/// Starts the log, says what is doubtful about a configuration, then runs it.
-fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
+/// Loads a configuration, starts the log, says what is doubtful about it, then runs it.
+fn serve(loader: Loader) -> anyhow::Result<ExitCode> {
+    let source: Source = Arc::new(move || loader.clone().load());
+    let loaded = source()?;
     let log = &loaded.config.log;
     crate::telemetry::logging::init(&log.level, log.format)?;
     for warning in loaded.warnings.one_by_one() {
         tracing::warn!("{warning}");
     }
-    crate::server::run(loaded.config)
+    crate::server::run(loaded.config, source)
 }
 
 /// From the arguments of this process to its exit code; what went wrong is on standard error.

@@ -50,7 +50,8 @@ impl Args {
         self.loader()?.process_environment().load()
     }
 
-    fn loader(&self) -> Result<Loader, Diagnostic> {
+    /// The configuration that they stand for, without the environment.
+    pub fn loader(&self) -> Result<Loader, Diagnostic> {
         let whole = |loader: Loader, flag: &str, text: &str, path: &[&str]| {
             loader.argument(flag, text, 0..text.len(), path)
         };

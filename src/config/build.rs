@@ -13,8 +13,8 @@ use super::scalar::{Positive, Within};
 use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
-    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, backend_tls, identity,
-    layer4, rate, routes, services, state_dir, sticky,
+    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, admin, backend_tls,
+    identity, layer4, rate, routes, services, state_dir, sticky,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -43,7 +43,9 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         None => Some((SocketAddr::from(([127, 0, 0, 1], 9902)), None)),
     };
     identity::check_trust(&raw_listeners, file.trusted_proxies.as_deref(), problems);
-    refuse_shared_addresses(&raw_listeners, probe, problems);
+    let raw_admin = file.admin.unwrap_or_default();
+    let (admin, control) = admin::build(&raw_admin, files, sources, problems);
+    refuse_shared_addresses(&raw_listeners, control, probe, problems);
     name_listeners(&raw_listeners, problems);
 
     // Once for the tables themselves, so that a mistake there is reported once.
@@ -93,8 +95,10 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         downstream: downstream(&defaults, limits, file.http.unwrap_or_default(), problems),
         memory,
         probe: probe.map(|(address, _)| address),
+        admin,
         log: log(file.log.unwrap_or_default(), problems),
         drain: drain(file.drain.unwrap_or_default()),
+        written: Arc::default(),
     }
 }
 
@@ -283,6 +287,7 @@ fn redirect(raw: &raw::RedirectTable, problems: &mut Problems) -> Redirect {
 /// Two sockets cannot share an address; a wildcard address covers the others of its port.
 fn refuse_shared_addresses(
     listeners: &[raw::Listener],
+    control: Option<(SocketAddr, Span)>,
     probe: Option<(SocketAddr, Option<Span>)>,
     problems: &mut Problems,
 ) {
@@ -291,7 +296,8 @@ fn refuse_shared_addresses(
         .iter()
         .filter_map(|l| l.address.as_ref())
         .map(|at| (at.value.0, Some(at.span)));
-    for (address, span) in own.chain(probe) {
+    let control = control.map(|(address, span)| (address, Some(span)));
+    for (address, span) in own.chain(control).chain(probe) {
         let earlier = taken
             .iter()
             .find(|(other, _)| overlap(*other, address))

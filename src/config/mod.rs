@@ -2,7 +2,7 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
+//! `build.rs`, `admin.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
 //! `rate.rs`, `routes.rs`, `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs`
 //! says what is wrong and where; reading goes on after an error, so that one run shows all of them.
 
@@ -10,6 +10,7 @@ pub mod diagnostics;
 pub mod source;
 pub mod tree;
 
+mod admin;
 mod backend_tls;
 mod build;
 mod health;
@@ -27,6 +28,7 @@ mod scalar;
 mod services;
 mod state_dir;
 mod sticky;
+mod written;
 mod zone;
 
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +42,7 @@ use ipnet::IpNet;
 pub use crate::telemetry::access::AccessFormat;
 pub use crate::telemetry::logging::LogFormat;
 
+pub use admin::{Admin, Place, USUAL_ADDRESS, token};
 pub use backend_tls::{BackendTls, ProxyHeader, Trust};
 pub use diagnostics::Diagnostic;
 pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
@@ -48,6 +51,7 @@ pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
 pub use rate::{RateKey, RateLimit};
 pub use sticky::Sticky;
 pub use tree::Format;
+pub use written::Written;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
 
 /// Everything that `evenkeel run` needs to know.
@@ -74,10 +78,14 @@ pub struct Config {
     pub memory: MemoryLimit,
     /// Probe listener (`/livez`, `/readyz`, `/metrics`); `None` switches it off.
     pub probe: Option<SocketAddr>,
+    /// Where it is asked and told: the control listener.
+    pub admin: Admin,
     /// Logs.
     pub log: Log,
     /// How a TERM is carried out.
     pub drain: Drain,
+    /// Where all of this came from.
+    pub written: Arc<Written>,
 }
 
 impl Config {
@@ -527,7 +535,7 @@ pub enum HostPattern {
 }
 
 /// Logs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// `error` … `trace`, or a filter in the syntax of tracing-subscriber's `EnvFilter`.
     pub level: String,
@@ -554,5 +562,6 @@ pub struct Drain {
 pub fn own_addresses(config: &Config) -> Vec<SocketAddr> {
     let mut own: Vec<_> = config.listeners.iter().map(|l| l.address).collect();
     own.extend(config.probe);
+    own.extend(config.admin.wanted_address());
     own
 }

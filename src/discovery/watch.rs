@@ -228,6 +228,41 @@ impl Watches {
         &self.shared.changes
     }
 
+    /// Every name that is watched, how it is asked, and what is known of it now.
+    pub fn watched(&self) -> Vec<(Discover, Publication)> {
+        let tasks = self.shared.lock();
+        let living = tasks
+            .iter()
+            .filter(|(_, entry)| entry.wishes.strong_count() > 0);
+        living
+            .map(|(discover, entry)| (discover.clone(), entry.offers.borrow().clone()))
+            .collect()
+    }
+
+    /// Has this name, or every one, asked for at the next moment at which that is allowed (at most once
+    /// a second each). Gives those that are.
+    pub fn refresh(&self, only: Option<&str>) -> Vec<Arc<str>> {
+        let tasks = self.shared.lock();
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for (discover, entry) in tasks.iter() {
+            let (Discover::Srv { name, .. } | Discover::Address { name, .. }) = discover else {
+                continue;
+            };
+            if only.is_some_and(|only| **name != *only) {
+                continue;
+            }
+            let Some(wishes) = entry.wishes.upgrade() else {
+                continue;
+            };
+            // A full queue holds plenty of the same wish already.
+            let _ = wishes.try_send(Wish::Refresh);
+            names.push(Arc::clone(name));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// The counters, for a reader on another thread.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.shared.stats)

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::Reloaded;
+
 /// One wish, and where the reply goes. Whoever asked may be gone by then.
 #[derive(Debug)]
 pub enum Command {
@@ -53,37 +55,4 @@ pub enum Refused {
     Ending,
     #[error("it is not draining")]
     NotDraining,
-}
-
-/// What became of a reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reloaded {
-    /// In a word.
-    pub outcome: Outcome,
-    /// The generation that is in effect now: counts up from 1 with each one that was applied.
-    pub generation: u64,
-    /// Why it was refused, as `check` would say it.
-    pub error: Option<String>,
-}
-
-/// What became of a reload, in a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is in effect.
-    Applied,
-    /// It is what was in effect already.
-    Unchanged,
-    /// It does not load; nothing has changed.
-    Refused,
-}
-
-impl Outcome {
-    /// As the API calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Outcome::Applied => "applied",
-            Outcome::Unchanged => "unchanged",
-            Outcome::Refused => "refused",
-        }
-    }
 }

@@ -18,16 +18,20 @@ pub mod rise_fall;
 mod chronicle;
 mod grpc;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use tokio::sync::mpsc;
 
 use chronicle::Chronicle;
 use ejection::{Ejector, Ruling, What};
 use prober::{News, Prober, Report};
 
-use crate::balance::snapshot::Snapshot;
+use crate::balance::snapshot::{Member, Snapshot};
 use crate::clock::Millis;
-use crate::config::{Check, Service};
+use crate::config::{Check, EjectionRules, Service};
+use crate::events::ServiceId;
 use crate::events::journal::Journal;
 use crate::published::Published;
 use crate::upstream::backend::Backend;
@@ -36,8 +40,11 @@ use crate::upstream::standing::Reason;
 /// The health of all services.
 #[derive(Debug)]
 pub struct Health {
-    wards: Vec<Ward>,
+    wards: BTreeMap<ServiceId, Ward>,
+    /// Begins with the first service that is checked.
     prober: Option<Prober>,
+    /// Where it reports to.
+    reports: mpsc::Sender<Report>,
     chronicle: Chronicle,
 }
 
@@ -46,6 +53,7 @@ pub struct Health {
 struct Ward {
     snapshot: Arc<Published<Snapshot>>,
     check: Option<Arc<Check>>,
+    rules: EjectionRules,
     ejector: Ejector,
     /// The share of a backend that comes back grows.
     rises: bool,
@@ -54,28 +62,19 @@ struct Ward {
 /// A backend went out: its name deserves an early lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WentOut {
-    /// Index of the service.
-    pub service: usize,
+    /// Of which service.
+    pub service: ServiceId,
     /// Where the backend is.
     pub address: SocketAddr,
 }
 
 impl Health {
-    /// Of these services, each with its snapshot. Without a `prober` nothing is checked.
-    pub fn new<'a>(
-        services: impl Iterator<Item = (&'a Service, Arc<Published<Snapshot>>)>,
-        prober: Option<Prober>,
-        now: Millis,
-    ) -> Health {
-        let ward = |(service, snapshot): (&Service, _)| Ward {
-            snapshot,
-            check: service.check.clone(),
-            ejector: Ejector::new(service.ejection.clone(), now),
-            rises: !service.balancing.slow_start.is_zero(),
-        };
+    /// Of no service yet. What checks find comes by `reports`, for [`Health::report`].
+    pub fn new(reports: mpsc::Sender<Report>) -> Health {
         Health {
-            wards: services.map(ward).collect(),
-            prober,
+            wards: BTreeMap::new(),
+            prober: None,
+            reports,
             chronicle: Chronicle::default(),
         }
     }
@@ -85,10 +84,66 @@ impl Health {
         self.chronicle.journal = journal;
     }
 
-    /// The backends of a service have changed.
-    pub fn changed(&self, service: usize) {
-        let ward = &self.wards[service];
+    /// Takes a service into care, or goes on with it by other rules. What is known of its backends
+    /// stays known.
+    pub fn attend(
+        &mut self,
+        id: ServiceId,
+        service: &Service,
+        snapshot: &Arc<Published<Snapshot>>,
+        now: Millis,
+    ) {
+        let ejector = || Ejector::new(service.ejection.clone(), now);
+        let ward = self.wards.entry(id).or_insert_with(|| Ward {
+            snapshot: Arc::clone(snapshot),
+            check: None,
+            rules: service.ejection.clone(),
+            ejector: ejector(),
+            rises: false,
+        });
+        ward.rises = !service.balancing.slow_start.is_zero();
+        if ward.rules != service.ejection {
+            ward.rules = service.ejection.clone();
+            ward.ejector = ejector();
+        }
+        if ward.check == service.check {
+            return;
+        }
         if let (Some(check), Some(prober)) = (&ward.check, &self.prober) {
+            prober.watch(id, check, Vec::new());
+        }
+        ward.check = service.check.clone();
+        if ward.check.is_none() {
+            for (_, Member { backend, .. }) in ward.snapshot.load().listed() {
+                // Nobody would ever say that it is back.
+                backend.set_down(Reason::None);
+            }
+        }
+        self.changed(id);
+    }
+
+    /// A service is not there any more.
+    pub fn dismiss(&mut self, id: ServiceId) {
+        let ward = self.wards.remove(&id);
+        let check = ward.and_then(|ward| ward.check);
+        if let (Some(check), Some(prober)) = (check, &self.prober) {
+            prober.watch(id, &check, Vec::new());
+        }
+    }
+
+    /// The backends of a service have changed.
+    pub fn changed(&mut self, service: ServiceId) {
+        let Some(ward) = self.wards.get(&service) else {
+            return;
+        };
+        let Some(check) = &ward.check else { return };
+        if self.prober.is_none() {
+            match Prober::start(self.reports.clone()) {
+                Ok(prober) => self.prober = Some(prober),
+                Err(error) => tracing::error!(%error, "backends are not checked"),
+            }
+        }
+        if let Some(prober) = &self.prober {
             let snapshot = ward.snapshot.load();
             // Those that are drained too: who takes one back wants to know.
             let listed = snapshot.listed().map(|(_, member)| &member.backend);
@@ -98,8 +153,8 @@ impl Health {
     }
 
     /// A backend has failed so often in a row that it may be ejected.
-    pub fn failing(&mut self, service: usize, backend: u64, now: Millis) -> Option<WentOut> {
-        let ward = &mut self.wards[service];
+    pub fn failing(&mut self, service: ServiceId, backend: u64, now: Millis) -> Option<WentOut> {
+        let ward = self.wards.get_mut(&service)?;
         let ruling = ward.ejector.failing(now, &ward.snapshot.load(), backend)?;
         self.carry_out(service, ruling, now)
     }
@@ -107,12 +162,12 @@ impl Health {
     /// The trial of an ejected backend is over.
     pub fn trial(
         &mut self,
-        service: usize,
+        service: ServiceId,
         backend: u64,
         passed: bool,
         now: Millis,
     ) -> Option<WentOut> {
-        let ward = &mut self.wards[service];
+        let ward = self.wards.get_mut(&service)?;
         let ruling = ward
             .ejector
             .trial(now, &ward.snapshot.load(), backend, passed)?;
@@ -122,9 +177,9 @@ impl Health {
     /// To be called about once a second.
     pub fn tick(&mut self, now: Millis) -> Vec<WentOut> {
         let mut out = Vec::new();
-        for service in 0..self.wards.len() {
-            let ward = &mut self.wards[service];
-            let rulings = ward.ejector.tick(now, &ward.snapshot.load());
+        let wards = self.wards.iter_mut();
+        let rulings = wards.map(|(id, ward)| (*id, ward.ejector.tick(now, &ward.snapshot.load())));
+        for (service, rulings) in rulings.collect::<Vec<_>>() {
             for ruling in rulings {
                 out.extend(self.carry_out(service, ruling, now));
             }
@@ -135,8 +190,11 @@ impl Health {
 
     /// The backends of a service that are out, be it for their checks or for what became of
     /// requests.
-    pub fn out(&self, service: usize, now: Millis) -> Arc<[SocketAddr]> {
-        let snapshot = self.wards[service].snapshot.load();
+    pub fn out(&self, service: ServiceId, now: Millis) -> Arc<[SocketAddr]> {
+        let Some(ward) = self.wards.get(&service) else {
+            return Arc::default();
+        };
+        let snapshot = ward.snapshot.load();
         let out = snapshot
             .backends()
             .filter(|b| b.down() != Reason::None || b.ejection().out_until(now).is_some());
@@ -174,7 +232,7 @@ impl Health {
         out
     }
 
-    fn carry_out(&mut self, service: usize, ruling: Ruling, now: Millis) -> Option<WentOut> {
+    fn carry_out(&mut self, service: ServiceId, ruling: Ruling, now: Millis) -> Option<WentOut> {
         let Ruling { backend, what } = ruling;
         let address = backend.endpoint.socket();
         let (event, reason, time) = match what {
@@ -194,7 +252,7 @@ impl Health {
 
     /// Lets the share of a backend that is back grow, if somebody is there to take the rest.
     fn rise(&self, backend: &Arc<Backend>, now: Millis) {
-        let Some(ward) = self.service_of(backend).map(|index| &self.wards[index]) else {
+        let Some(ward) = self.service_of(backend).and_then(|id| self.wards.get(&id)) else {
             return;
         };
         let snapshot = ward.snapshot.load();
@@ -206,9 +264,9 @@ impl Health {
         backend.rise((ward.rises && somebody).then_some(now));
     }
 
-    fn service_of(&self, backend: &Backend) -> Option<usize> {
-        self.wards
-            .iter()
-            .position(|ward| ejection::find(&ward.snapshot.load(), backend.id.0).is_some())
+    fn service_of(&self, backend: &Backend) -> Option<ServiceId> {
+        let has = |ward: &Ward| ejection::find(&ward.snapshot.load(), backend.id.0).is_some();
+        let mut wards = self.wards.iter();
+        wards.find(|(_, ward)| has(ward)).map(|(id, _)| *id)
     }
 }

@@ -23,6 +23,7 @@ use super::probe::{Failed, probe};
 use super::rise_fall::{RiseFall, Verdict};
 use crate::clock::Millis;
 use crate::config::{Ask, BackendTls, Check};
+use crate::events::ServiceId;
 use crate::io::proxy_header::Version;
 use crate::tls::client::Alpn;
 use crate::upstream::backend::Backend;
@@ -57,7 +58,7 @@ pub enum News {
 #[derive(Debug)]
 struct Order {
     /// Which service.
-    service: usize,
+    service: ServiceId,
     check: Arc<Check>,
     backends: Vec<Arc<Backend>>,
 }
@@ -79,7 +80,7 @@ struct Key {
 #[derive(Debug)]
 struct Running {
     /// Whom it is about, by service.
-    backends: watch::Sender<Vec<(usize, Arc<Backend>)>>,
+    backends: watch::Sender<Vec<(ServiceId, Arc<Backend>)>>,
     task: JoinHandle<()>,
 }
 
@@ -102,7 +103,7 @@ impl Prober {
     }
 
     /// From now on these are the backends of a service, to be checked so.
-    pub fn watch(&self, service: usize, check: &Arc<Check>, backends: Vec<Arc<Backend>>) {
+    pub fn watch(&self, service: ServiceId, check: &Arc<Check>, backends: Vec<Arc<Backend>>) {
         // It fails only when the thread has gone, and has said so.
         let _ = self.orders.send(Order {
             service,
@@ -160,7 +161,7 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, reports: mpsc::Sender<R
     }
 }
 
-fn same(a: &[(usize, Arc<Backend>)], b: &[(usize, Arc<Backend>)]) -> bool {
+fn same(a: &[(ServiceId, Arc<Backend>)], b: &[(ServiceId, Arc<Backend>)]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && a.1.id == b.1.id)
 }
 
@@ -206,7 +207,7 @@ struct Task {
     key: Key,
     layers: Layers,
     counts: RiseFall,
-    subject: watch::Receiver<Vec<(usize, Arc<Backend>)>>,
+    subject: watch::Receiver<Vec<(ServiceId, Arc<Backend>)>>,
     /// Those who know the verdict.
     told: Vec<u64>,
     /// Why a check failed last.

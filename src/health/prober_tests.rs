@@ -68,7 +68,7 @@ async fn first_news(address: SocketAddr, check: Arc<Check>) -> News {
     let (reports, mut found) = mpsc::channel(8);
     let prober = Prober::start(reports).expect("threads can be had");
     let backend = backend(address);
-    prober.watch(0, &check, vec![Arc::clone(&backend)]);
+    prober.watch(ServiceId::unused(), &check, vec![Arc::clone(&backend)]);
     let report = timeout(PATIENCE, found.recv()).await;
     let report = report.expect("it is checked").expect("and reported");
     assert_eq!(report.backends[0].id, backend.id);
@@ -206,6 +206,7 @@ async fn nobody_listens_and_nobody_answers() {
 
 #[tokio::test]
 async fn one_probe_serves_all_who_share_backend_and_check() {
+    let ids = [(); 3].map(|()| ServiceId::unused());
     let (address, asked) = answering(b"HTTP/1.1 200 OK\r\n\r\n").await;
     let (reports, mut found) = mpsc::channel(8);
     let prober = Prober::start(reports).expect("threads can be had");
@@ -216,8 +217,12 @@ async fn one_probe_serves_all_who_share_backend_and_check() {
         ..(*check(http(200..=200, None))).clone()
     });
     // Equal, and not the same.
-    prober.watch(0, &slow, vec![Arc::clone(&first)]);
-    prober.watch(1, &Arc::new((*slow).clone()), vec![Arc::clone(&second)]);
+    prober.watch(ids[0], &slow, vec![Arc::clone(&first)]);
+    prober.watch(
+        ids[1],
+        &Arc::new((*slow).clone()),
+        vec![Arc::clone(&second)],
+    );
     let mut up = Vec::new();
     while up.len() < 2 {
         let report = timeout(PATIENCE, found.recv()).await;
@@ -231,7 +236,7 @@ async fn one_probe_serves_all_who_share_backend_and_check() {
 
     // Whoever joins a check that has found something is told at once, without another probe.
     let third = backend(address);
-    prober.watch(2, &slow, vec![Arc::clone(&third)]);
+    prober.watch(ids[2], &slow, vec![Arc::clone(&third)]);
     let report = timeout(PATIENCE, found.recv()).await;
     let report = report.expect("in time").expect("it is there");
     assert_eq!(report.backends[0].id, third.id);
@@ -240,21 +245,22 @@ async fn one_probe_serves_all_who_share_backend_and_check() {
 
 #[tokio::test]
 async fn nobody_is_checked_who_is_not_listed_any_more() {
+    let ids = [(); 3].map(|()| ServiceId::unused());
     let (address, asked) = answering(b"HTTP/1.1 200 OK\r\n\r\n").await;
     let (reports, mut found) = mpsc::channel(8);
     let prober = Prober::start(reports).expect("threads can be had");
     let check = check(http(200..=200, None));
-    prober.watch(0, &check, vec![backend(address)]);
+    prober.watch(ids[0], &check, vec![backend(address)]);
     found.recv().await.expect("it is checked");
-    prober.watch(0, &check, Vec::new());
+    prober.watch(ids[0], &check, Vec::new());
     // The thread is heard of once more when the next one is checked.
     let (other, _) = answering(b"HTTP/1.1 200 OK\r\n\r\n").await;
-    prober.watch(1, &check, vec![backend(other)]);
+    prober.watch(ids[1], &check, vec![backend(other)]);
     found.recv().await.expect("it is checked");
     let count = || asked.lock().expect("nobody panics").len();
     let before = count();
     let (another, _) = answering(b"HTTP/1.1 200 OK\r\n\r\n").await;
-    prober.watch(2, &check, vec![backend(another)]);
+    prober.watch(ids[2], &check, vec![backend(another)]);
     found.recv().await.expect("it is checked");
     // One may have been under way when it was called off.
     assert!(count() <= before + 1);

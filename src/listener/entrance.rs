@@ -3,6 +3,7 @@
 //! Owns what an accepted connection needs: its seat, its place among those that may be open, the
 //! TLS handshake, a task. `accept` brings connections, and other workers hand some over.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 use super::introduction::{self, Client};
 use super::refusal::{self, Refusals};
 use crate::config::ProxyHeader;
+use crate::events::ListenerId;
 use crate::http::h2;
 use crate::io::tls::TlsStream;
 use crate::io::transport::Transport;
@@ -28,7 +30,7 @@ use crate::proxy::limits::Refused;
 use crate::proxy::peer::Peer;
 use crate::proxy::seating::{Arrival, Seat};
 use crate::proxy::serve::{Runners, Serve};
-use crate::proxy::worker::{OpenConnection, Worker};
+use crate::proxy::worker::{OpenConnection, Shared, Worker};
 use crate::telemetry::metrics::Handshake;
 use crate::tls::client_certificates::{ClientCertificate, Unusable};
 
@@ -41,61 +43,90 @@ const LAST_BYTES: usize = 64 * 1024;
 /// A worker's door.
 #[derive(Debug)]
 pub struct Entrance {
-    /// The worker.
-    pub worker: Rc<Worker>,
+    /// The worker, under the newest generation.
+    worker: RefCell<Rc<Worker>>,
+    /// The one before, for what was accepted under it and is on its way here. Not for long.
+    before: RefCell<Option<Rc<Worker>>>,
     runners: Rc<Runners>,
-    /// TLS of each listener that speaks it.
-    tls: Vec<Option<Arc<ServerConfig>>>,
     refusals: Refusals,
 }
 
 impl Entrance {
-    /// The door of `worker`. `tls`: of each listener, in the order of the configuration.
-    pub fn new(worker: Rc<Worker>, tls: Vec<Option<Arc<ServerConfig>>>) -> Rc<Entrance> {
+    /// The door of `worker`.
+    pub fn new(worker: Rc<Worker>) -> Rc<Entrance> {
         Rc::new(Entrance {
             runners: Runners::new(Rc::clone(&worker.deadlines)),
-            worker,
-            tls,
+            worker: RefCell::new(worker),
+            before: RefCell::default(),
             refusals: Refusals::default(),
         })
+    }
+
+    /// The worker, under the newest generation.
+    pub fn worker(&self) -> Rc<Worker> {
+        Rc::clone(&self.worker.borrow())
+    }
+
+    /// From now on `shared` is the newest generation.
+    pub fn renew(&self, shared: Arc<Shared>) {
+        let before = self.worker();
+        let newer = before.renewed(shared);
+        self.worker.replace(Rc::clone(&newer));
+        before.supersede(&newer);
+        self.before.replace(Some(before));
+    }
+
+    /// Nothing that was accepted under the generation before is on its way any more.
+    pub fn forget_before(&self) {
+        self.before.take();
+    }
+
+    /// Under which generation a connection is served that came to this listener: this worker may be
+    /// ahead of the one that accepted it.
+    fn under(&self, id: ListenerId) -> Option<(Rc<Worker>, usize)> {
+        let find = |worker: &Rc<Worker>| Some((Rc::clone(worker), worker.shared.listener(id)?));
+        let newest = find(&self.worker.borrow());
+        newest.or_else(|| find(self.before.borrow().as_ref()?))
     }
 
     /// What is to be done every [`HOUSEKEEPING`](crate::proxy::worker::HOUSEKEEPING), besides the
     /// deadlines.
     pub fn tick(&self) {
-        self.worker.tick(self.runners.trim());
+        self.worker().tick(self.runners.trim());
     }
 
-    /// An accepted connection: served here, or by a worker that has fewer.
+    /// A connection that was accepted in the generation of `worker`: served here, or by a worker that has
+    /// fewer. `listener`: its index in that generation.
     pub(super) fn welcome(
         self: &Rc<Self>,
+        worker: &Rc<Worker>,
         stream: TcpStream,
         address: SocketAddr,
         listener: usize,
     ) {
-        let limits = &self.worker.shared.limits;
+        let limits = &worker.shared.limits;
         if !limits.descriptors.suffice(stream.as_fd()) {
             match stream.into_std() {
-                Ok(stream) => self.turn_away(stream, listener),
+                Ok(stream) => self.turn_away(worker, stream, listener),
                 Err(e) => tracing::debug!(error = %e, "a connection cannot be turned away"),
             }
             return;
         }
-        let own = self.worker.index;
-        let seating = &self.worker.shared.seating;
-        let seat = match self.worker.shared.drain.phase() >= Phase::Closing {
+        let own = worker.index;
+        let seating = &worker.shared.seating;
+        let seat = match worker.shared.drain.phase() >= Phase::Closing {
             // The others may be gone.
             true => seating.seat(own),
             false => seating.choose(own),
         };
         if seat.worker() == own {
-            return self.admit(stream, address, listener, seat);
+            return self.admit(worker, stream, address, listener, seat);
         }
         let arrival = match stream.into_std() {
             Ok(stream) => Arrival {
                 stream,
                 address,
-                listener,
+                listener: worker.shared.listeners[listener].id,
                 seat,
             },
             Err(e) => return tracing::warn!(error = %e, "a connection cannot be handed over"),
@@ -107,11 +138,11 @@ impl Entrance {
     }
 
     /// A connection for which there is no descriptor to spare; it does not block. It is closed now.
-    pub(super) fn turn_away(&self, stream: std::net::TcpStream, listener: usize) {
+    pub(super) fn turn_away(&self, worker: &Worker, stream: std::net::TcpStream, listener: usize) {
         let why = Refused::Descriptors;
-        self.worker.metrics.refused(why.reason());
-        self.worker.shared.limits.descriptors.refusing();
-        if self.answers_plainly(listener) {
+        worker.metrics.refused(why.reason());
+        worker.shared.limits.descriptors.refusing();
+        if answers_plainly(&worker.shared, listener) {
             refusal::tell_at_once(why, stream);
         }
     }
@@ -119,10 +150,13 @@ impl Entrance {
     /// Takes what other workers hand over, until a drain has closed the listeners: then what they
     /// have sent already, and nothing more.
     pub async fn take_arrivals(self: Rc<Self>, mut arrivals: mpsc::Receiver<Arrival>) {
-        let timer = self.worker.deadlines.timer();
+        let (timer, drain) = {
+            let worker = self.worker.borrow();
+            (worker.deadlines.timer(), Arc::clone(&worker.shared.drain))
+        };
         loop {
             let arrival = poll_fn(|cx| {
-                if self.worker.shared.drain.phase() >= Phase::Closing {
+                if drain.phase() >= Phase::Closing {
                     arrivals.close();
                 }
                 match arrivals.poll_recv(cx) {
@@ -138,17 +172,6 @@ impl Entrance {
         }
     }
 
-    /// Are connections of this listener passed on as they are?
-    fn is_layer4(&self, listener: usize) -> bool {
-        let listeners = &self.worker.shared.config.listeners;
-        listeners[listener].protocol.is_layer4()
-    }
-
-    /// Does a client of this listener understand a response of ours without a handshake?
-    fn answers_plainly(&self, listener: usize) -> bool {
-        self.tls[listener].is_none() && !self.is_layer4(listener)
-    }
-
     fn take_over(self: &Rc<Self>, arrival: Arrival) {
         let Arrival {
             stream,
@@ -156,52 +179,69 @@ impl Entrance {
             listener,
             seat,
         } = arrival;
+        let Some((worker, listener)) = self.under(listener) else {
+            return tracing::warn!("a connection to a listener that is long gone is closed");
+        };
         match TcpStream::from_std(stream) {
-            Ok(stream) => self.admit(stream, address, listener, seat),
+            Ok(stream) => self.admit(&worker, stream, address, listener, seat),
             Err(e) => tracing::warn!(error = %e, "a connection cannot be taken over"),
         }
     }
 
-    fn admit(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, listener: usize, seat: Seat) {
-        if !introduction::expected(&self.worker, listener, address) {
+    fn admit(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        stream: TcpStream,
+        address: SocketAddr,
+        listener: usize,
+        seat: Seat,
+    ) {
+        if !introduction::expected(worker, listener, address) {
             return;
         }
-        let opened = OpenConnection::open(&self.worker, seat, listener, address.ip());
+        let opened = OpenConnection::open(worker, seat, listener, address.ip());
         let mut open = match opened {
             Ok(open) => open,
-            Err(refused) => return self.refuse(refused, stream, listener),
+            Err(refused) => return self.refuse(worker, refused, stream, listener),
         };
-        if !self.worker.shared.config.listeners[listener].proxy_protocol {
+        if !worker.shared.config.listeners[listener].proxy_protocol {
             let client = Client {
                 address,
                 is_unknown: false,
             };
-            return self.serve(stream, client, listener, open);
+            return self.serve(worker, stream, client, listener, open);
         }
-        let entrance = Rc::clone(self);
+        let (entrance, worker) = (Rc::clone(self), Rc::clone(worker));
         tokio::task::spawn_local(async move {
-            let client = introduction::client(&entrance.worker, listener, &stream, address);
+            let client = introduction::client(&worker, listener, &stream, address);
             let Some(client) = client.await else { return };
-            match open.identify(client.address.ip()) {
-                Ok(()) => entrance.serve(stream, client, listener, open),
-                Err(refused) => entrance.refuse(refused, stream, listener),
+            match open.identify(&worker, client.address.ip()) {
+                Ok(()) => entrance.serve(&worker, stream, client, listener, open),
+                Err(refused) => entrance.refuse(&worker, refused, stream, listener),
             }
         });
     }
 
-    fn refuse(&self, refused: Refused, stream: TcpStream, listener: usize) {
+    fn refuse(&self, worker: &Worker, refused: Refused, stream: TcpStream, listener: usize) {
         // A client that speaks TLS could read a reason only after a handshake, which costs more than
         // a connection does.
-        if self.answers_plainly(listener) {
-            let deadlines = &self.worker.deadlines;
-            self.refusals.tell(refused, stream, deadlines);
+        if answers_plainly(&worker.shared, listener) {
+            self.refusals.tell(refused, stream, &worker.deadlines);
         }
     }
 
     /// A connection that was taken in.
-    fn serve(&self, stream: TcpStream, client: Client, listener: usize, open: OpenConnection) {
-        let worker = Rc::clone(&self.worker);
-        let tls = self.tls[listener].clone();
+    fn serve(
+        &self,
+        worker: &Rc<Worker>,
+        stream: TcpStream,
+        client: Client,
+        listener: usize,
+        open: OpenConnection,
+    ) {
+        let worker = Rc::clone(worker);
+        let tls = worker.shared.listeners[listener].tls.as_ref();
+        let tls = tls.map(|tls| Arc::clone(&tls.config));
         let runners = Rc::clone(&self.runners);
         let peer = Peer {
             address: client.address,
@@ -212,7 +252,7 @@ impl Entrance {
             arrival: None,
         };
         match tls {
-            None if self.is_layer4(listener) => {
+            None if is_layer4(&worker.shared, listener) => {
                 tokio::task::spawn_local(layer4::carry(worker, stream, peer, open));
             }
             None => {
@@ -240,6 +280,16 @@ impl Entrance {
             }
         }
     }
+}
+
+/// Are connections of this listener passed on as they are?
+fn is_layer4(shared: &Shared, listener: usize) -> bool {
+    shared.config.listeners[listener].protocol.is_layer4()
+}
+
+/// Does a client of this listener understand a response of ours without a handshake?
+fn answers_plainly(shared: &Shared, listener: usize) -> bool {
+    shared.listeners[listener].tls.is_none() && !is_layer4(shared, listener)
 }
 
 /// A connection on which the handshake was made, and the certificate that was shown.

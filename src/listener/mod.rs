@@ -13,6 +13,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use entrance::Entrance;
 
 use crate::proxy::drain::Phase;
+use crate::proxy::worker::{Listened, Worker};
 use crate::upstream::connect::{is_exhaustion, notice_dead_peers};
 
 /// Connections that the kernel completes before we accept them.
@@ -65,30 +67,52 @@ fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// A listener as a worker is given it.
-#[derive(Debug)]
-pub struct Listening {
-    /// Index in the configuration.
-    pub index: usize,
-    /// The worker's own descriptor of the shared socket.
-    pub socket: std::net::TcpListener,
-}
-
-/// Accepts until a drain closes the listener; then takes what the kernel has completed already.
-pub async fn accept(entrance: Rc<Entrance>, listening: Listening) -> io::Result<()> {
-    let Listening { index, socket } = listening;
-    let socket = TcpListener::from_std(socket)?;
-    let worker = &entrance.worker;
+/// Accepts until a drain or a reload closes the listener; then takes what the kernel has completed
+/// already. `listener`: its index in the generation of `worker`.
+pub async fn accept(
+    entrance: Rc<Entrance>,
+    mut worker: Rc<Worker>,
+    mut listener: usize,
+) -> io::Result<()> {
+    let Listened { id, socket, .. } = &worker.shared.listeners[listener];
+    let id = *id;
+    // The worker's own descriptor of the shared socket.
+    let Some(shared) = socket.upgrade() else {
+        // A newer generation has taken its place already.
+        return Ok(());
+    };
+    let socket = TcpListener::from_std(shared.try_clone()?)?;
+    drop(shared);
     let timer = worker.deadlines.timer();
-    let descriptors = &worker.shared.limits.descriptors;
+    let descriptors = Arc::clone(&worker.shared.limits.descriptors);
     let reserve = &descriptors.reserve;
     loop {
+        if let Some(newest) = worker.newest() {
+            match newest.shared.listener(id) {
+                Some(index) => (worker, listener) = (newest, index),
+                None if newest
+                    .shared
+                    .listens_on(&worker.shared.listeners[listener].socket) =>
+                {
+                    // Another task accepts from it, under other terms.
+                    return Ok(());
+                }
+                None => {
+                    return take_the_rest(socket, |stream, address| {
+                        entrance.welcome(&worker, stream, address, listener);
+                    });
+                }
+            }
+        }
         let accepted = poll_fn(|cx| {
             if let Poll::Ready(accepted) = socket.poll_accept(cx) {
-                return Poll::Ready(Some(accepted));
+                return Poll::Ready(Some(Some(accepted)));
             }
             // The kernel wants a descriptor before it looks whether anybody is there.
             reserve.refill();
+            if worker.is_superseded() {
+                return Poll::Ready(Some(None));
+            }
             match worker.shared.drain.phase() >= Phase::Closing {
                 true => Poll::Ready(None),
                 // The timer is never set: it is there to be woken when the phase changes.
@@ -99,27 +123,28 @@ pub async fn accept(entrance: Rc<Entrance>, listening: Listening) -> io::Result<
         match accepted {
             None => {
                 return take_the_rest(socket, |stream, address| {
-                    entrance.welcome(stream, address, index);
+                    entrance.welcome(&worker, stream, address, listener);
                 });
             }
-            Some(Ok((stream, address))) if reserve.refill() => {
-                entrance.welcome(stream, address, index);
+            Some(None) => {}
+            Some(Some(Ok((stream, address)))) if reserve.refill() => {
+                entrance.welcome(&worker, stream, address, listener);
             }
             // Its descriptor is the last one there is: that is for the reserve.
-            Some(Ok((stream, _))) => {
-                entrance.turn_away(stream.into_std()?, index);
+            Some(Some(Ok((stream, _)))) => {
+                entrance.turn_away(&worker, stream.into_std()?, listener);
                 reserve.refill();
             }
             // By a descriptor of the reserve, then.
-            Some(Err(e)) if is_exhaustion(&e) && reserve.give_up() => {}
+            Some(Some(Err(e))) if is_exhaustion(&e) && reserve.give_up() => {}
             // Others had all of that first, or it is memory that lacks.
-            Some(Err(e)) if is_exhaustion(&e) => {
+            Some(Some(Err(e))) if is_exhaustion(&e) => {
                 descriptors.refusing();
                 tokio::time::sleep(EXHAUSTED).await;
                 reserve.refill();
             }
             // The client was gone before we looked.
-            Some(Err(e)) => tracing::debug!(error = %e, "accept failed"),
+            Some(Some(Err(e))) => tracing::debug!(error = %e, "accept failed"),
         }
     }
 }

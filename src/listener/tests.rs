@@ -12,11 +12,15 @@ use super::*;
 use crate::io::tls::fixture;
 use crate::proxy::seating::Arrival;
 use crate::proxy::worker::fixture::Workers;
+use crate::published::Published;
+use crate::tls::certificates::CertificateSet;
+use crate::tls::contents::Contents;
+use crate::tls::server::FrontEnd;
 
 /// Workers with one listener, its socket, and what they are handed connections by.
 struct Site {
     entrances: Vec<Rc<Entrance>>,
-    socket: std::net::TcpListener,
+    socket: Arc<std::net::TcpListener>,
     arrivals: Vec<mpsc::Receiver<Arrival>>,
 }
 
@@ -26,14 +30,20 @@ impl Site {
     }
 
     fn new(workers: usize, tls: Option<Arc<ServerConfig>>) -> Site {
+        let tls = tls.map(|config| FrontEnd {
+            config,
+            certificates: Published::new(CertificateSet::default()),
+            judges: Contents::default(),
+        });
         let Workers {
-            workers, arrivals, ..
-        } = Workers::new(workers);
-        let entrances = workers.into_iter();
-        let entrances = entrances.map(|worker| Entrance::new(worker, vec![tls.clone()]));
+            workers,
+            arrivals,
+            socket,
+            ..
+        } = Workers::behind(workers, tls);
         Site {
-            entrances: entrances.collect(),
-            socket: bind_loopback("127.0.0.1:0"),
+            socket,
+            entrances: workers.into_iter().map(Entrance::new).collect(),
             arrivals,
         }
     }
@@ -84,15 +94,15 @@ async fn a_drain_takes_what_the_kernel_has_completed() {
     // More than tokio lets a task take in one turn.
     let clients = connect(&socket, 200);
     let entrance = Rc::clone(&entrances[0]);
-    let worker = &entrances[0].worker;
+    let worker = entrances[0].worker();
     worker.shared.drain.advance(Phase::Closing);
     let local = tokio::task::LocalSet::new();
     local
-        .run_until(accept(entrance, Listening { index: 0, socket }))
+        .run_until(accept(entrance, Rc::clone(&worker), 0))
         .await
         .expect("nothing fails");
     // The other worker may be gone: it is handed nothing.
-    assert_eq!(worker.connections.get(), clients.len());
+    assert_eq!(worker.crowd.connections.get(), clients.len());
 }
 
 #[tokio::test]
@@ -105,10 +115,10 @@ async fn what_one_worker_accepts_is_shared_with_another() {
     let clients = connect(&socket, 200);
     let local = tokio::task::LocalSet::new();
     let [first, second] = [&entrances[0], &entrances[1]];
-    let accepting = accept(Rc::clone(first), Listening { index: 0, socket });
+    let accepting = accept(Rc::clone(first), first.worker(), 0);
     let taking = Rc::clone(second).take_arrivals(arrivals.remove(1));
     let (accepting, taking) = (local.spawn_local(accepting), local.spawn_local(taking));
-    let counts = || [first, second].map(|entrance| entrance.worker.connections.get());
+    let counts = || [first, second].map(|entrance| entrance.worker().crowd.connections.get());
     let shared_out = async {
         while counts().iter().sum::<usize>() < clients.len() {
             tokio::task::yield_now().await;
@@ -120,9 +130,9 @@ async fn what_one_worker_accepts_is_shared_with_another() {
         "{:?}",
         counts()
     );
-    first.worker.shared.drain.advance(Phase::Closing);
+    first.worker().shared.drain.advance(Phase::Closing);
     for entrance in &entrances {
-        entrance.worker.deadlines.wake_all();
+        entrance.worker().deadlines.wake_all();
     }
     let ended = local
         .run_until(async { (accepting.await, taking.await) })
@@ -166,21 +176,20 @@ async fn whoever_was_connected_before_a_drain_is_served_over_tls() {
         let clients = connect(&socket, 150);
         let all = clients.len();
         let local = tokio::task::LocalSet::new();
-        let other = socket.try_clone().expect("there are descriptors");
         let mut doors = Vec::new();
         for (entrance, arrivals) in entrances.iter().zip(arrivals) {
             doors.push(local.spawn_local(Rc::clone(entrance).take_arrivals(arrivals)));
         }
-        let accepting = [(&entrances[0], socket), (&entrances[1], other)];
-        let accepting = accepting.map(|(entrance, socket)| {
-            let listening = Listening { index: 0, socket };
-            local.spawn_local(accept(Rc::clone(entrance), listening))
+        let accepting = [0, 1].map(|n: usize| {
+            let entrance = Rc::clone(&entrances[n]);
+            let worker = entrance.worker();
+            local.spawn_local(accept(entrance, worker, 0))
         });
-        let drain = &entrances[0].worker.shared.drain;
+        let drain = Arc::clone(&entrances[0].worker().shared.drain);
         let close = || {
             drain.advance(Phase::Closing);
             for entrance in &entrances {
-                entrance.worker.deadlines.wake_all();
+                entrance.worker().deadlines.wake_all();
             }
         };
         let served = async {
@@ -203,7 +212,7 @@ async fn whoever_was_connected_before_a_drain_is_served_over_tls() {
             assert_eq!(told, turns.is_some(), "{turns:?}: {head}");
         }
         if turns.is_none() {
-            let counts = [0, 1].map(|n: usize| entrances[n].worker.connections.get());
+            let counts = [0, 1].map(|n: usize| entrances[n].worker().crowd.connections.get());
             assert_eq!(counts.iter().sum::<usize>(), all);
             assert!(counts.iter().all(|n| (60..=90).contains(n)), "{counts:?}");
             close();

@@ -187,7 +187,8 @@ pub(super) async fn receive(
     let client_keeps = job.keep_alive
         && state.request_done.get()
         && framing_out != BodyFraming::UntilClose
-        && worker.shared.drain.phase() < Phase::Closing;
+        && worker.shared.drain.phase() < Phase::Closing
+        && !worker.has_closed(job.peer.listener);
     let connection = match (client_keeps, job.head.version) {
         (false, _) => ConnectionField::Close,
         (true, Version::Http10) => ConnectionField::KeepAlive,

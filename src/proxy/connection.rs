@@ -23,7 +23,7 @@ use crate::http::h2;
 use crate::http::head::{Rejection, RequestHead, ResponseHead};
 use crate::io::adapter::{LINGER, LINGER_BYTES};
 use crate::io::buffer::Inbox;
-use crate::io::deadline::{Deadlines, Timer};
+use crate::io::deadline::{Deadlines, TICK, Timer};
 use crate::io::duplex::Duplex;
 use crate::io::pace::{Pace, Patience};
 use crate::io::transport::Transport;
@@ -34,6 +34,9 @@ const OWN_RESPONSE: Patience = Patience {
     stall: Duration::from_secs(30),
     min_rate: 0,
 };
+
+/// An idle connection whose listener is not there any more ends after so long.
+const LAST_REST: Duration = Duration::from_secs(2);
 
 /// Where requests come from: what all those of one connection have in common.
 #[derive(Debug)]
@@ -57,10 +60,49 @@ impl Origin {
         if **first == *host {
             return false;
         }
-        let certificates = self.worker.shared.certificates.get(self.peer.listener);
-        let certificates = certificates.and_then(Option::as_ref);
-        certificates.is_some_and(|set| !set.load().share(first, host))
+        let tls = &self.worker.shared.listeners[self.peer.listener].tls;
+        tls.as_ref()
+            .is_some_and(|tls| !tls.certificates.load().share(first, host))
     }
+
+    /// Goes on to the newest generation, unless that has no such listener any more: then the
+    /// connection ends as soon as it can.
+    fn renew(&mut self) {
+        let Some(newest) = self.worker.newest() else {
+            return;
+        };
+        let id = self.worker.shared.listeners[self.peer.listener].id;
+        let Some(listener) = newest.shared.listener(id) else {
+            return;
+        };
+        self.peer.listener = listener;
+        self.trusted = is_trusted(&newest, &self.peer);
+        self.worker = newest;
+    }
+
+    /// The same in the newest generation, for requests that are to come.
+    pub(super) fn renewed(&self) -> Origin {
+        let mut origin = Origin {
+            worker: Rc::clone(&self.worker),
+            peer: self.peer.clone(),
+            client: self.client.clone(),
+            trusted: self.trusted,
+            first_host: self.first_host.clone(),
+        };
+        origin.renew();
+        origin
+    }
+
+    /// Its listener is not there any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.worker.has_closed(self.peer.listener)
+    }
+}
+
+/// Is what it says of where its requests come from believed?
+fn is_trusted(worker: &Worker, peer: &Peer) -> bool {
+    let address = peer.address.ip().to_canonical();
+    !peer.is_unknown && worker.shared.config.trusts(address)
 }
 
 /// A client's connection: what of it is there as long as it is open, and all there is while it is
@@ -161,7 +203,7 @@ impl Connection {
             pinned: None,
             origin: Origin {
                 client: address.to_string().into(),
-                trusted: !peer.is_unknown && worker.shared.config.trusts(address),
+                trusted: is_trusted(&worker, &peer),
                 peer,
                 worker,
                 first_host: OnceCell::new(),
@@ -197,11 +239,23 @@ impl Connection {
         if self.origin.worker.shared.drain.phase() >= Phase::ClosingIdle {
             return Poll::Ready(Call::End);
         }
+        if self.origin.worker.is_superseded() {
+            self.origin.renew();
+            if self.origin.is_closed() && self.timer.left() > LAST_REST + TICK {
+                // A request that is on its way is answered still.
+                self.timer.set(LAST_REST);
+            }
+        }
         let idle = || self.longest_rest().saturating_sub(self.timer.left());
         if self.origin.worker.sheds(idle) {
             return Poll::Ready(Call::End);
         }
         self.timer.poll_expired(cx).map(|_| Call::End)
+    }
+
+    /// Has something of a request come that nobody has looked at?
+    pub(super) fn is_called(&self) -> bool {
+        !is_nothing(self.inbox.filled())
     }
 
     /// The connection with the room that its requests need. [`Room::leave`] takes it back.
@@ -213,9 +267,10 @@ impl Connection {
             inbox: &mut self.inbox,
             timer: &self.timer,
         };
+        self.origin.renew();
         let now = self.timer.now();
         let serving = Serving {
-            aged: self.ages.is_some_and(|ages| now >= ages),
+            aged: self.ages.is_some_and(|ages| now >= ages) || self.origin.is_closed(),
             timer: &self.timer,
             ..room.serve(&self.origin)
         };

@@ -35,8 +35,10 @@ pub struct Drain {
     /// Grows, but for an announcement by hand that is taken back. Relaxed: workers look again at every
     /// tick. Written by the control thread alone.
     phase: AtomicU8,
-    /// When it was announced by hand, as [`Millis`]; 0: it was not.
-    by_hand: AtomicU64,
+    /// When it began, as [`Millis`]; 0: it has not. Written by the control thread.
+    since: AtomicU64,
+    /// It was announced by hand, and no signal has come since. Written by the control thread.
+    by_hand: AtomicBool,
     /// A deadline cut something off. Written by the workers, read when they have ended.
     cut: AtomicBool,
 }
@@ -77,23 +79,30 @@ impl Drain {
     /// Announces it by hand, which can be taken back. False: a signal has begun one already.
     pub fn announce(&self, now: Millis) -> bool {
         if self.phase() == Phase::Serving {
-            self.by_hand.store(now.0, Ordering::Relaxed);
+            self.since.store(now.0, Ordering::Relaxed);
+            self.by_hand.store(true, Ordering::Relaxed);
             self.advance(Phase::Announced);
         }
-        self.announced_by_hand().is_some()
+        self.is_by_hand()
     }
 
-    /// When it was announced by hand, if it is not a signal's by now.
-    pub fn announced_by_hand(&self) -> Option<Millis> {
-        let at = Millis(self.by_hand.load(Ordering::Relaxed));
-        (at != Millis(0)).then_some(at)
+    /// Was it announced by hand, and is not a signal's by now?
+    pub fn is_by_hand(&self) -> bool {
+        self.by_hand.load(Ordering::Relaxed)
+    }
+
+    /// When it began.
+    pub fn since(&self) -> Option<Millis> {
+        let since = Millis(self.since.load(Ordering::Relaxed));
+        (since != Millis(0)).then_some(since)
     }
 
     /// Takes an announcement by hand back. False: there is none.
     pub fn take_back(&self) -> bool {
-        if self.by_hand.swap(0, Ordering::Relaxed) == 0 {
+        if !self.by_hand.swap(false, Ordering::Relaxed) {
             return false;
         }
+        self.since.store(0, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
         true
     }
@@ -101,10 +110,11 @@ impl Drain {
     /// A signal begins it, or takes one that was announced by hand over: from now on it can't be taken
     /// back. Gives for how long it has been announced.
     pub fn begin(&self, now: Millis) -> Duration {
-        let announced = self.announced_by_hand();
-        self.by_hand.store(0, Ordering::Relaxed);
+        self.by_hand.store(false, Ordering::Relaxed);
+        let since = self.since().unwrap_or(now);
+        self.since.store(since.0, Ordering::Relaxed);
         self.advance(Phase::Announced);
-        announced.map_or(Duration::ZERO, |at| now.since(at))
+        now.since(since)
     }
 }
 

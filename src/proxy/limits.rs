@@ -40,24 +40,34 @@ use crate::telemetry::metrics::BoundSample;
 pub struct Limits {
     config: Arc<Config>,
     /// Descriptors, of which clients may not take all.
-    pub descriptors: Descriptors,
+    pub descriptors: Arc<Descriptors>,
     /// How short memory is.
-    pub pressure: Pressure,
+    pub pressure: Arc<Pressure>,
     /// Client connections that are open. Written by every worker. Relaxed: a number, it orders
     /// nothing; the limit holds because every taker adds first.
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
     /// Where connections are limited by client.
-    clients: Option<Clients>,
+    clients: Option<Arc<Clients>>,
     /// Where requests are.
     rates: Option<Rates>,
 }
 
-/// A connection that was taken in; to be given back with [`Limits::leave`].
+/// A connection that was taken in, until it is dropped. It belongs to no generation.
 #[derive(Debug)]
 #[must_use]
 pub struct Admitted {
+    open: Arc<AtomicUsize>,
     /// Whose count it is in, where those are kept.
-    counted: Option<Origin>,
+    counted: Option<(Arc<Clients>, Origin)>,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some((clients, origin)) = &self.counted {
+            clients.leave(*origin);
+        }
+    }
 }
 
 /// Why a client's connection is not taken in.
@@ -90,11 +100,32 @@ impl Limits {
     pub fn new(config: Arc<Config>) -> Arc<Limits> {
         let most = config.downstream.max_connections_per_client;
         Arc::new(Limits {
-            descriptors: Descriptors::of_this_process(),
-            pressure: Pressure::default(),
-            open: AtomicUsize::new(0),
-            clients: most.map(Clients::new),
-            rates: Rates::new(&config),
+            descriptors: Arc::new(Descriptors::of_this_process()),
+            pressure: Arc::default(),
+            open: Arc::default(),
+            clients: most.map(|most| Arc::new(Clients::new(most))),
+            rates: Rates::new(&config, None),
+            config,
+        })
+    }
+
+    /// What another configuration allows; what is taken stays taken. Connections that nobody counted
+    /// by client are not counted now.
+    pub fn renewed(&self, config: Arc<Config>) -> Arc<Limits> {
+        let most = config.downstream.max_connections_per_client;
+        let clients = most.map(|most| match &self.clients {
+            Some(clients) => {
+                clients.allow(most);
+                Arc::clone(clients)
+            }
+            None => Arc::new(Clients::new(most)),
+        });
+        Arc::new(Limits {
+            descriptors: Arc::clone(&self.descriptors),
+            pressure: Arc::clone(&self.pressure),
+            open: Arc::clone(&self.open),
+            clients,
+            rates: Rates::new(&config, self.rates.as_ref()),
             config,
         })
     }
@@ -105,24 +136,16 @@ impl Limits {
         if self.pressure.level() == Level::Refusing {
             return Err(Refused::Memory);
         }
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.most() {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let mut admitted = Admitted {
+            open: Arc::clone(&self.open),
+            counted: None,
+        };
+        if before >= self.most() {
             return Err(Refused::Full);
         }
-        let Some(clients) = &self.clients else {
-            return Ok(Admitted { counted: None });
-        };
-        if self.config.trusts(address) {
-            return Ok(Admitted { counted: None });
-        }
-        let origin = Origin::of(address);
-        if clients.enter(origin) {
-            return Ok(Admitted {
-                counted: Some(origin),
-            });
-        }
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        Err(Refused::FullForClient)
+        self.identify(&mut admitted, address)?;
+        Ok(admitted)
     }
 
     /// A trusted proxy has said whose connection one is that was taken in: it counts as that client's
@@ -138,16 +161,8 @@ impl Limits {
         if !clients.enter(origin) {
             return Err(Refused::FullForClient);
         }
-        admitted.counted = Some(origin);
+        admitted.counted = Some((Arc::clone(clients), origin));
         Ok(())
-    }
-
-    /// A connection is over.
-    pub fn leave(&self, admitted: &Admitted) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        if let (Some(clients), Some(origin)) = (&self.clients, admitted.counted) {
-            clients.leave(origin);
-        }
     }
 
     /// Counts a request to a service, at `now`, with these fields, of a client at `peer` or behind

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
+use crate::events::ListenerId;
+
 /// Connections that may wait for a worker to take them over: as many as one turn of a busy worker
 /// brings. More means that it does not turn, and then whoever accepted them keeps them.
 const WAITING: usize = 64;
@@ -40,8 +42,8 @@ pub struct Arrival {
     pub stream: std::net::TcpStream,
     /// The client.
     pub address: SocketAddr,
-    /// Index of the listener that it came to.
-    pub listener: usize,
+    /// The listener that it came to.
+    pub listener: ListenerId,
     /// Its seat at the worker that it is on its way to.
     pub seat: Seat,
 }
@@ -166,15 +168,16 @@ mod tests {
         let (seating, mut ends) = Seating::new(1);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
         let address = listener.local_addr().expect("it is bound");
+        let came_to = ListenerId::unused();
         let arrival = || Arrival {
             stream: std::net::TcpStream::connect(address).expect("somebody listens"),
             address,
-            listener: 3,
+            listener: came_to,
             seat: seating.seat(0),
         };
         arrival().send().expect("there is room");
         let taken = ends[0].recv().await.expect("it was sent");
-        assert_eq!((taken.listener, taken.seat.worker()), (3, 0));
+        assert_eq!((taken.listener, taken.seat.worker()), (came_to, 0));
         let _room = seating.desks[0].arrivals.reserve_many(WAITING).await;
         assert!(arrival().send().is_err(), "as many wait as may");
         ends[0].close();

@@ -152,8 +152,16 @@ impl Future for Serve {
                         runners.put(runner);
                     }
                     if let Some(connection) = left {
-                        connection.rest();
-                        *now = Now::Idle(connection);
+                        *now = match connection.is_called() {
+                            // In another generation.
+                            true => {
+                                Now::Busy(runners.send(Work::Connection(connection, Call::Request)))
+                            }
+                            false => {
+                                connection.rest();
+                                Now::Idle(connection)
+                            }
+                        };
                     }
                 }
                 Now::Streams(streams) => {
@@ -241,8 +249,8 @@ async fn work(hatch: Rc<Cell<Hatch>>, mut room: Room) {
     }
 }
 
-/// From request to request until nothing more has come, or the connection is over. True: it is
-/// idle now.
+/// From request to request until nothing more has come, or the connection is over, or there is a newer
+/// generation of the configuration. True: it is not over.
 async fn lead(mut line: Line<'_>, mut serving: Serving<'_>, call: Call) -> bool {
     if call == Call::End {
         line.end().await;
@@ -257,7 +265,7 @@ async fn lead(mut line: Line<'_>, mut serving: Serving<'_>, call: Call) -> bool 
         match next {
             Next::Request => {
                 *line.fresh = false;
-                if line.is_idle() {
+                if line.is_idle() || serving.worker.is_superseded() {
                     return true;
                 }
             }

@@ -95,6 +95,8 @@ pub(super) async fn streams(connection: Connection, runners: Rc<Runners>) {
         Ok(Err(error)) => return tracing::debug!(%error, "no HTTP/2 after all"),
         Err(_) => return,
     };
+    // It may be open for longer than its generation of the configuration.
+    drop(worker);
     let mut session = Session {
         origin,
         wire,
@@ -144,6 +146,9 @@ enum Ending {
 
 impl Session {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ::h2::Error>> {
+        if self.origin.worker.is_superseded() && !self.origin.is_closed() {
+            self.origin = Rc::new(self.origin.renewed());
+        }
         loop {
             while let Poll::Ready(accepted) = self.wire.poll_accept(cx) {
                 match accepted {
@@ -184,7 +189,7 @@ impl Session {
         if worker.shared.drain.phase() >= Phase::Closing {
             return true;
         }
-        if self.ages.is_some_and(|ages| self.timer.now() >= ages) {
+        if self.ages.is_some_and(|ages| self.timer.now() >= ages) || self.origin.is_closed() {
             return true;
         }
         let longest = self.longest_rest();

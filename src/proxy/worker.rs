@@ -1,10 +1,17 @@
 //! What one worker owns: its schedules, its idle connections, its buffers and deadlines.
 //!
 //! Everything here lives on one thread; a borrow of a cell never crosses an await.
+//!
+//! A [`Worker`] is a worker under one generation of the configuration ([`Shared`]): indexes of
+//! services and listeners mean the same throughout. What a reload changes makes another `Worker`
+//! ([`Worker::renewed`]), which has the same buffers, connections and, of services that stay, the same
+//! schedules. A request ends in the generation in which it began; a connection goes on to the newest
+//! between two requests ([`Worker::newest`]).
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +27,8 @@ use crate::balance::picker::{NoBackend, Pick, Picker};
 use crate::balance::snapshot::Snapshot;
 use crate::balance::wish::Wish;
 use crate::clock::Millis;
-use crate::config::{Config, Service, UpstreamProtocol};
-use crate::events::Event;
+use crate::config::{Balancing, Config, Service, UpstreamProtocol};
+use crate::events::{Event, ListenerId, ServiceId};
 use crate::io::buffer::BufferPool;
 use crate::io::deadline::Deadlines;
 use crate::io::duplex::Duplex;
@@ -29,31 +36,31 @@ use crate::io::pipes::Pipes;
 use crate::published::Published;
 use crate::router::Router;
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::metrics::{self, BackendLabels, Shard, Side};
+use crate::telemetry::metrics::{self, BackendLabels, Names, Shard, Side};
 use crate::telemetry::seldom::Seldom;
-use crate::tls::certificates::CertificateSet;
+use crate::tls::server::FrontEnd;
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::connect::is_exhaustion;
-use crate::upstream::establish::{InWords, Unestablished};
+use crate::upstream::establish::{InWords, Layering, Unestablished};
 use crate::upstream::gate::Gate;
 use crate::upstream::pool::Pool;
 use crate::upstream::streams::Streams;
 
-/// What a worker is given when it starts.
+/// One generation of the configuration, and what the workers need under it.
 #[derive(Debug, Clone)]
 pub struct Shared {
+    /// Which one: counts up from 1.
+    pub generation: u64,
     /// The configuration.
     pub config: Arc<Config>,
     /// Its routes.
     pub router: Arc<Router>,
-    /// The backends of each service, in the order of the configuration.
-    pub snapshots: Vec<Arc<Published<Snapshot>>>,
-    /// Where requests to each service wait; `None`: nothing bounds what its backends have.
-    pub gates: Vec<Option<Arc<Gate>>>,
-    /// The cookie of each service; `None`: it has none.
-    pub affinities: Vec<Option<Arc<Affinity>>>,
-    /// The certificates of each listener; `None`: it has no TLS.
-    pub certificates: Vec<Option<Arc<Published<CertificateSet>>>>,
+    /// What its services and listeners are counted under.
+    pub names: Arc<Names>,
+    /// Its services, in the order of the configuration.
+    pub services: Vec<Serviced>,
+    /// Its listeners, in the order of the configuration.
+    pub listeners: Vec<Listened>,
     /// How far a drain has come.
     pub drain: Arc<Drain>,
     /// Where noticed things go.
@@ -64,41 +71,95 @@ pub struct Shared {
     pub seating: Arc<Seating>,
 }
 
-/// One worker.
+/// What workers need of a service.
+#[derive(Debug, Clone)]
+pub struct Serviced {
+    /// The same in all generations that share its backends.
+    pub id: ServiceId,
+    /// Its backends.
+    pub snapshot: Arc<Published<Snapshot>>,
+    /// Where requests wait; `None`: nothing bounds what its backends have.
+    pub gate: Option<Arc<Gate>>,
+    /// Its cookie; `None`: it has none.
+    pub affinity: Option<Arc<Affinity>>,
+    /// What lies between TCP and HTTP on connections to its backends.
+    pub layering: Layering,
+}
+
+/// What workers need of a listener.
+#[derive(Debug, Clone)]
+pub struct Listened {
+    /// The same in all generations in which it promises the same.
+    pub id: ListenerId,
+    /// Where it listens. Of the newest generation only: an old one, which a tunnel may hold for hours,
+    /// keeps no port.
+    pub socket: std::sync::Weak<std::net::TcpListener>,
+    /// Its TLS; `None`: it ends none.
+    pub tls: Option<FrontEnd>,
+}
+
+impl Shared {
+    /// Where in this generation a listener is, if it is there.
+    pub fn listener(&self, id: ListenerId) -> Option<usize> {
+        self.listeners.iter().position(|listener| listener.id == id)
+    }
+
+    /// Does any of its listeners accept from this socket?
+    pub fn listens_on(&self, socket: &std::sync::Weak<std::net::TcpListener>) -> bool {
+        let mut listeners = self.listeners.iter();
+        listeners.any(|listener| listener.socket.ptr_eq(socket))
+    }
+}
+
+/// One worker, under one generation of the configuration.
 #[derive(Debug)]
 pub struct Worker {
     /// Its number, from 0.
     pub index: usize,
-    /// Shared with the others.
-    pub shared: Shared,
+    /// The generation, shared with the others.
+    pub shared: Arc<Shared>,
+    /// There is a newer one.
+    superseded: Cell<bool>,
+    /// Which one is the newest.
+    newest: Rc<RefCell<Weak<Worker>>>,
     /// Spare buffers.
     pub buffers: Rc<BufferPool>,
     /// Pipes for bulk that is passed on as it is.
-    pub pipes: Pipes,
+    pub pipes: Rc<Pipes>,
     /// Its table of deadlines.
     pub deadlines: Rc<Deadlines>,
-    /// Open client connections of this worker.
-    pub connections: Cell<usize>,
-    /// The most there were since they last became noticeably fewer.
-    most_connections: Cell<usize>,
-    /// The control thread has to be told that a burst is over.
-    burst_over: Cell<bool>,
-    /// So many idle connections are to be closed for want of memory.
-    to_shed: Cell<usize>,
-    /// In this round.
-    shed_in: Cell<u32>,
+    /// How many there are, and how many are to go.
+    pub crowd: Rc<Crowd>,
     /// Its share of the metrics.
     pub metrics: Rc<Shard>,
     /// Its end of the access log.
-    pub access: AccessLog,
-    services: Vec<ServiceState>,
-    pool: RefCell<Pool>,
+    pub access: Rc<AccessLog>,
+    services: Box<[Rc<ServiceState>]>,
+    pool: Rc<RefCell<Pool>>,
     streams: Rc<Streams>,
-    random: RefCell<fastrand::Rng>,
+    random: Rc<RefCell<fastrand::Rng>>,
+}
+
+/// The client connections of a worker.
+#[derive(Debug, Default)]
+pub struct Crowd {
+    /// Open ones.
+    pub connections: Cell<usize>,
+    /// The most there were since they last became noticeably fewer.
+    most: Cell<usize>,
+    /// The control thread has to be told that a burst is over.
+    burst_over: Cell<bool>,
+    /// So many idle ones are to be closed for want of memory.
+    to_shed: Cell<usize>,
+    /// In this round.
+    shed_in: Cell<u32>,
 }
 
 #[derive(Debug)]
 struct ServiceState {
+    /// Whose backends it schedules, and how.
+    snapshot: Arc<Published<Snapshot>>,
+    terms: Terms,
     picker: RefCell<Picker>,
     budget: RefCell<Budget>,
     /// That a backend is not understood, or TLS to it fails, is said now and then.
@@ -107,46 +168,88 @@ struct ServiceState {
 
 impl Worker {
     /// A worker with schedules of its own.
-    pub fn new(index: usize, shared: Shared, metrics: Rc<Shard>, access: AccessLog) -> Rc<Worker> {
-        let workers = u32::try_from(shared.config.workers.get()).unwrap_or(u32::MAX);
-        let mut random = fastrand::Rng::new();
+    pub fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        metrics: Rc<Shard>,
+        access: AccessLog,
+    ) -> Rc<Worker> {
         let deadlines = Deadlines::new();
-        let services = shared.config.services.iter().zip(&shared.snapshots);
-        let services = services.map(|(service, snapshot)| {
-            let upstream = &service.upstream;
-            ServiceState {
-                picker: RefCell::new(Picker::new(
-                    snapshot.reader(),
-                    &service.balancing,
-                    random.u64(..),
-                )),
-                budget: RefCell::new(Budget::new(
-                    upstream.retry_budget_percent,
-                    upstream.retry_budget_per_second,
-                    workers,
-                    deadlines.now(),
-                )),
-                misunderstanding: Seldom::default(),
-            }
-        });
-        Rc::new(Worker {
+        let mut random = fastrand::Rng::new();
+        let services = services(&shared, &[], &mut random, deadlines.now());
+        let worker = Rc::new(Worker {
             index,
-            services: services.collect(),
+            superseded: Cell::new(false),
+            newest: Rc::default(),
+            services,
             buffers: BufferPool::new(),
-            pipes: Pipes::default(),
+            pipes: Rc::default(),
             deadlines,
-            connections: Cell::new(0),
-            most_connections: Cell::new(0),
-            burst_over: Cell::new(false),
-            to_shed: Cell::new(0),
-            shed_in: Cell::new(0),
+            crowd: Rc::default(),
             metrics,
-            access,
-            pool: RefCell::new(Pool::new(idle_connections(&shared))),
+            access: Rc::new(access),
+            pool: Rc::new(RefCell::new(Pool::new(idle_connections(&shared)))),
             streams: Rc::default(),
-            random: RefCell::new(random),
+            random: Rc::new(RefCell::new(random)),
+            shared,
+        });
+        worker.newest.replace(Rc::downgrade(&worker));
+        worker
+    }
+
+    /// The same worker under another generation. Services that have the same backends and are
+    /// scheduled in the same way keep their schedules and retry budgets. It becomes the newest only
+    /// by [`Worker::supersede`].
+    pub fn renewed(&self, shared: Arc<Shared>) -> Rc<Worker> {
+        let now = self.deadlines.now();
+        let services = services(&shared, &self.services, &mut self.random.borrow_mut(), now);
+        Rc::new(Worker {
+            index: self.index,
+            superseded: Cell::new(true),
+            newest: Rc::clone(&self.newest),
+            services,
+            buffers: Rc::clone(&self.buffers),
+            pipes: Rc::clone(&self.pipes),
+            deadlines: Rc::clone(&self.deadlines),
+            crowd: Rc::clone(&self.crowd),
+            metrics: self.metrics.renamed(&shared.names),
+            access: Rc::clone(&self.access),
+            pool: Rc::clone(&self.pool),
+            streams: Rc::clone(&self.streams),
+            random: Rc::clone(&self.random),
             shared,
         })
+    }
+
+    /// `newer` is the newest from now on: connections go on to it between two requests, the idle ones
+    /// when they are next looked at.
+    pub fn supersede(&self, newer: &Rc<Worker>) {
+        self.newest.replace(Rc::downgrade(newer));
+        newer.superseded.set(false);
+        self.superseded.set(true);
+        self.deadlines.wake_all();
+    }
+
+    /// The newest generation, if this is not it.
+    pub fn newest(&self) -> Option<Rc<Worker>> {
+        match self.superseded.get() {
+            true => self.newest.borrow().upgrade(),
+            false => None,
+        }
+    }
+
+    /// Is there a newer generation?
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.get()
+    }
+
+    /// Has the newest generation no such listener any more? `listener`: its index in this one.
+    pub fn has_closed(&self, listener: usize) -> bool {
+        self.superseded.get()
+            && self.newest().is_none_or(|newest| {
+                let id = self.shared.listeners[listener].id;
+                newest.shared.listener(id).is_none()
+            })
     }
 
     /// The configuration of a service.
@@ -161,12 +264,12 @@ impl Worker {
 
     /// Where requests to a service wait, if what its backends have in flight is bounded.
     pub fn gate(&self, service: usize) -> Option<&Arc<Gate>> {
-        self.shared.gates[service].as_ref()
+        self.shared.services[service].gate.as_ref()
     }
 
     /// The cookie of a service, if it has one.
     pub fn affinity(&self, service: usize) -> Option<&Affinity> {
-        self.shared.affinities[service].as_deref()
+        self.shared.services[service].affinity.as_deref()
     }
 
     /// Is there a backend besides those tried, and can a retry be paid for?
@@ -234,7 +337,7 @@ impl Worker {
         self.metrics
             .connect_failed(backend.id.0, || labels(backend));
         let event = Event::ConnectFailed {
-            service,
+            service: self.shared.services[service].id,
             backend: backend.endpoint.socket(),
         };
         // A full queue means that the control thread has plenty of such news already.
@@ -296,7 +399,7 @@ impl Worker {
             Evidence::None => return,
         };
         let threshold = self.service(service).ejection.failures;
-        let id = backend.id.0;
+        let (id, service) = (backend.id.0, self.shared.services[service].id);
         let event = match trial {
             true => Event::Trial {
                 service,
@@ -317,7 +420,7 @@ impl Worker {
     /// The trial of a backend has passed, although its response goes on.
     pub fn trial_passed(&self, service: usize, backend: &Backend) {
         let event = Event::Trial {
-            service,
+            service: self.shared.services[service].id,
             backend: backend.id.0,
             passed: true,
         };
@@ -398,11 +501,11 @@ impl Worker {
         self.pipes.trim();
         let emptied = self.has_emptied();
         if emptied || runners >= BURST || buffers >= BURST_BUFFERS {
-            self.burst_over.set(true);
+            self.crowd.burst_over.set(true);
         }
         // A full queue is tried again at the next tick.
-        if self.burst_over.get() && self.shared.events.try_send(Event::BurstOver).is_ok() {
-            self.burst_over.set(false);
+        if self.crowd.burst_over.get() && self.shared.events.try_send(Event::BurstOver).is_ok() {
+            self.crowd.burst_over.set(false);
         }
     }
 
@@ -411,12 +514,12 @@ impl Worker {
     pub fn shed(&self) {
         let pressure = &self.shared.limits.pressure;
         let round = pressure.round();
-        let share = match self.shed_in.replace(round) == round {
+        let share = match self.crowd.shed_in.replace(round) == round {
             // Who was not idle then is not this round's any more.
             true => 0,
-            false => pressure.share(self.connections.get()),
+            false => pressure.share(self.crowd.connections.get()),
         };
-        self.to_shed.set(share);
+        self.crowd.to_shed.set(share);
         if share > 0 {
             self.deadlines.wake_all();
         }
@@ -425,24 +528,82 @@ impl Worker {
     /// Is a connection that has been idle for so long to be closed for want of memory? If so, it is
     /// counted. Whoever became idle just now may be about to ask, and is let be.
     pub fn sheds(&self, idle: impl FnOnce() -> Duration) -> bool {
-        let left = self.to_shed.get();
+        let left = self.crowd.to_shed.get();
         if left == 0 || idle() < LEAST_IDLE {
             return false;
         }
-        self.to_shed.set(left - 1);
+        self.crowd.to_shed.set(left - 1);
         self.metrics.shed();
         true
     }
 
     /// Are there noticeably fewer connections than there were? Says so once.
     fn has_emptied(&self) -> bool {
-        let (now, most) = (self.connections.get(), self.most_connections.get());
+        let (now, most) = (self.crowd.connections.get(), self.crowd.most.get());
         let emptied = most - now >= BURST.max(most / 4);
         if emptied {
-            self.most_connections.set(now);
+            self.crowd.most.set(now);
         }
         emptied
     }
+}
+
+/// What the schedule and the budget of a service are made by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Terms {
+    balancing: Balancing,
+    retry_budget_percent: u8,
+    retry_budget_per_second: u32,
+}
+
+impl Terms {
+    fn of(service: &Service) -> Terms {
+        Terms {
+            balancing: service.balancing,
+            retry_budget_percent: service.upstream.retry_budget_percent,
+            retry_budget_per_second: service.upstream.retry_budget_per_second,
+        }
+    }
+}
+
+/// A worker's state of all services of a generation: as it was, where nothing of it differs.
+fn services(
+    shared: &Shared,
+    before: &[Rc<ServiceState>],
+    random: &mut fastrand::Rng,
+    now: Millis,
+) -> Box<[Rc<ServiceState>]> {
+    let workers = u32::try_from(shared.config.workers.get()).unwrap_or(u32::MAX);
+    let known: HashMap<_, _> = before
+        .iter()
+        .map(|state| (Arc::as_ptr(&state.snapshot), state))
+        .collect();
+    let services = shared.config.services.iter().zip(&shared.services);
+    let services = services.map(|(service, serviced)| {
+        let terms = Terms::of(service);
+        let known = known.get(&Arc::as_ptr(&serviced.snapshot));
+        if let Some(known) = known.filter(|known| known.terms == terms) {
+            return Rc::clone(known);
+        }
+        let phase = random.u64(..);
+        Rc::new(ServiceState {
+            picker: RefCell::new(Picker::new(
+                serviced.snapshot.reader(),
+                &terms.balancing,
+                phase,
+            )),
+            budget: RefCell::new(Budget::new(
+                terms.retry_budget_percent,
+                terms.retry_budget_per_second,
+                workers,
+                now,
+            )),
+            misunderstanding: Seldom::default(),
+            snapshot: Arc::clone(&serviced.snapshot),
+            terms,
+        })
+    });
+    services.collect()
 }
 
 /// What an attempt tells of its backend.
@@ -478,10 +639,10 @@ pub fn labels(backend: &Backend) -> BackendLabels {
     }
 }
 
-/// Counts an open client connection until it is dropped.
+/// Counts an open client connection until it is dropped. It belongs to no generation.
 #[derive(Debug)]
 pub struct OpenConnection {
-    worker: Rc<Worker>,
+    crowd: Rc<Crowd>,
     admitted: Admitted,
     _counted: metrics::OpenConnection,
     _seat: Seat,
@@ -491,7 +652,7 @@ impl OpenConnection {
     /// Counts one more of the client at `address`, unless a limit forbids it. `seat`: at this
     /// worker; `listener`: where it came.
     pub fn open(
-        worker: &Rc<Worker>,
+        worker: &Worker,
         seat: Seat,
         listener: usize,
         address: IpAddr,
@@ -503,32 +664,29 @@ impl OpenConnection {
                 return Err(refused);
             }
         };
-        let connections = worker.connections.get() + 1;
-        worker.connections.set(connections);
-        let most = &worker.most_connections;
-        most.set(most.get().max(connections));
+        let crowd = Rc::clone(&worker.crowd);
+        let connections = crowd.connections.get() + 1;
+        crowd.connections.set(connections);
+        crowd.most.set(crowd.most.get().max(connections));
         Ok(OpenConnection {
+            crowd,
             admitted,
             _counted: worker.metrics.open(Side::Downstream(listener)),
             _seat: seat,
-            worker: Rc::clone(worker),
         })
     }
-}
 
-impl OpenConnection {
     /// A trusted proxy has said whose connection this is: counts it as that client's, unless a limit
     /// forbids it.
-    pub fn identify(&mut self, client: IpAddr) -> Result<(), Refused> {
-        let identified = (self.worker.shared.limits).identify(&mut self.admitted, client);
-        identified.inspect_err(|refused| self.worker.metrics.refused(refused.reason()))
+    pub fn identify(&mut self, worker: &Worker, client: IpAddr) -> Result<(), Refused> {
+        let identified = (worker.shared.limits).identify(&mut self.admitted, client);
+        identified.inspect_err(|refused| worker.metrics.refused(refused.reason()))
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.worker.shared.limits.leave(&self.admitted);
-        let connections = &self.worker.connections;
+        let connections = &self.crowd.connections;
         connections.set(connections.get() - 1);
     }
 }

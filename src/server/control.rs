@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -14,23 +15,22 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
+use super::Source;
+use super::admin::{self, Entrances, Left, Steward};
+use super::generation::New;
+use super::prepare::{OwnKey, Sockets};
+use super::reload::{Reloader, Request};
+use super::services::Services;
 use crate::admin::probe;
 use crate::admin::state::State;
 use crate::clock::Millis;
+use crate::discovery::watch::Watches;
+use crate::events::journal::{Journal, Kind, What};
+use crate::events::{Event, Sign};
 use crate::memory;
-use crate::proxy::drain::Drain;
-use crate::proxy::limits::Limits;
+use crate::proxy::worker::Shared;
 use crate::published::Published;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::certificates::CertificateSet;
-
-use crate::balance::service::Service;
-use crate::balance::snapshot::Snapshot;
-use crate::config::Config;
-use crate::discovery::watch::{STILL_OUT_EVERY, Subscription, Watches};
-use crate::events::Event;
-use crate::health::prober::{Prober, Report};
-use crate::health::{Health, WentOut};
 
 /// Time between two looks for series of backends that are gone.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
@@ -52,59 +52,55 @@ const GIVE_BACK_RARITY: u32 = 1_000;
 /// memory for hours.
 const GIVE_BACK_LONGEST: Duration = Duration::from_secs(60);
 
-/// Time between two looks at success rates and at the bounds of ejection.
-const HEALTH_EVERY: Duration = Duration::from_secs(1);
-
 /// What checks have found may wait in such a number; then they wait themselves.
-const REPORTS: usize = 256;
+pub(super) const REPORTS: usize = 256;
 
 /// What the control thread works with.
-#[derive(Debug)]
 pub struct Control {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// Where the configuration comes from; `None`: it cannot be read again.
+    pub source: Option<Source>,
+    /// The secret of cookies without a key file.
+    pub own: OwnKey,
+    /// The generation that is in force.
+    pub published: Arc<Published<Shared>>,
     /// The names that are watched.
     pub watches: Watches,
-    /// The services, in the order of the configuration.
-    pub services: Vec<Service>,
-    /// How far a drain has come.
-    pub drain: Arc<Drain>,
-    /// The certificates of each listener; `None`: no TLS.
-    pub certificates: Vec<Option<Arc<Published<CertificateSet>>>>,
-    /// When each worker last turned.
-    pub heartbeats: Vec<Arc<AtomicU64>>,
-    /// What the workers together may take on.
-    pub limits: Arc<Limits>,
+    /// The services of the first generation, by index.
+    pub services: New,
+    /// Its listening sockets.
+    pub sockets: Sockets,
+    /// What is known of each worker.
+    pub signs: Vec<Arc<Sign>>,
     /// What the workers count.
     pub metrics: Arc<Metrics>,
     /// Lines that the access log had to drop.
     pub access_lines_dropped: Arc<AtomicU64>,
+    /// Addresses of ours besides the listeners'.
+    pub own_addresses: Vec<SocketAddr>,
+    /// What happens in this process.
+    pub journal: Arc<Journal>,
+    /// The ways in to the control listener.
+    pub entrances: Entrances,
 }
 
 impl Control {
-    /// Starts the tasks on the present runtime; they end with it.
+    /// Starts the tasks on the present runtime; they end with it. Returns where to ask for a reload, and
+    /// what is to be taken away at the end.
     pub fn start(
         self,
         noticed: mpsc::Receiver<Event>,
         probe: Option<std::net::TcpListener>,
-    ) -> io::Result<()> {
-        let watches = self.watches;
+    ) -> io::Result<(mpsc::UnboundedSender<Request>, Left)> {
+        let shared = self.published.load();
+        let reloads = Rc::default();
         let state = Rc::new(State {
             started: Millis::now(),
-            snapshots: self
-                .services
-                .iter()
-                .map(|s| Arc::clone(s.snapshot()))
-                .collect(),
-            gates: self.services.iter().map(|s| s.gate().cloned()).collect(),
-            config: Arc::clone(&self.config),
-            certificates: self.certificates,
-            drain: self.drain,
-            heartbeats: self.heartbeats,
-            limits: self.limits,
+            generations: Arc::clone(&self.published),
+            signs: self.signs.clone(),
             metrics: self.metrics,
-            discovery: watches.stats(),
+            discovery: self.watches.stats(),
             access_lines_dropped: self.access_lines_dropped,
+            reloads: Rc::clone(&reloads),
         });
         if let Some(probe) = probe {
             spawn_local(probe::serve(
@@ -112,79 +108,46 @@ impl Control {
                 Rc::clone(&state),
             ));
         }
-        if let Some(budget) = super::memory::budget(&self.config) {
-            spawn_local(super::memory::watch(budget, Arc::clone(&state.limits)));
+        if let Some(budget) = super::memory::budget(&shared.config) {
+            let pressure = Arc::clone(&shared.limits.pressure);
+            spawn_local(super::memory::watch(budget, pressure));
         }
-        spawn_local(forget_series(state));
-        let (reports, found) = mpsc::channel(REPORTS);
-        let checked = self.config.services.iter().any(|s| s.check.is_some());
-        let prober = checked.then(|| Prober::start(reports)).transpose()?;
-        let wards = self.config.services.iter().zip(&self.services);
-        let wards = wards.map(|(config, service)| (config, Arc::clone(service.snapshot())));
-        let health = Rc::new(RefCell::new(Health::new(wards, prober, Millis::now())));
-        let services = self.config.services.iter().zip(self.services).enumerate();
-        let subscriptions: Vec<_> = services
-            .map(|(index, (config, service))| {
-                let subscription = Rc::new(watches.subscribe(&config.discover));
-                let (followed, health) = (Rc::clone(&subscription), Rc::clone(&health));
-                spawn_local(follow(service, followed, index, health));
-                subscription
-            })
-            .collect();
+        spawn_local(forget_series(Rc::clone(&state)));
+        let started = format!("evenkeel {} has started", env!("CARGO_PKG_VERSION"));
+        self.journal.record(What::new(Kind::Started, started));
+        let (services, found) = Services::new(self.watches, Arc::clone(&self.journal));
+        for (index, service) in self.services {
+            let discover = &shared.config.services[index].discover;
+            services.begin(shared.services[index].id, service, discover);
+        }
+        services.attend(&shared);
         let burst_over = Rc::new(Notify::new());
         spawn_local(give_back(Rc::clone(&burst_over)));
-        let warden = Rc::new(Warden {
-            health,
-            subscriptions,
-        });
-        spawn_local(Rc::clone(&warden).tick());
-        spawn_local(Rc::clone(&warden).take_reports(found));
-        spawn_local(pass_on(noticed, warden, burst_over));
-        Ok(())
-    }
-}
-
-/// Health, and discovery that is told of it. A borrow of `health` never crosses an await.
-struct Warden {
-    health: Rc<RefCell<Health>>,
-    /// By service.
-    subscriptions: Vec<Rc<Subscription>>,
-}
-
-impl Warden {
-    /// Lets time pass for health, for as long as the runtime lives.
-    async fn tick(self: Rc<Self>) {
-        let mut told = Instant::now();
-        loop {
-            sleep(HEALTH_EVERY).await;
-            let now = Millis::now();
-            let out = self.health.borrow_mut().tick(now);
-            self.went_out(out);
-            if told.elapsed() < STILL_OUT_EVERY {
-                continue;
-            }
-            told = Instant::now();
-            for (service, subscription) in self.subscriptions.iter().enumerate() {
-                let out = self.health.borrow().out(service, now);
-                if !out.is_empty() {
-                    subscription.still_out(out);
-                }
-            }
-        }
-    }
-
-    /// Takes up what checks find, until nothing is checked any more.
-    async fn take_reports(self: Rc<Self>, mut found: mpsc::Receiver<Report>) {
-        while let Some(report) = found.recv().await {
-            let out = self.health.borrow_mut().report(report, Millis::now());
-            self.went_out(out);
-        }
-    }
-
-    fn went_out(&self, out: impl IntoIterator<Item = WentOut>) {
-        for WentOut { service, address } in out {
-            self.subscriptions[service].connect_failed(address);
-        }
+        spawn_local(Rc::clone(&services).tick());
+        spawn_local(Rc::clone(&services).take_reports(found));
+        spawn_local(pass_on(noticed, Rc::clone(&services), burst_over));
+        let (requests, requested) = mpsc::unbounded_channel();
+        let steward = Steward {
+            published: Arc::clone(&self.published),
+            services: Rc::clone(&services),
+            reloads: requests.clone(),
+            journal: Arc::clone(&self.journal),
+        };
+        let left = admin::start(self.entrances, &state, steward)?;
+        let reloader = Reloader {
+            source: self.source,
+            own: self.own,
+            published: self.published,
+            services,
+            sockets: RefCell::new(self.sockets),
+            signs: self.signs,
+            own_addresses: self.own_addresses,
+            journal: self.journal,
+            first: Arc::clone(&shared.config),
+            record: reloads,
+        };
+        spawn_local(reloader.run(requested));
+        Ok((requests, left))
     }
 }
 
@@ -197,10 +160,10 @@ async fn forget_series(state: Rc<State>) {
 }
 
 /// Writes the backends of every service to the log.
-pub fn report(snapshots: &[Arc<Published<Snapshot>>]) {
+pub fn report(shared: &Shared) {
     let now = Millis::now();
-    for snapshot in snapshots {
-        let snapshot = snapshot.load();
+    for service in &shared.services {
+        let snapshot = service.snapshot.load();
         for (priority, member) in snapshot.listed() {
             let backend = &member.backend;
             tracing::info!(
@@ -214,28 +177,6 @@ pub fn report(snapshots: &[Arc<Published<Snapshot>>]) {
                 reason = backend.state(now).1.name(),
                 "state",
             );
-        }
-    }
-}
-
-/// Applies every offer of a service's discovery, for as long as the runtime lives.
-async fn follow(
-    mut service: Service,
-    subscription: Rc<Subscription>,
-    index: usize,
-    health: Rc<RefCell<Health>>,
-) {
-    let mut offers = subscription.offers.clone();
-    // Static backends were listed before anybody could be told.
-    health.borrow().changed(index);
-    loop {
-        let offer = offers.borrow_and_update().offer.clone();
-        let changes = service.apply(&offer);
-        if !changes.added.is_empty() || !changes.removed.is_empty() {
-            health.borrow().changed(index);
-        }
-        if offers.changed().await.is_err() {
-            return;
         }
     }
 }
@@ -262,30 +203,15 @@ fn pause_after(took: Duration) -> Duration {
 }
 
 /// Tells those whom it concerns what the workers noticed.
-async fn pass_on(mut noticed: mpsc::Receiver<Event>, warden: Rc<Warden>, burst_over: Rc<Notify>) {
+async fn pass_on(
+    mut noticed: mpsc::Receiver<Event>,
+    services: Rc<Services>,
+    burst_over: Rc<Notify>,
+) {
     while let Some(event) = noticed.recv().await {
         match event {
-            Event::ConnectFailed { service, backend } => {
-                warden.subscriptions[service].connect_failed(backend);
-            }
-            Event::Failing { service, backend } => {
-                let now = Millis::now();
-                let out = warden.health.borrow_mut().failing(service, backend, now);
-                warden.went_out(out);
-            }
-            Event::Trial {
-                service,
-                backend,
-                passed,
-            } => {
-                let now = Millis::now();
-                let out = warden
-                    .health
-                    .borrow_mut()
-                    .trial(service, backend, passed, now);
-                warden.went_out(out);
-            }
             Event::BurstOver => burst_over.notify_one(),
+            event => services.noticed(event),
         }
     }
 }

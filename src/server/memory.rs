@@ -9,7 +9,7 @@ use crate::config::{Config, MemoryLimit};
 use crate::memory;
 use crate::memory::budget::Budget;
 use crate::memory::level::{Level, is_near};
-use crate::proxy::limits::Limits;
+use crate::proxy::limits::pressure::Pressure;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -34,16 +34,16 @@ pub fn budget(config: &Config) -> Option<Budget> {
 }
 
 /// Watches for as long as the runtime lives.
-pub async fn watch(budget: Budget, limits: Arc<Limits>) {
+pub async fn watch(budget: Budget, pressure: Arc<Pressure>) {
     loop {
         let begun = Instant::now();
-        if limits.pressure.level() > Level::Fine {
+        if pressure.level() > Level::Fine {
             // What was closed since the last look is free, and counts still.
             memory::give_back();
         }
         let took = begun.elapsed();
         let look = budget.look();
-        let (before, now) = limits.pressure.update(look);
+        let (before, now) = pressure.update(look);
         let (used, budget) = look.map_or((0, 0), |look| (look.used, look.budget));
         if before != now {
             match now {

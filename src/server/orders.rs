@@ -2,10 +2,12 @@
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::events::Reloaded;
 
 /// What the control thread can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Order {
     /// Drain, then end.
     Drain,
@@ -13,6 +15,8 @@ pub enum Order {
     Stop,
     /// Write the state of every service to the log.
     Report,
+    /// Read the configuration again, and say what became of that to whoever wants to hear it.
+    Reload(Option<oneshot::Sender<Reloaded>>),
 }
 
 /// The signals that mean something to us.
@@ -35,7 +39,7 @@ impl Signals {
     }
 
     /// Turns signals into orders: the first TERM or INT drains, the second ends at once, USR1 asks
-    /// for the state. HUP is taken so that it ends nothing.
+    /// for the state, HUP for a reload.
     pub(super) async fn give(mut self, orders: mpsc::UnboundedSender<Order>) {
         let mut draining = false;
         loop {
@@ -43,21 +47,18 @@ impl Signals {
                 _ = self.term.recv() => None,
                 _ = self.int.recv() => None,
                 _ = self.usr1.recv() => Some(Order::Report),
-                _ = self.hup.recv() => {
-                    tracing::warn!("reload is not in this version yet: restart to take up a changed configuration");
-                    continue;
-                }
+                _ = self.hup.recv() => Some(Order::Reload(None)),
             };
             let order = order.unwrap_or(match draining {
                 false => Order::Drain,
                 true => Order::Stop,
             });
-            match order {
+            match &order {
                 Order::Drain => tracing::info!("draining; another signal ends at once"),
                 Order::Stop => tracing::warn!("ending at once"),
-                Order::Report => {}
+                Order::Report | Order::Reload(_) => {}
             }
-            draining |= order != Order::Report;
+            draining |= matches!(order, Order::Drain | Order::Stop);
             if orders.send(order).is_err() {
                 return;
             }

@@ -90,7 +90,7 @@ pub enum CertificateWarning {
 }
 
 /// The certificates of a listener: immutable, replaced as a whole.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct CertificateSet {
     /// Never empty; the first one is the default.
     certificates: Vec<Certificate>,

@@ -17,12 +17,15 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::certificates::{self, CertificateError};
+use super::contents::Contents;
 use crate::config::{BackendTls, TlsVersion, Trust};
 
 /// TLS to the backends of one service.
 #[derive(Debug)]
 pub struct BackEnd {
     terms: Arc<BackendTls>,
+    /// Of the files that the terms name, as they were read.
+    contents: Contents,
     parameters: ClientConfig,
 }
 
@@ -84,6 +87,7 @@ impl Loader {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)?;
+        let contents = contents(terms);
         let builder = match &terms.trust {
             Trust::System => builder.with_root_certificates(self.system()?),
             Trust::Authorities(file) => builder.with_root_certificates(authorities(file)?),
@@ -100,6 +104,7 @@ impl Loader {
         };
         Ok(Arc::new(BackEnd {
             terms: Arc::clone(terms),
+            contents,
             parameters,
         }))
     }
@@ -147,7 +152,25 @@ fn authorities(file: &Path) -> Result<Arc<RootCertStore>, BackEndError> {
     }
 }
 
+/// Of the files that belong to these terms.
+fn contents(terms: &BackendTls) -> Contents {
+    let authorities = match &terms.trust {
+        Trust::Authorities(file) => Some(file.as_path()),
+        Trust::System | Trust::Nobody => None,
+    };
+    let own = terms
+        .certificate
+        .iter()
+        .flat_map(|own| [&own.cert, &own.key]);
+    Contents::of(authorities.into_iter().chain(own.map(PathBuf::as_path)))
+}
+
 impl BackEnd {
+    /// Is there nothing that another one, loaded later, does otherwise?
+    pub fn is_same(&self, other: &BackEnd) -> bool {
+        self.terms == other.terms && self.contents == other.contents
+    }
+
     /// TLS to the backend that discovery calls `target`: a name, or an address where there is none.
     pub fn towards(self: &Arc<Self>, target: &Arc<str>, alpn: Alpn) -> Counterpart {
         let name = match &self.terms.name {

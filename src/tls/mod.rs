@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod client;
 pub mod client_certificates;
 pub mod client_hello;
+pub mod contents;
 mod der;
 pub mod dev;
 pub mod server;

@@ -3,6 +3,8 @@
 //! Called once per listener at start-up; a reload publishes new certificates behind the same
 //! parameters, so that running listeners and their session tickets live on.
 
+use std::iter;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +15,7 @@ use rustls::version::{TLS12, TLS13};
 
 use super::certificates::{CertificateError, CertificateSet, Resolver};
 use super::client_certificates::{self, verifier};
+use super::contents::Contents;
 use crate::config::{TlsFrontEnd, TlsVersion};
 use crate::published::Published;
 
@@ -23,6 +26,8 @@ pub struct FrontEnd {
     pub config: Arc<ServerConfig>,
     /// Where a reload publishes other certificates: the next handshake has them.
     pub certificates: Arc<Published<CertificateSet>>,
+    /// Of the files by which clients' certificates are judged.
+    pub judges: Contents,
 }
 
 /// Why a listener has no TLS.
@@ -40,10 +45,7 @@ pub enum TlsError {
 /// Reads the certificates and prepares TLS with them. What is doubtful about them is logged. `http2`: it
 /// is offered.
 pub fn front_end(front: &TlsFrontEnd, http2: bool) -> Result<FrontEnd, TlsError> {
-    let set = CertificateSet::load(&front.certificates)?;
-    for warning in set.warnings(SystemTime::now()) {
-        tracing::warn!("{warning}");
-    }
+    let set = certificates(front)?;
     if let Some(wanted) = &front.client_certificates {
         let warnings = client_certificates::warnings(wanted, SystemTime::now());
         for warning in warnings.map_err(TlsError::ClientCertificates)? {
@@ -52,9 +54,26 @@ pub fn front_end(front: &TlsFrontEnd, http2: bool) -> Result<FrontEnd, TlsError>
     }
     let certificates = Published::new(set);
     Ok(FrontEnd {
+        judges: judges(front),
         config: parameters(front, http2, Resolver(Arc::clone(&certificates)))?,
         certificates,
     })
+}
+
+/// Reads the certificates alone. What is doubtful about them is logged.
+pub fn certificates(front: &TlsFrontEnd) -> Result<CertificateSet, TlsError> {
+    let set = CertificateSet::load(&front.certificates)?;
+    for warning in set.warnings(SystemTime::now()) {
+        tracing::warn!("{warning}");
+    }
+    Ok(set)
+}
+
+/// What the files hold by which clients' certificates are judged.
+pub fn judges(front: &TlsFrontEnd) -> Contents {
+    let wanted = front.client_certificates.iter();
+    let files = wanted.flat_map(|wanted| iter::once(&wanted.ca).chain(&wanted.crl));
+    Contents::of(files.map(PathBuf::as_path))
 }
 
 /// As [`front_end`], for those who never replace the certificates and speak HTTP/1.1 only.

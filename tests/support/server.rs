@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evenkeel::config::{AccessFormat, Config, Format, Loader};
-use evenkeel::server::{Drained, Order, Running};
+use evenkeel::events::Reloaded;
+use evenkeel::server::{Drained, Order, Running, Source};
 use evenkeel::tls::dev;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -122,6 +123,36 @@ impl Server {
             probe: running.probe,
             kind: Kind::Thread(Some(running)),
         }
+    }
+
+    /// Boots in this process from a file, which can be written anew and reloaded.
+    pub fn from_file(file: &Path) -> Server {
+        let file = file.to_owned();
+        let source: Source = Arc::new(move || {
+            let loader = Loader::file(&file).set(PROBE_ANYWHERE);
+            loader.set("log.access=off").load()
+        });
+        let config = match source() {
+            Ok(loaded) => loaded.config,
+            Err(diagnostic) => panic!("a test's configuration is wrong:\n{diagnostic}"),
+        };
+        let running = evenkeel::server::start_from(config, Some(source), std::io::sink());
+        let running = running.expect("the server starts");
+        Server {
+            addresses: running.addresses.clone(),
+            probe: running.probe,
+            kind: Kind::Thread(Some(running)),
+        }
+    }
+
+    /// Reads the file again; says what became of that.
+    pub fn reload(&mut self) -> Reloaded {
+        let Kind::Thread(Some(running)) = &self.kind else {
+            panic!("it does not run in this process");
+        };
+        let reloaded = running.reload().expect("it has not ended");
+        self.addresses = running.listening();
+        reloaded
     }
 
     /// Runs the binary: `evenkeel run -c FILE`, and waits until it listens.

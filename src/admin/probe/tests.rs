@@ -142,7 +142,12 @@ fn unready_says_why() {
             service.apply(&Offer::Absent);
         }
         assert_eq!(probe.get("/readyz").await, (200, "ready\n".to_owned()));
-        probe.state.drain.advance(Phase::Announced);
+        probe
+            .state
+            .generations
+            .load()
+            .drain
+            .advance(Phase::Announced);
         assert_eq!(probe.get("/readyz").await, (503, "draining\n".to_owned()));
         assert_eq!(probe.get("/livez").await, (200, "alive\n".to_owned()));
     });

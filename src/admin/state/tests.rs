@@ -2,6 +2,15 @@ use super::*;
 use crate::balance::service::Service;
 use crate::config::from_toml_str;
 use crate::discovery::{Discovered, Endpoint, Offer};
+use crate::events::{ListenerId, ServiceId};
+use crate::proxy::drain::Drain;
+use crate::proxy::limits::Limits;
+use crate::proxy::seating::Seating;
+use crate::proxy::worker::{Listened, Serviced};
+use crate::router::Router;
+use crate::telemetry::metrics::Names;
+use crate::upstream::establish::Layering;
+use tokio::sync::mpsc;
 
 /// A process with two services that have heard nothing, and two workers that just turned.
 pub(in crate::admin) struct Process {
@@ -36,20 +45,46 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         .map(|s| Arc::clone(&s.name))
         .collect();
     let services: Vec<_> = names.iter().cloned().map(Service::new).collect();
+    let names = Names {
+        services: names,
+        listeners: vec!["front".into()],
+    };
+    let serviced = |service: &Service| Serviced {
+        id: ServiceId::unused(),
+        snapshot: Arc::clone(service.snapshot()),
+        gate: None,
+        affinity: None,
+        layering: Layering::default(),
+    };
+    let shared = Shared {
+        generation: 1,
+        router: Arc::new(Router::new(&config)),
+        names: Arc::new(names),
+        services: services.iter().map(serviced).collect(),
+        listeners: vec![Listened {
+            id: ListenerId::unused(),
+            socket: std::sync::Weak::new(),
+            tls: None,
+        }],
+        drain: Drain::new(),
+        events: mpsc::channel(1).0,
+        limits: Limits::new(Arc::clone(&config)),
+        seating: Seating::new(1).0,
+        config,
+    };
+    let sign = |_| {
+        let sign = Sign::new();
+        sign.heartbeat.store(started.0, Ordering::Relaxed);
+        sign
+    };
     let state = State {
         started,
-        snapshots: services.iter().map(|s| Arc::clone(s.snapshot())).collect(),
-        gates: Vec::new(),
-        certificates: vec![None],
-        drain: Drain::new(),
-        heartbeats: (0..2)
-            .map(|_| Arc::new(AtomicU64::new(started.0)))
-            .collect(),
-        limits: Limits::new(Arc::clone(&config)),
-        metrics: Metrics::new(names, vec!["front".into()]),
+        metrics: Metrics::new(Arc::clone(&shared.names)),
+        generations: Published::new(shared),
+        signs: (0..2).map(sign).collect(),
         discovery: Arc::default(),
         access_lines_dropped: Arc::default(),
-        config,
+        reloads: Rc::default(),
     };
     Process { state, services }
 }
@@ -111,7 +146,12 @@ fn once_ready_only_a_drain_makes_it_unready() {
     process.services[0].apply(&Offer::Absent);
     process.services[1].apply(&Offer::Pending);
     assert_eq!(process.state.unmet(after(2)), []);
-    process.state.drain.advance(Phase::Announced);
+    process
+        .state
+        .generations
+        .load()
+        .drain
+        .advance(Phase::Announced);
     assert_eq!(process.state.unmet(after(3)), [Unmet::Draining]);
 }
 
@@ -119,7 +159,9 @@ fn once_ready_only_a_drain_makes_it_unready() {
 fn a_worker_that_has_not_turned_for_ten_seconds_is_stuck() {
     let process = process(START);
     assert_eq!(process.state.stuck(after(10)), []);
-    process.state.heartbeats[0].store(after(5).0, Ordering::Relaxed);
+    process.state.signs[0]
+        .heartbeat
+        .store(after(5).0, Ordering::Relaxed);
     let stuck = Stuck {
         worker: 1,
         quiet: Duration::from_secs(11),
@@ -133,13 +175,21 @@ fn a_scrape_shows_what_there_is_at_that_moment() {
     let mut process = process(START);
     process.services[0].apply(&backend());
     let shard = process.state.metrics.shard();
-    let snapshot = process.state.snapshots[0].load();
+    let snapshot = process.state.generations.load().services[0].snapshot.load();
     let backend = snapshot.backends().next().unwrap();
     let _under_way = backend.begin();
     shard.attempt(backend.id.0, None, || labels(backend));
     backend.connect_failed(after(1));
     let client = "192.0.2.1".parse().unwrap();
-    let _open = [(); 7].map(|()| process.state.limits.admit(client).unwrap());
+    let _open = [(); 7].map(|()| {
+        process
+            .state
+            .generations
+            .load()
+            .limits
+            .admit(client)
+            .unwrap()
+    });
 
     let page = process.state.scrape(after(1));
     for line in [

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::origin::Origin;
@@ -21,7 +22,8 @@ const SMALL: usize = 64;
 /// The counts.
 #[derive(Debug)]
 pub(super) struct Clients {
-    most: NonZeroU32,
+    /// Written by a reload. Relaxed: a number to compare.
+    most: AtomicU32,
     /// Chooses the shard.
     hasher: RandomState,
     shards: [Shard; SHARDS],
@@ -36,7 +38,7 @@ impl Clients {
     /// Nobody is there; each may have so many.
     pub(super) fn new(most: NonZeroU32) -> Clients {
         Clients {
-            most,
+            most: AtomicU32::new(most.get()),
             hasher: RandomState::new(),
             shards: Default::default(),
         }
@@ -44,14 +46,19 @@ impl Clients {
 
     /// How many each may have.
     pub(super) fn most(&self) -> u32 {
-        self.most.get()
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// Each may have so many from now on. Those that have more keep them.
+    pub(super) fn allow(&self, most: NonZeroU32) {
+        self.most.store(most.get(), Ordering::Relaxed);
     }
 
     /// Counts one more, unless it has as many as it may.
     pub(super) fn enter(&self, origin: Origin) -> bool {
         let mut counts = self.shard(origin);
         let count = counts.entry(origin).or_default();
-        let fits = *count < self.most.get();
+        let fits = *count < self.most();
         *count += u32::from(fits);
         fits
     }

@@ -2,6 +2,7 @@
 
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::buckets::{Buckets, NAMES, Name};
@@ -17,20 +18,23 @@ use crate::telemetry::metrics::BoundSample;
 pub(super) struct Rates {
     /// Of each service, in the order of the configuration.
     limits: Box<[Option<Limit>]>,
-    buckets: Buckets,
+    buckets: Arc<Buckets>,
 }
 
 #[derive(Debug)]
 struct Limit {
+    /// Stands for the service, in every generation of the configuration.
+    service: Arc<str>,
     gcra: Gcra,
     by: RateKey,
 }
 
 impl Rates {
-    /// `None`: no service has a limit.
-    pub(super) fn new(config: &Config) -> Option<Rates> {
+    /// `None`: no service has a limit. What was counted `before` is not forgotten.
+    pub(super) fn new(config: &Config, before: Option<&Rates>) -> Option<Rates> {
         let limits = config.services.iter().map(|service| {
             service.rate_limit.as_ref().map(|limit| Limit {
+                service: Arc::clone(&service.name),
                 gcra: Gcra::new(limit),
                 by: limit.by.clone(),
             })
@@ -38,7 +42,10 @@ impl Rates {
         let limits: Box<[_]> = limits.collect();
         limits.iter().any(Option::is_some).then(|| Rates {
             limits,
-            buckets: Buckets::new(),
+            buckets: match before {
+                Some(before) => Arc::clone(&before.buckets),
+                None => Arc::new(Buckets::new()),
+            },
         })
     }
 
@@ -55,15 +62,16 @@ impl Rates {
             return Ok(());
         };
         let name = match &limit.by {
-            RateKey::Header(name) => self.by_header(service, name, fields),
+            RateKey::Header(name) => self.by_header(&limit.service, name, fields),
             RateKey::Address => None,
         };
-        let name = name.unwrap_or_else(|| self.by_address(service, peer, fields, config));
+        let by_address = || self.by_address(&limit.service, peer, fields, config);
+        let name = name.unwrap_or_else(by_address);
         self.buckets.take(name, limit.gcra, now)
     }
 
     /// All lines of a field are one value. One without a value says nothing.
-    fn by_header(&self, service: usize, name: &str, fields: &Fields) -> Option<Name> {
+    fn by_header(&self, service: &str, name: &str, fields: &Fields) -> Option<Name> {
         let values = || fields.named(name).filter(|value| !value.is_empty());
         values().next()?;
         Some(self.buckets.name(|hasher| {
@@ -72,7 +80,7 @@ impl Rates {
         }))
     }
 
-    fn by_address(&self, service: usize, peer: IpAddr, fields: &Fields, config: &Config) -> Name {
+    fn by_address(&self, service: &str, peer: IpAddr, fields: &Fields, config: &Config) -> Name {
         let origin = match config.trusts(peer) {
             false => Origin::of(peer),
             true => behind(peer, fields.all(Known::XForwardedFor), |a| config.trusts(a)),

@@ -15,31 +15,53 @@ pub struct Workers {
     pub arrivals: Vec<mpsc::Receiver<Arrival>>,
     /// What they tell the control thread, of which only one word may wait.
     pub told: mpsc::Receiver<Event>,
+    /// Where they listen.
+    pub socket: Arc<std::net::TcpListener>,
 }
 
 impl Workers {
     pub fn new(count: usize) -> Workers {
+        Workers::behind(count, None)
+    }
+
+    /// The same with TLS.
+    pub fn behind(count: usize, tls: Option<FrontEnd>) -> Workers {
+        let any = "127.0.0.1:0".parse().expect("it is right");
+        let socket = crate::listener::bind(any).expect("loopback has ports");
+        let socket = Arc::new(socket);
         let config = Arc::new(from_toml_str(CONFIG).expect("it is right"));
         let (seating, arrivals) = Seating::new(count);
         let (events, told) = mpsc::channel(1);
         let shared = Shared {
+            generation: 1,
             router: Arc::new(Router::new(&config)),
-            snapshots: Vec::new(),
-            gates: Vec::new(),
-            affinities: Vec::new(),
-            certificates: Vec::new(),
+            names: Arc::new(Names {
+                services: Vec::new(),
+                listeners: vec!["front".into()],
+            }),
+            services: Vec::new(),
+            listeners: vec![Listened {
+                id: ListenerId::unused(),
+                socket: Arc::downgrade(&socket),
+                tls,
+            }],
             drain: Drain::new(),
             events,
             limits: Limits::new(Arc::clone(&config)),
             seating,
             config,
         };
-        let metrics = Metrics::new(Vec::new(), vec!["front".into()]);
-        let worker = |index| Worker::new(index, shared.clone(), metrics.shard(), AccessLog::off());
+        let metrics = Metrics::new(Arc::clone(&shared.names));
+        let shared = Arc::new(shared);
+        let worker = |index| {
+            let shared = Arc::clone(&shared);
+            Worker::new(index, shared, metrics.shard(), AccessLog::off())
+        };
         Workers {
             workers: (0..count).map(worker).collect(),
             arrivals,
             told,
+            socket,
         }
     }
 

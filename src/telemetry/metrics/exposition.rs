@@ -19,14 +19,13 @@ use prometheus_client::registry::Registry;
 use super::family::{Out, Value};
 use super::ledger::BackendTotals;
 use super::process::Process;
-use super::shard::{Counters, Handshake, Rare, Side};
-use super::{BackendLabels, BackendSample, BoundSample, HistogramTotals, Live, Names};
+use super::shard::{Counters, Handshake, Rare, ServiceCounters};
+use super::{BackendLabels, BackendSample, BoundSample, HistogramTotals, Live};
 use crate::telemetry::date::unix_millis;
 
 /// Everything that one scrape shows.
 #[derive(Debug)]
 pub(super) struct Page {
-    pub(super) names: Arc<Names>,
     pub(super) shards: Vec<Arc<Counters>>,
     pub(super) backends: BTreeMap<BackendLabels, BackendTotals>,
     pub(super) live: Live,
@@ -44,60 +43,50 @@ impl Page {
         text
     }
 
-    /// A service's name by its index in the shards; requests without a service have the empty
-    /// label, which no service can have.
-    fn service(&self, index: usize) -> &str {
-        self.names.services.get(index).map_or("", |name| name)
+    /// The names of all services, in order.
+    fn services(&self) -> BTreeSet<Arc<str>> {
+        let names = |shard: &Arc<Counters>| shard.by_service().keys().cloned().collect::<Vec<_>>();
+        self.shards.iter().flat_map(names).collect()
     }
 
     fn requests(&self, out: &mut Out<'_>) -> fmt::Result {
         let mut family = out.family("requests", "Requests that were answered", Counter)?;
-        let mut sums: BTreeMap<(usize, &str, usize), u64> = BTreeMap::new();
-        for_each_service(self, |shard, index| {
-            for (method, code, count) in shard.service(Some(index)).requests() {
-                *sums.entry((index, method, code)).or_default() += count;
-            }
-        });
-        for ((service, method, code), count) in sums {
-            let code = code.to_string();
-            let labels = [
-                ("service", self.service(service)),
-                ("method", method),
-                ("code", &code),
-            ];
-            family.add(&labels, Value::Count(count))?;
+        let mut sums: BTreeMap<Arc<str>, ServiceSums> = BTreeMap::new();
+        // Requests without a service have the empty label, which no service can have.
+        let unrouted = sums.entry("".into()).or_default();
+        for shard in &self.shards {
+            unrouted.add(&shard.unrouted);
         }
-        let mut times = vec![HistogramTotals::default(); self.names.services.len() + 1];
-        let mut bytes = vec![(0, 0); times.len()];
-        for_each_service(self, |shard, index| {
-            let counters = shard.service(Some(index));
-            times[index].add(&counters.duration.totals());
-            bytes[index].0 += counters.received.value();
-            bytes[index].1 += counters.sent.value();
-        });
+        for shard in &self.shards {
+            for (name, counters) in shard.by_service().iter() {
+                sums.entry(Arc::clone(name)).or_default().add(counters);
+            }
+        }
+        for (service, sums) in &sums {
+            for ((method, code), count) in &sums.requests {
+                let code = code.to_string();
+                let labels = [("service", &**service), ("method", method), ("code", &code)];
+                family.add(&labels, Value::Count(*count))?;
+            }
+        }
         let mut family = out.family(
             "request_duration_seconds",
             "From the first byte of a request to the last of its response",
             Histogram,
         )?;
-        for (index, times) in times.iter().enumerate() {
-            family.add(&[("service", self.service(index))], Value::Times(times))?;
+        for (service, sums) in &sums {
+            family.add(&[("service", &**service)], Value::Times(&sums.times))?;
         }
         let mut family = out.family(
             "client_body_bytes",
             "Bytes of bodies taken from clients (in) and sent to them (out)",
             Counter,
         )?;
-        for (index, (received, sent)) in bytes.into_iter().enumerate() {
-            let service = self.service(index);
-            family.add(
-                &[("service", service), ("direction", "in")],
-                Value::Count(received),
-            )?;
-            family.add(
-                &[("service", service), ("direction", "out")],
-                Value::Count(sent),
-            )?;
+        for (service, sums) in &sums {
+            for (direction, bytes) in [("in", sums.received), ("out", sums.sent)] {
+                let labels = [("service", &**service), ("direction", direction)];
+                family.add(&labels, Value::Count(bytes))?;
+            }
         }
         Ok(())
     }
@@ -200,31 +189,34 @@ impl Page {
     fn rare(&self, out: &mut Out<'_>) -> fmt::Result {
         let mut sums: BTreeMap<Rare, u64> = BTreeMap::new();
         for shard in &self.shards {
-            for (&what, count) in shard.rare().iter() {
-                *sums.entry(what).or_default() += count;
+            for (what, count) in shard.rare().iter() {
+                *sums.entry(what.clone()).or_default() += count;
             }
         }
+        let services = self.services();
         let mut family = out.family(
             "retries",
             "Requests sent to a backend for another time",
             Counter,
         )?;
-        for (index, name) in self.names.services.iter().enumerate() {
-            let count = sums
-                .get(&Rare::Retry { service: index })
-                .copied()
-                .unwrap_or(0);
-            family.add(&[("service", &**name)], Value::Count(count))?;
+        for service in &services {
+            let retry = Rare::Retry {
+                service: Arc::clone(service),
+            };
+            let count = sums.get(&retry).copied().unwrap_or(0);
+            family.add(&[("service", &**service)], Value::Count(count))?;
         }
         let mut family = out.family(
             "retries_denied",
             "Requests that were not sent another time because the budget was spent",
             Counter,
         )?;
-        for (index, name) in self.names.services.iter().enumerate() {
-            let denied = sums.get(&Rare::RetryDenied { service: index });
-            let count = denied.copied().unwrap_or(0);
-            family.add(&[("service", &**name)], Value::Count(count))?;
+        for service in &services {
+            let denied = Rare::RetryDenied {
+                service: Arc::clone(service),
+            };
+            let count = sums.get(&denied).copied().unwrap_or(0);
+            family.add(&[("service", &**service)], Value::Count(count))?;
         }
         let mut family = out.family(
             "upstream_errors",
@@ -232,8 +224,8 @@ impl Page {
             Counter,
         )?;
         for (what, &count) in &sums {
-            if let Rare::UpstreamError { service, reason } = *what {
-                let labels = [("service", self.service(service)), ("reason", reason)];
+            if let Rare::UpstreamError { service, reason } = what {
+                let labels = [("service", &**service), ("reason", *reason)];
                 family.add(&labels, Value::Count(count))?;
             }
         }
@@ -243,8 +235,8 @@ impl Page {
             Counter,
         )?;
         for (what, &count) in &sums {
-            if let Rare::GrpcCall { service, status } = *what {
-                let labels = [("service", self.service(service)), ("status", status)];
+            if let Rare::GrpcCall { service, status } = what {
+                let labels = [("service", &**service), ("status", *status)];
                 family.add(&labels, Value::Count(count))?;
             }
         }
@@ -254,8 +246,8 @@ impl Page {
             Counter,
         )?;
         for (what, &count) in &sums {
-            if let Rare::DownstreamError { reason } = *what {
-                family.add(&[("reason", reason)], Value::Count(count))?;
+            if let Rare::DownstreamError { reason } = what {
+                family.add(&[("reason", *reason)], Value::Count(count))?;
             }
         }
         let mut family = out.family(
@@ -264,9 +256,11 @@ impl Page {
             Counter,
         )?;
         for (what, &count) in &sums {
-            if let Rare::Stream { service, outcome } = *what {
-                let service = service.map_or("", |index| self.service(index));
-                let labels = [("service", service), ("outcome", outcome)];
+            if let Rare::Stream { service, outcome } = what {
+                let labels = [
+                    ("service", service.as_deref().unwrap_or_default()),
+                    ("outcome", *outcome),
+                ];
                 family.add(&labels, Value::Count(count))?;
             }
         }
@@ -276,8 +270,8 @@ impl Page {
             Counter,
         )?;
         for (what, &count) in &sums {
-            if let Rare::Refused { reason } = *what {
-                family.add(&[("reason", reason)], Value::Count(count))?;
+            if let Rare::Refused { reason } = what {
+                family.add(&[("reason", *reason)], Value::Count(count))?;
             }
         }
         let mut family = out.family(
@@ -292,7 +286,7 @@ impl Page {
             Counter,
         )?;
         for (what, &count) in &sums {
-            if let Rare::Handshake { version, ended } = *what {
+            if let Rare::Handshake { version, ended } = what {
                 let result = match ended {
                     Handshake::Full => "full",
                     Handshake::Resumed => "resumed",
@@ -310,30 +304,32 @@ impl Page {
     }
 
     fn connections(&self, out: &mut Out<'_>) -> fmt::Result {
-        let of = |side: Side| {
-            let totals = self
-                .shards
-                .iter()
-                .map(|shard| shard.connections(side).totals());
-            totals.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
+        let mut rows: BTreeMap<(&str, Arc<str>), (u64, u64)> = BTreeMap::new();
+        let mut count = |side, name: &Arc<str>, (opened, open): (u64, u64)| {
+            let row = rows.entry((side, Arc::clone(name))).or_default();
+            *row = (row.0 + opened, row.1 + open);
         };
-        let listeners = self.names.listeners.iter().enumerate();
-        let services = self.names.services.iter().enumerate();
-        let rows: Vec<_> = listeners
-            .map(|(index, name)| ("downstream", name, of(Side::Downstream(index))))
-            .chain(services.map(|(index, name)| ("upstream", name, of(Side::Upstream(index)))))
-            .collect();
+        for shard in &self.shards {
+            for (name, listener) in shard.by_listener().iter() {
+                count("downstream", name, listener.totals());
+            }
+            for (name, service) in shard.by_service().iter() {
+                count("upstream", name, service.connections.totals());
+            }
+        }
         let mut family = out.family(
             "connections",
             "Connections opened so far, from clients by listener and to backends by service",
             Counter,
         )?;
-        for &(side, name, (opened, _)) in &rows {
-            family.add(&[("side", side), ("name", name)], Value::Count(opened))?;
+        for ((side, name), (opened, _)) in &rows {
+            let labels = [("side", *side), ("name", &**name)];
+            family.add(&labels, Value::Count(*opened))?;
         }
         let mut family = out.family("open_connections", "Connections that are open", Gauge)?;
-        for &(side, name, (_, open)) in &rows {
-            family.add(&[("side", side), ("name", name)], Value::Gauge(open as f64))?;
+        for ((side, name), (_, open)) in &rows {
+            let labels = [("side", *side), ("name", &**name)];
+            family.add(&labels, Value::Gauge(*open as f64))?;
         }
         Ok(())
     }
@@ -414,6 +410,35 @@ impl Page {
             Gauge,
         )?;
         family.only(Value::Gauge(truth(self.live.draining)))?;
+        let reloads = self.live.reloads;
+        let mut family = out.family(
+            "config_reloads",
+            "Reloads of the configuration, by whether they put a new one in force",
+            Counter,
+        )?;
+        for (result, count) in [("ok", reloads.succeeded), ("failed", reloads.failed)] {
+            family.add(&[("result", result)], Value::Count(count))?;
+        }
+        let mut family = out.family(
+            "config_generation",
+            "The generation of the configuration that is in force, from 1",
+            Gauge,
+        )?;
+        family.only(Value::Gauge(reloads.generation as f64))?;
+        if let Some((at, succeeded)) = reloads.last {
+            let mut family = out.family(
+                "config_last_reload_timestamp_seconds",
+                "When the last reload was done",
+                Gauge,
+            )?;
+            family.only(Value::Gauge(unix_seconds(at)))?;
+            let mut family = out.family(
+                "config_last_reload_successful",
+                "1: the last reload put a new configuration in force",
+                Gauge,
+            )?;
+            family.only(Value::Gauge(truth(succeeded)))?;
+        }
         let mut family = out.family("build", "Which program this is", MetricType::Info)?;
         family.info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
@@ -431,12 +456,24 @@ impl Collector for Page {
     }
 }
 
-/// The last index is that of requests without a service.
-fn for_each_service<'a>(page: &'a Page, mut each: impl FnMut(&'a Counters, usize)) {
-    for shard in &page.shards {
-        for index in 0..=page.names.services.len() {
-            each(shard, index);
+/// What all workers counted of one service.
+#[derive(Debug, Default)]
+struct ServiceSums {
+    /// By method and status.
+    requests: BTreeMap<(&'static str, usize), u64>,
+    times: HistogramTotals,
+    received: u64,
+    sent: u64,
+}
+
+impl ServiceSums {
+    fn add(&mut self, counters: &ServiceCounters) {
+        for (method, code, count) in counters.requests() {
+            *self.requests.entry((method, code)).or_default() += count;
         }
+        self.times.add(&counters.duration.totals());
+        self.received += counters.received.value();
+        self.sent += counters.sent.value();
     }
 }
 

@@ -1,4 +1,4 @@
-//! How long a backend's series outlive the backend.
+//! How long series outlive what they count: a backend, a service, a listener.
 //!
 //! Series are told apart by labels, counters by id: a backend that goes and comes back has a new
 //! id under the same labels. While its labels live, what the old id counted is carried on, so
@@ -23,6 +23,10 @@ const MAX_GONE: usize = 4_096;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     lines: BTreeMap<BackendLabels, Line>,
+    /// Services, and listeners, that no generation of the configuration has any more, since when. A
+    /// tunnel keeps the generation that it began in.
+    services_gone: BTreeMap<Arc<str>, Millis>,
+    listeners_gone: BTreeMap<Arc<str>, Millis>,
 }
 
 #[derive(Debug)]
@@ -80,6 +84,25 @@ impl Ledger {
                 keep
             });
         }
+        self.forget_names(now, shards);
+    }
+
+    /// Forgets the services and listeners that are long gone. Names that come and go with every
+    /// reload are held no longer than backends are.
+    fn forget_names(&mut self, now: Millis, shards: &[Arc<Counters>]) {
+        let (mut services, mut listeners) = (BTreeMap::new(), BTreeMap::new());
+        for shard in shards {
+            count_holders(&shard.by_service(), &mut services);
+            count_holders(&shard.by_listener(), &mut listeners);
+        }
+        for name in gone_for_long(&mut self.services_gone, services, now) {
+            shards.iter().for_each(|shard| shard.forget_service(&name));
+        }
+        for name in gone_for_long(&mut self.listeners_gone, listeners, now) {
+            for shard in shards {
+                shard.by_listener().remove(&name);
+            }
+        }
     }
 
     /// What to show for each line.
@@ -124,6 +147,32 @@ impl Ledger {
             self.lines.retain(|_, line| line.last_live > newest_to_go);
         }
     }
+}
+
+/// Adds up in how many hands the counters of each name are, besides the table's own.
+fn count_holders<T>(table: &BTreeMap<Arc<str>, Arc<T>>, holders: &mut BTreeMap<Arc<str>, usize>) {
+    for (name, counters) in table {
+        *holders.entry(Arc::clone(name)).or_default() += Arc::strong_count(counters) - 1;
+    }
+}
+
+/// The names that nobody has held for long, which are noted no more; takes note of the others that
+/// nobody holds.
+fn gone_for_long(
+    gone: &mut BTreeMap<Arc<str>, Millis>,
+    holders: BTreeMap<Arc<str>, usize>,
+    now: Millis,
+) -> Vec<Arc<str>> {
+    gone.retain(|name, _| holders.get(name) == Some(&0));
+    let mut long = Vec::new();
+    for (name, _) in holders.into_iter().filter(|(_, count)| *count == 0) {
+        let since = *gone.entry(Arc::clone(&name)).or_insert(now);
+        if now.since(since) >= KEPT {
+            gone.remove(&name);
+            long.push(name);
+        }
+    }
+    long
 }
 
 impl BackendTotals {

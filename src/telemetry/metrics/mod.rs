@@ -11,6 +11,7 @@
 //!
 //! - `shard.rs`: what the request path calls.
 //! - `histogram.rs`: times in classic buckets.
+//! - `totals.rs`: what was counted so far, in short.
 //! - `ledger.rs`: how long a backend's series outlive the backend.
 //! - `exposition.rs`: the page, written with `family.rs`. `process.rs`: the `process_*` series, from /proc.
 
@@ -20,6 +21,7 @@ mod histogram;
 mod ledger;
 pub mod process;
 mod shard;
+mod totals;
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +29,7 @@ use std::time::SystemTime;
 
 pub use histogram::{Histogram, HistogramTotals};
 pub use shard::{Handshake, OpenConnection, Shard, Side};
+pub use totals::{Requests, Totals};
 
 use crate::clock::Millis;
 use exposition::Page;
@@ -36,6 +39,7 @@ use shard::Counters;
 /// Everything that is counted in this process.
 #[derive(Debug)]
 pub struct Metrics {
+    /// Of the first generation.
     names: Arc<Names>,
     /// One per worker and never removed: a count must not go down. Locked to add one and by a
     /// scrape, never by a request.
@@ -44,11 +48,13 @@ pub struct Metrics {
     ledger: Mutex<Ledger>,
 }
 
-/// Label values for what the request path names by index.
+/// Label values for what the request path names by index, in one generation of the configuration.
 #[derive(Debug)]
-struct Names {
-    services: Vec<Arc<str>>,
-    listeners: Vec<Arc<str>>,
+pub struct Names {
+    /// Of the services.
+    pub services: Vec<Arc<str>>,
+    /// Of the listeners.
+    pub listeners: Vec<Arc<str>>,
 }
 
 /// Labels of a backend's series.
@@ -79,6 +85,21 @@ pub struct Live {
     pub rate_limit_forgiven: u64,
     /// Between the signal to drain and the end.
     pub draining: bool,
+    /// What became of reloads.
+    pub reloads: ReloadSample,
+}
+
+/// Reloads at the moment of a scrape.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReloadSample {
+    /// That put a new configuration in force.
+    pub succeeded: u64,
+    /// That changed nothing.
+    pub failed: u64,
+    /// The generation that is in force.
+    pub generation: u64,
+    /// When the last one was done, and whether it succeeded.
+    pub last: Option<(SystemTime, bool)>,
 }
 
 /// A backend at the moment of a scrape.
@@ -192,13 +213,10 @@ pub struct MemorySample {
 }
 
 impl Metrics {
-    /// Nothing counted yet. Services and listeners are named by their index from here on.
-    pub fn new(services: Vec<Arc<str>>, listeners: Vec<Arc<str>>) -> Arc<Metrics> {
+    /// Nothing counted yet. A new shard has these names; see [`Shard::renamed`].
+    pub fn new(names: Arc<Names>) -> Arc<Metrics> {
         Arc::new(Metrics {
-            names: Arc::new(Names {
-                services,
-                listeners,
-            }),
+            names,
             shards: Mutex::new(Vec::new()),
             ledger: Mutex::new(Ledger::default()),
         })
@@ -207,10 +225,10 @@ impl Metrics {
     /// A further shard, for the one thread that calls this. What it counts stays when it is
     /// dropped.
     pub fn shard(&self) -> Rc<Shard> {
-        let counters = Counters::new(&self.names);
+        let counters = Arc::<Counters>::default();
         let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
         shards.push(Arc::clone(&counters));
-        Shard::new(counters)
+        Shard::new(counters, &self.names)
     }
 
     /// Forgets backends that are gone for some minutes. To be called every few seconds, so that
@@ -229,7 +247,6 @@ impl Metrics {
             ledger.totals(&shards)
         };
         Page {
-            names: Arc::clone(&self.names),
             shards,
             backends,
             live,

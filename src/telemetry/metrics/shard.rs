@@ -13,13 +13,19 @@ use super::{BackendLabels, Names};
 use crate::clock::Millis;
 use crate::id_map::IdMap;
 
-/// The counters of one worker: the only hand that writes them, which is why it cannot be shared
-/// between threads or cloned.
+/// The counters of one worker, as one generation of the configuration names them: the only hand that
+/// writes them, which is why it cannot be shared between threads or cloned.
 #[derive(Debug)]
 pub struct Shard {
     counters: Arc<Counters>,
-    /// The worker's own way to the backends' counters, without the lock of the shared list.
-    backends: RefCell<Local>,
+    names: Arc<Names>,
+    /// Of each service, in the order of `names`.
+    services: Box<[Arc<ServiceCounters>]>,
+    /// Of each listener.
+    listeners: Box<[Arc<Connections>]>,
+    /// The worker's own way to the backends' counters, without the lock of the shared list. All its
+    /// generations have the same.
+    backends: Rc<RefCell<Local>>,
 }
 
 #[derive(Debug, Default)]
@@ -53,17 +59,44 @@ pub enum Handshake {
 
 /// Counts a connection as open until it is dropped.
 #[derive(Debug)]
-pub struct OpenConnection {
-    shard: Rc<Shard>,
-    side: Side,
+pub struct OpenConnection(OneOf);
+
+/// Whose connections those are among which one is counted.
+#[derive(Debug)]
+enum OneOf {
+    Listener(Arc<Connections>),
+    Service(Arc<ServiceCounters>),
 }
 
 impl Shard {
-    pub(super) fn new(counters: Arc<Counters>) -> Rc<Shard> {
+    pub(super) fn new(counters: Arc<Counters>, names: &Arc<Names>) -> Rc<Shard> {
+        Shard::on(counters, names, Rc::default())
+    }
+
+    fn on(counters: Arc<Counters>, names: &Arc<Names>, backends: Rc<RefCell<Local>>) -> Rc<Shard> {
         Rc::new(Shard {
+            services: counters.services(&names.services),
+            listeners: counters.listeners(&names.listeners),
+            names: Arc::clone(names),
             counters,
-            backends: RefCell::default(),
+            backends,
         })
+    }
+
+    /// The same counters for another generation, which has these services and listeners. What has a
+    /// name that was there before is counted on.
+    pub fn renamed(&self, names: &Arc<Names>) -> Rc<Shard> {
+        let counters = Arc::clone(&self.counters);
+        Shard::on(counters, names, Rc::clone(&self.backends))
+    }
+
+    fn service(&self, index: Option<usize>) -> &ServiceCounters {
+        let named = index.and_then(|index| self.services.get(index));
+        named.map_or(&self.counters.unrouted, |counters| counters)
+    }
+
+    fn name(&self, service: usize) -> Arc<str> {
+        Arc::clone(&self.names.services[service])
     }
 
     /// A request was answered, or given up with status 0 because its client had gone. `service`:
@@ -76,7 +109,7 @@ impl Shard {
         status: u16,
         duration: Duration,
     ) {
-        let service = self.counters.service(service);
+        let service = self.service(service);
         let status = usize::from(status).min(999);
         let page = service.requests[method_index(method) * CLASSES + status / 100]
             .get_or_init(Default::default);
@@ -86,7 +119,7 @@ impl Shard {
 
     /// Bytes of bodies that were taken from a client and sent to it.
     pub fn bytes(&self, service: Option<usize>, received: u64, sent: u64) {
-        let service = self.counters.service(service);
+        let service = self.service(service);
         service.received.add(received);
         service.sent.add(sent);
     }
@@ -114,6 +147,7 @@ impl Shard {
 
     /// An attempt failed on the backend's side.
     pub fn upstream_error(&self, service: usize, reason: &'static str) {
+        let service = self.name(service);
         self.counters.count(Rare::UpstreamError { service, reason });
     }
 
@@ -124,11 +158,13 @@ impl Shard {
 
     /// A call by gRPC is over; `status`: the name of its status.
     pub fn grpc_call(&self, service: usize, status: &'static str) {
+        let service = self.name(service);
         self.counters.count(Rare::GrpcCall { service, status });
     }
 
     /// A connection that was passed on as it is has ended. `outcome`: `complete`, or what failed.
     pub fn stream(&self, service: Option<usize>, outcome: &'static str) {
+        let service = service.map(|index| self.name(index));
         self.counters.count(Rare::Stream { service, outcome });
     }
 
@@ -144,11 +180,13 @@ impl Shard {
 
     /// A request goes to a backend for another time.
     pub fn retry(&self, service: usize) {
+        let service = self.name(service);
         self.counters.count(Rare::Retry { service });
     }
 
     /// A request would go to a backend for another time, if the budget allowed it.
     pub fn retry_denied(&self, service: usize) {
+        let service = self.name(service);
         self.counters.count(Rare::RetryDenied { service });
     }
 
@@ -158,12 +196,13 @@ impl Shard {
     }
 
     /// Counts a connection as open until what is returned is dropped.
-    pub fn open(self: &Rc<Self>, side: Side) -> OpenConnection {
-        self.counters.connections(side).opened.add(1);
-        OpenConnection {
-            shard: Rc::clone(self),
-            side,
-        }
+    pub fn open(&self, side: Side) -> OpenConnection {
+        let one_of = match side {
+            Side::Downstream(listener) => OneOf::Listener(Arc::clone(&self.listeners[listener])),
+            Side::Upstream(service) => OneOf::Service(Arc::clone(&self.services[service])),
+        };
+        one_of.connections().opened.add(1);
+        OpenConnection(one_of)
     }
 
     /// Size of the worker's own table, for tests.
@@ -196,7 +235,16 @@ impl Shard {
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.shard.counters.connections(self.side).closed.add(1);
+        self.0.connections().closed.add(1);
+    }
+}
+
+impl OneOf {
+    fn connections(&self) -> &Connections {
+        match self {
+            OneOf::Listener(connections) => connections,
+            OneOf::Service(counters) => &counters.connections,
+        }
     }
 }
 
@@ -212,12 +260,14 @@ impl Local {
 }
 
 /// What a shard shares with the scraper.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// Of each service, and at the end of requests without one.
-    services: Box<[ServiceCounters]>,
-    downstream: Box<[Connections]>,
-    upstream: Box<[Connections]>,
+    /// By name. Locked by the worker when a generation begins, and by the scraper.
+    services: Mutex<BTreeMap<Arc<str>, Arc<ServiceCounters>>>,
+    /// Of requests without a service.
+    pub(super) unrouted: ServiceCounters,
+    /// By name; locked likewise.
+    listeners: Mutex<BTreeMap<Arc<str>, Arc<Connections>>>,
     /// Locked by the worker when it meets a backend for the first time, and by the scraper.
     backends: Mutex<Vec<Listed>>,
     /// Errors, retries, handshakes: what happens seldom, or costs a thousand times the lock.
@@ -231,6 +281,8 @@ pub(super) struct ServiceCounters {
     pub(super) duration: Histogram,
     pub(super) received: Counter,
     pub(super) sent: Counter,
+    /// To its backends.
+    pub(super) connections: Connections,
 }
 
 /// A hundred status codes.
@@ -264,21 +316,21 @@ pub(super) struct Listed {
 }
 
 /// What is counted behind a lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rare {
     GrpcCall {
-        service: usize,
+        service: Arc<str>,
         status: &'static str,
     },
     UpstreamError {
-        service: usize,
+        service: Arc<str>,
         reason: &'static str,
     },
     DownstreamError {
         reason: &'static str,
     },
     Stream {
-        service: Option<usize>,
+        service: Option<Arc<str>>,
         outcome: &'static str,
     },
     Refused {
@@ -286,10 +338,10 @@ pub(super) enum Rare {
     },
     Shed,
     Retry {
-        service: usize,
+        service: Arc<str>,
     },
     RetryDenied {
-        service: usize,
+        service: Arc<str>,
     },
     Handshake {
         version: Option<&'static str>,
@@ -305,30 +357,33 @@ pub(super) const METHODS: [&str; 10] = [
 const CLASSES: usize = 10;
 
 impl Counters {
-    pub(super) fn new(names: &Names) -> Arc<Counters> {
-        let connections = |n| (0..n).map(|_| Connections::default()).collect();
-        Arc::new(Counters {
-            services: (0..=names.services.len())
-                .map(|_| ServiceCounters::default())
-                .collect(),
-            downstream: connections(names.listeners.len()),
-            upstream: connections(names.services.len()),
-            backends: Mutex::default(),
-            rare: Mutex::default(),
-        })
+    /// The counters of the services with these names, in that order.
+    fn services(&self, names: &[Arc<str>]) -> Box<[Arc<ServiceCounters>]> {
+        let mut services = self.by_service();
+        let counters = |name| Arc::clone(services.entry(Arc::clone(name)).or_default());
+        names.iter().map(counters).collect()
     }
 
-    /// Counters of a service; `None`, and an index that no service has: of requests without one.
-    pub(super) fn service(&self, index: Option<usize>) -> &ServiceCounters {
-        let none = self.services.len() - 1;
-        &self.services[index.unwrap_or(none).min(none)]
+    /// Those of listeners.
+    fn listeners(&self, names: &[Arc<str>]) -> Box<[Arc<Connections>]> {
+        let mut listeners = self.by_listener();
+        let counters = |name| Arc::clone(listeners.entry(Arc::clone(name)).or_default());
+        names.iter().map(counters).collect()
     }
 
-    pub(super) fn connections(&self, side: Side) -> &Connections {
-        match side {
-            Side::Downstream(listener) => &self.downstream[listener],
-            Side::Upstream(service) => &self.upstream[service],
-        }
+    pub(super) fn by_service(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<ServiceCounters>>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn by_listener(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Connections>>> {
+        let listeners = self.listeners.lock();
+        listeners.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops what belongs to a service that no generation has any more.
+    pub(super) fn forget_service(&self, name: &str) {
+        self.by_service().remove(name);
+        self.rare().retain(|what, _| what.service() != Some(name));
     }
 
     pub(super) fn backends(&self) -> MutexGuard<'_, Vec<Listed>> {
@@ -341,6 +396,22 @@ impl Counters {
 
     fn count(&self, what: Rare) {
         *self.rare().entry(what).or_default() += 1;
+    }
+}
+
+impl Rare {
+    fn service(&self) -> Option<&str> {
+        match self {
+            Rare::GrpcCall { service, .. }
+            | Rare::UpstreamError { service, .. }
+            | Rare::Retry { service }
+            | Rare::RetryDenied { service } => Some(service),
+            Rare::Stream { service, .. } => service.as_deref(),
+            Rare::DownstreamError { .. }
+            | Rare::Refused { .. }
+            | Rare::Shed
+            | Rare::Handshake { .. } => None,
+        }
     }
 }
 
@@ -367,6 +438,7 @@ impl Default for ServiceCounters {
             duration: Histogram::default(),
             received: Counter::default(),
             sent: Counter::default(),
+            connections: Connections::default(),
         }
     }
 }

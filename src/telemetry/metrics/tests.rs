@@ -3,7 +3,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::*;
 
 fn metrics() -> Arc<Metrics> {
-    Metrics::new(vec!["a".into(), "b".into()], vec!["front".into()])
+    Metrics::new(Arc::new(Names {
+        services: vec!["a".into(), "b".into()],
+        listeners: vec!["front".into()],
+    }))
 }
 
 fn labels(backend: &str) -> BackendLabels {

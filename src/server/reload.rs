@@ -1,0 +1,220 @@
+//! From one generation of the configuration to the next, while everything runs.
+//!
+//! All or nothing: what can fail is prepared aside ([`Prepared`]), on a thread where it may block. What
+//! is new is warmed, then one publish puts it in force, and when every worker has taken it up, what is
+//! gone is withdrawn. Reloads are asked for through a queue and made one after the other; those that
+//! are asked for while one is under way are one.
+
+use std::cell::RefCell;
+use std::panic;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::prepare::{OwnKey, Prepared, Sockets, addresses};
+use super::services::{Services, begun};
+use super::{Source, generation};
+use crate::config::Config;
+use crate::events::journal::{Journal, Kind, What};
+use crate::events::{Reloaded, Reloads, ServiceId, Sign};
+use crate::proxy::worker::Shared;
+use crate::published::Published;
+
+/// New services are waited for so long: a name that does not answer begins without an answer.
+const WARM: Duration = Duration::from_secs(2);
+
+/// Workers are waited for so long. One that is held up takes the generation up when it turns again;
+/// what is withdrawn meanwhile ends there as backends do that discovery withdraws.
+const TAKE_UP: Duration = Duration::from_secs(2);
+
+/// Time between two looks whether workers have taken it up.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Somebody asks for a reload, and may want to hear what became of it.
+pub type Request = Option<oneshot::Sender<Reloaded>>;
+
+/// Who reloads.
+pub struct Reloader {
+    pub(super) source: Option<Source>,
+    pub(super) own: OwnKey,
+    pub(super) published: Arc<Published<Shared>>,
+    pub(super) services: Rc<Services>,
+    /// Where the generation that is in force listens.
+    pub(super) sockets: RefCell<Sockets>,
+    pub(super) signs: Vec<Arc<Sign>>,
+    /// Addresses of ours besides the listeners', which are never endpoints.
+    pub(super) own_addresses: Vec<std::net::SocketAddr>,
+    /// The configuration of the start: what is taken up only then.
+    pub(super) first: Arc<Config>,
+    pub(super) record: Rc<RefCell<Reloads>>,
+    pub(super) journal: Arc<Journal>,
+}
+
+impl Reloader {
+    /// Carries requests out, for as long as somebody can ask.
+    pub async fn run(self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        while let Some(first) = requests.recv().await {
+            let mut askers = vec![first];
+            while let Ok(more) = requests.try_recv() {
+                askers.push(more);
+            }
+            let outcome = self.reload().await;
+            for asker in askers.into_iter().flatten() {
+                // Who asked may be gone.
+                let _ = asker.send(outcome.clone());
+            }
+        }
+    }
+
+    async fn reload(&self) -> Reloaded {
+        let begun = Instant::now();
+        let outcome = self.renew().await;
+        let mut record = self.record.borrow_mut();
+        let reloaded = Reloaded {
+            at: SystemTime::now(),
+            generation: self.published.load().generation,
+            took: begun.elapsed(),
+            error: outcome.as_ref().err().cloned(),
+            at_next_start: outcome.unwrap_or_default(),
+        };
+        match &reloaded.error {
+            None => {
+                record.succeeded += 1;
+                record.applied = Some(reloaded.at);
+            }
+            Some(_) => record.failed += 1,
+        }
+        record.last = Some(reloaded.clone());
+        say(&reloaded);
+        self.journal.record(match &reloaded.error {
+            None => {
+                let text = format!("generation {} of the configuration", reloaded.generation);
+                What::new(Kind::Reloaded, text)
+            }
+            // What is wrong is a picture of several lines; its first says what.
+            Some(error) => {
+                let first = error.lines().next().unwrap_or_default();
+                What::new(Kind::ReloadRefused, first)
+            }
+        });
+        reloaded
+    }
+
+    /// Goes to the next generation. What it returns is taken up only at the next start.
+    async fn renew(&self) -> Result<Vec<&'static str>, Arc<str>> {
+        let before = self.published.load();
+        let mut prepared = self.prepare(&before).await?;
+        let config = Arc::clone(&prepared.config);
+        let (shared, new) = generation::next(&prepared, &before);
+        let ids: Vec<ServiceId> = new
+            .iter()
+            .map(|(index, _)| shared.services[*index].id)
+            .collect();
+        for (index, mut service) in new {
+            let discover = &config.services[index].discover;
+            self.services.hand_down(&mut service);
+            let service = begun(service, discover, self.services.watches());
+            self.services
+                .begin(shared.services[index].id, service, discover);
+        }
+        self.services.attend(&shared);
+        self.services.warm(&ids, WARM).await;
+
+        prepared.renew_certificates();
+        if let Ok(mut own) = addresses(&prepared.sockets) {
+            own.extend(&self.own_addresses);
+            let allowed = config.allowed_endpoints.clone();
+            self.services.watches().set_admission(own, allowed);
+        }
+        let generation = shared.generation;
+        self.published.publish(shared);
+        self.signs.iter().for_each(|sign| sign.wake.notify_one());
+        self.wait_for_workers(generation).await;
+        // Those that nobody has any more are closed.
+        self.sockets.replace(prepared.sockets);
+        self.services.end_all_but(&self.published.load());
+        Ok(at_next_start(&self.first, &config))
+    }
+
+    async fn prepare(&self, before: &Arc<Shared>) -> Result<Prepared, Arc<str>> {
+        let Some(source) = self.source.clone() else {
+            return Err("there is no configuration to read again".into());
+        };
+        let (before, own) = (Arc::clone(before), self.own);
+        let work = move || -> Result<Prepared, Arc<str>> {
+            let loaded = source().map_err(|diagnostic| diagnostic.to_string())?;
+            for warning in loaded.warnings.one_by_one() {
+                tracing::warn!("{warning}");
+            }
+            let prepared = Prepared::new(loaded.config, Some(&before), &own);
+            prepared.map_err(|error| format!("{error:#}").into())
+        };
+        match spawn_blocking(work).await {
+            Ok(outcome) => outcome,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => panic::resume_unwind(panic),
+                Err(_) => Err("the process ends".into()),
+            },
+        }
+    }
+
+    async fn wait_for_workers(&self, generation: u64) {
+        let all = async {
+            let behind = |sign: &Arc<Sign>| sign.generation.load(Ordering::Acquire) < generation;
+            while self.signs.iter().any(behind) {
+                sleep(LOOK).await;
+            }
+        };
+        if timeout_at(Instant::now() + TAKE_UP, all).await.is_err() {
+            tracing::warn!("a worker is held up: it goes on by the configuration of before");
+        }
+    }
+}
+
+/// Says what became of it.
+fn say(reloaded: &Reloaded) {
+    let Reloaded {
+        generation, took, ..
+    } = reloaded;
+    match &reloaded.error {
+        None => tracing::info!(generation, ?took, "configuration reloaded"),
+        Some(error) => {
+            tracing::error!(
+                generation,
+                "configuration not reloaded, all stays as it was: {error}"
+            );
+        }
+    }
+    if !reloaded.at_next_start.is_empty() {
+        let keys = reloaded.at_next_start.join(", ");
+        tracing::warn!(
+            keys,
+            "what has changed there is taken up at the next start only"
+        );
+    }
+}
+
+/// The keys that differ and that a running process cannot take up.
+fn at_next_start(first: &Config, now: &Config) -> Vec<&'static str> {
+    let differs = [
+        ("workers", first.workers != now.workers),
+        ("state_dir", first.state_dir != now.state_dir),
+        ("limits.memory", first.memory != now.memory),
+        ("probe.address", first.probe != now.probe),
+        ("admin", first.admin != now.admin),
+        ("log", first.log != now.log),
+    ];
+    let differing = differs.into_iter().filter(|(_, differs)| *differs);
+    differing.map(|(key, _)| key).collect()
+}
+
+impl std::fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reloader").finish_non_exhaustive()
+    }
+}
