@@ -138,7 +138,9 @@ fn listeners(shared: &Shared) -> Vec<Listener> {
     let listeners = shared.config.listeners.iter().zip(&shared.listeners);
     let listener =
         |(config, listened): (&crate::config::Listener, &crate::proxy::worker::Listened)| {
-            let bound = listened.socket.local_addr().unwrap_or(config.address);
+            let socket = listened.socket.upgrade();
+            let bound = socket.and_then(|socket| socket.local_addr().ok());
+            let bound = bound.unwrap_or(config.address);
             Listener {
                 name: config.name.to_string(),
                 address: bound.to_string(),

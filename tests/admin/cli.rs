@@ -1,0 +1,1 @@
+//! The commands that ask and tell a running instance.
