@@ -8,14 +8,21 @@ pub mod cert;
 pub mod check;
 pub mod demo;
 pub mod dns;
+pub mod drain;
+pub mod events;
 pub mod health;
+mod http;
+mod instance;
 pub mod proxy_options;
 pub mod query;
 pub mod register;
+pub mod reload;
 pub mod run_options;
 pub mod schedule;
+pub mod status;
 pub mod url;
 pub mod version;
+pub mod weight;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -66,6 +73,18 @@ pub enum Command {
     Schedule(schedule::Args),
     /// Ask the running process how it is, for HEALTHCHECK and probes
     Health(health::Args),
+    /// Show how a running instance is: its services, their backends, and why each is as it is
+    Status(status::Args),
+    /// Show what happened in a running instance, and what happens
+    Events(events::Args),
+    /// Make a running instance unready, or give one of its backends no new request
+    Drain(drain::DrainArgs),
+    /// Take a drain back
+    Undrain(drain::UndrainArgs),
+    /// Override the weight of a backend of a running instance
+    Weight(weight::Args),
+    /// Have a running instance take up a changed configuration
+    Reload(reload::Args),
     /// Make certificates for development
     Cert(cert::Args),
     /// Print which program this is, for bug reports
@@ -89,6 +108,12 @@ impl Command {
             Command::Query(args) => query::run(args),
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
+            Command::Status(args) => status::run(args),
+            Command::Events(args) => events::run(args),
+            Command::Drain(args) => drain::drain(args),
+            Command::Undrain(args) => drain::undrain(args),
+            Command::Weight(args) => weight::run(args),
+            Command::Reload(args) => reload::run(args),
             Command::Cert(args) => cert::run(args),
             Command::Version(args) => version::run(args),
             Command::Dns(args) => dns::run(args),
