@@ -20,6 +20,7 @@ pub mod reload;
 pub mod run_options;
 pub mod schedule;
 pub mod status;
+pub mod top;
 pub mod url;
 pub mod version;
 pub mod weight;
@@ -75,6 +76,8 @@ pub enum Command {
     Health(health::Args),
     /// Show how a running instance is: its services, their backends, and why each is as it is
     Status(status::Args),
+    /// Watch a running instance: services, tiers, backends, events; drain and weigh by key
+    Top(top::Args),
     /// Show what happened in a running instance, and what happens
     Events(events::Args),
     /// Make a running instance unready, or give one of its backends no new request
@@ -109,6 +112,7 @@ impl Command {
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
             Command::Status(args) => status::run(args),
+            Command::Top(args) => top::run(args),
             Command::Events(args) => events::run(args),
             Command::Drain(args) => drain::drain(args),
             Command::Undrain(args) => drain::undrain(args),
