@@ -182,7 +182,10 @@ fn shares_are_measured_and_weights_and_routes_are_shown() {
     });
     let service = &site.get("/api/v1/services")[0];
     assert_eq!(service["name"], "web");
-    assert_eq!(service["routes"], json!(["shop"]));
+    assert_eq!(
+        service["routes"],
+        json!(["shop", "api.example/ x-api-key=redacted"])
+    );
     assert_eq!(
         (&service["healthy"], &service["total"]),
         (&json!(3), &json!(3))

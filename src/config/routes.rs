@@ -9,6 +9,7 @@ use super::diagnostics::{Problem, Problems};
 use super::read::At;
 pub(super) use super::scalar::is_token_byte;
 use super::source::Span;
+use super::written::{REDACTED, is_secret};
 use super::{HostPattern, Listener, Route, layer4, names, raw};
 
 /// The names that routes refer to.
@@ -186,7 +187,12 @@ fn label(
     };
     text.push_str(path);
     for (name, value) in headers {
-        text.push_str(&format!(" {name}={value}"));
+        // It stands in logs and on pages.
+        let shown = match is_secret(name) {
+            true => REDACTED,
+            false => value,
+        };
+        text.push_str(&format!(" {name}={shown}"));
     }
     if !alpn.is_empty() {
         text.push_str(&format!(" alpn={}", alpn.join(",")));

@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value as Json};
 use super::tree::{Node, Value};
 
 /// What stands in place of a secret.
-const REDACTED: &str = "redacted";
+pub(super) const REDACTED: &str = "redacted";
 
 /// Words in the name of a header field that make its value a secret.
 const SECRET: &[&str] = &[
@@ -73,7 +73,8 @@ fn json(node: &Node, within: Within) -> Json {
     }
 }
 
-fn is_secret(field: &str) -> bool {
+/// Is the value of a header field of that name one?
+pub(super) fn is_secret(field: &str) -> bool {
     let field = field.to_ascii_lowercase();
     SECRET.iter().any(|word| field.contains(word))
 }

@@ -65,7 +65,7 @@ fn status_says_what_is_there_and_waits() {
     ));
     assert_eq!(code, Some(1));
     assert_eq!(error, "evenkeel: that did not come true within 300ms\n");
-    assert_eq!(line(&table, 0)[7..], ["0", "drained", "by_hand"], "{table}");
+    assert_eq!(line(&table, 0)[6..], ["0", "drained", "by_hand"], "{table}");
     let (code, out, _) = text(&evenkeel(&site, &["undrain", "--backend", &id(0)]));
     assert_eq!((code, out), (Some(0), format!("{}: up\n", id(0))));
 }
