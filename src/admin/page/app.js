@@ -133,6 +133,7 @@ function confirm(title, words, yes) {
 
 tokensFrom(async (why) => {
   text($("token-why"), `Evenkeel says: ${why}`);
+  text($("token-file"), `/run/evenkeel/token-${location.port || 80}`);
   const field = $("token");
   field.value = "";
   const given = (await answered($("ask-token"))) ? field.value.trim() : "";

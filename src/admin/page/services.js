@@ -121,7 +121,12 @@ function drawBar(node, backend, most) {
 
 // The first label of a name, the address where there is none.
 function shortName({ target, address }) {
-  return /^[\d.:[\]]+$/.test(target) || target.includes(":") ? address : target.split(".")[0];
+  return isAddress(target) ? address : target.split(".")[0];
+}
+
+// Where nothing points to it by name, the target is the address.
+function isAddress(target) {
+  return /^[\d.]+$/.test(target) || target.includes(":");
 }
 
 function identity(backend) {
@@ -151,13 +156,14 @@ function drawRow(row, backend) {
   row.backend = backend;
   const [name, state, reason, check, weight, inFlight, rate, drain] = row.children;
   attribute(row, "data-state", backend.state);
-  text(name.firstChild, backend.target === backend.address ? backend.address : backend.target);
-  text(name.lastChild, `${backend.target === backend.address ? "" : `${backend.address} · `}tier ${backend.priority}`);
+  const named = !isAddress(backend.target);
+  text(name.firstChild, named ? backend.target.replace(/\.$/, "") : backend.address);
+  text(name.lastChild, `${named ? `${backend.address} · ` : ""}tier ${backend.priority}`);
   use(state.firstChild.firstChild, SHAPES[backend.state] ?? "note");
   text(state.firstChild.lastChild, backend.state.replace("_", " "));
   text(reason.firstChild, backend.reason ? (REASONS[backend.reason] ?? backend.reason) : NONE);
   const until = backend.out_for_seconds ? `for another ${span(backend.out_for_seconds)}` : null;
-  text(reason.lastChild, backend.reason ? [backend.detail, until].filter(Boolean).join("; ") : "");
+  text(reason.lastChild, backend.reason ? [backend.drained ? null : backend.detail, until].filter(Boolean).join("; ") : "");
   drawCheck(check, backend);
   const { srv, override, effective } = backend.weight;
   text(weight, override === null ? number(effective) : `${effective} (by hand; DNS: ${srv})`);

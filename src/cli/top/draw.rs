@@ -159,7 +159,7 @@ fn draw_head(
         None => Line::styled("no sample yet", SOFT),
     };
     let (name, rest) = columns(area.width);
-    let heading = format!("  {:<name$}{rest}", "BACKEND");
+    let heading = format!("  {:<name$} {rest}", "BACKEND");
     let third = Line::styled(heading, SOFT.add_modifier(Modifier::UNDERLINED));
     frame.render_widget(Paragraph::new(vec![Line::from(first), second, third]), area);
 }
@@ -385,7 +385,8 @@ fn name_of(backend: &Backend) -> String {
 fn reason_line<'a>(backend: &Backend, palette: Palette) -> Line<'a> {
     let why = backend.reason.as_deref().map(reason).unwrap_or_default();
     let detail = backend.detail.as_deref().unwrap_or_default();
-    let words = match detail.is_empty() {
+    // There is no more to say of what somebody did by hand.
+    let words = match detail.is_empty() || backend.drained {
         true => format!("      {why}"),
         false => format!("      {why}: {detail}"),
     };
