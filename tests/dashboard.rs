@@ -41,10 +41,11 @@ struct Player {
 
 impl Cast {
     fn new() -> Cast {
-        let mut cast = Cast {
-            zone: ZoneServer::with_key("600s", &[]),
-            players: BTreeMap::new(),
-        };
+        let zone = ZoneServer::with_key("2s", &[]);
+        // It knows nothing at its start, and says so for one lease.
+        wait_until("it answers as usual", || zone.logged("answers as usual"));
+        let players = BTreeMap::new();
+        let mut cast = Cast { zone, players };
         cast.join("b1", 0, 3, &[]);
         cast.join("b2", 0, 1, &[]);
         cast.join("s1", 10, 1, &[]);
@@ -102,9 +103,10 @@ impl Cast {
             let srv = SRV::new(its.priority, its.weight, its.address.port(), host);
             update.add(Record::from_rdata(name(NAME), 2, RData::SRV(srv)));
         }
-        update.lease(Duration::from_secs(600));
         let client = Client::new(self.zone.address, self.zone.key("k.key"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         let updated = runtime.expect("a runtime").block_on(client.update(&update));
         updated.expect("the key may");
     }
@@ -112,7 +114,9 @@ impl Cast {
 
 fn play(name: &str, listen: &str, more: &[&str]) -> (Process, SocketAddr) {
     let mut command = binary();
-    command.args(["backend", "--listen", listen, "--name", name]).args(more);
+    command
+        .args(["backend", "--listen", listen, "--name", name])
+        .args(more);
     let process = Process::spawn(command.stdin(Stdio::null()));
     let mut address = None;
     wait_until("the backend listens", || {
@@ -207,7 +211,11 @@ fn play_for(python: &Path, screenshots: &Path) {
         let _ = writeln!(answers, "done");
     }
     let status = script.0.wait().expect("it is our child");
-    assert!(status.success() && last == "fine", "{status}, after {last:?}");
+    let log = server.process().log().join("\n");
+    assert!(
+        status.success() && last == "fine",
+        "{status}, after {last:?}:\n{log}"
+    );
     runtime.block_on(traffic.stop());
 }
 

@@ -44,6 +44,8 @@ class Watched:
         expected = self.forgiving and "Failed to load resource" in message.text
         # A question without a token is refused: that is how the page learns that it needs one.
         expected |= "401" in message.text
+        # What a version does not have is found out by asking, once.
+        expected |= "501" in message.text
         if message.type in ("error", "warning") and not expected:
             self.wrong.append(f"console: {message.text}")
 

@@ -11,11 +11,11 @@ import { drawServices } from "./services.js";
 import { addEvent, addGap, caughtUp } from "./timeline.js";
 
 const EVERY_MS = 1000;
-// A look that takes long is taken less often: no more than a tenth of the time is spent on it.
-const RARITY = 10;
+// A look that takes long is taken less often: no more than a fifth of the time is spent on it.
+const RARITY = 4;
 const SLOWEST_MS = 10000;
-// Older than that, what is shown is called old.
-const OLD_MS = 3500;
+// What is so much older than it should be is called old.
+const OLD_MS = 2500;
 
 const $ = (id) => document.getElementById(id);
 
@@ -25,6 +25,8 @@ const $ = (id) => document.getElementById(id);
 let offset = 0;
 let status = null;
 let drawnAt = null;
+// From one look to the next.
+let every = EVERY_MS;
 let trouble = null;
 let boot = null;
 
@@ -56,7 +58,8 @@ function titleOf({ state, sample }) {
 async function lookAgainAndAgain() {
   for (;;) {
     const took = document.hidden ? 0 : await look();
-    await pause(Math.min(Math.max(EVERY_MS - took, took * RARITY), SLOWEST_MS));
+    every = Math.min(Math.max(EVERY_MS, took * (RARITY + 1)), SLOWEST_MS);
+    await pause(every - took);
   }
 }
 
@@ -79,7 +82,7 @@ function pause(milliseconds) {
 function drawAge() {
   if (status) drawStatus(status, Date.now() + offset);
   const age = drawnAt === null ? null : Date.now() - drawnAt;
-  const old = age === null || age > OLD_MS;
+  const old = age === null || age > every + OLD_MS;
   const live = $("live");
   attribute(live, "data-live", old ? "no" : "yes");
   text(live, age === null ? "connecting" : old ? "not live" : "live");

@@ -210,7 +210,10 @@ fn columns(width: u16) -> (usize, String) {
         true => format!("{:BAR$} ", ""),
         false => String::new(),
     };
-    let rest = format!("{:<13}{bar}{:>7}{:>7}{:>7}{:>7}{:>8}", "STATE", "SHARE", "IS", "WEIGHT", "FLIGHT", "REQ/S");
+    let rest = format!(
+        "{:<13}{bar}{:>7}{:>7}{:>7}{:>7}{:>8}",
+        "STATE", "SHARE", "IS", "WEIGHT", "FLIGHT", "REQ/S"
+    );
     let name = usize::from(width).saturating_sub(rest.chars().count() + 3);
     (name.max(8), rest)
 }
@@ -263,7 +266,10 @@ fn service_line<'a>(service: &Service, folded: bool, palette: Palette) -> Line<'
         Span::raw(if folded { "▸ " } else { "▾ " }),
         Span::styled(service.name.clone(), STRONG),
         Span::styled(format!("  {}", service.strategy), SOFT),
-        Span::styled(format!("  {}/{} up", service.healthy, service.total), healthy),
+        Span::styled(
+            format!("  {}/{} up", service.healthy, service.total),
+            healthy,
+        ),
         Span::raw(format!(
             "  {} req/s  p50 {}  p99 {}  {} in flight",
             maybe(service.requests_per_second),
@@ -337,7 +343,11 @@ fn backend_line<'a>(tier: &Tier, backend: &Backend, width: u16, palette: Palette
     let mut line = vec![
         Span::raw("  "),
         Span::styled(sign(&backend.state), style),
-        Span::raw(format!(" {:<w$} ", fit(&name_of(backend), name - 2), w = name - 2)),
+        Span::raw(format!(
+            " {:<w$} ",
+            fit(&name_of(backend), name - 2),
+            w = name - 2
+        )),
         Span::styled(format!("{:<13}", fit(&state, 12)), style),
     ];
     if width >= WIDE {
@@ -418,7 +428,11 @@ fn detail_line<'a>(backend: &Backend) -> Line<'a> {
 fn draw_events(frame: &mut Frame, area: Rect, events: &[Event], palette: Palette) {
     let shown = usize::from(area.height).saturating_sub(1);
     let mut lines = vec![Line::styled(
-        format!("{:<w$}", "  EVENTS, newest first (UTC)", w = usize::from(area.width)),
+        format!(
+            "{:<w$}",
+            "  EVENTS, newest first (UTC)",
+            w = usize::from(area.width)
+        ),
         SOFT.add_modifier(Modifier::UNDERLINED),
     )];
     for event in events.iter().rev().take(shown) {
@@ -488,7 +502,10 @@ fn draw_box(frame: &mut Frame, area: Rect, title: &str, lines: &[String]) {
     let height = (lines.len() as u16 + 2).min(area.height);
     let place = area.centered(Constraint::Length(width), Constraint::Length(height));
     let block = Block::bordered().title(format!(" {title} "));
-    let text: Vec<Line> = lines.iter().map(|line| Line::raw(format!(" {line}"))).collect();
+    let text: Vec<Line> = lines
+        .iter()
+        .map(|line| Line::raw(format!(" {line}")))
+        .collect();
     frame.render_widget(Clear, place);
     frame.render_widget(Paragraph::new(text).block(block), place);
 }

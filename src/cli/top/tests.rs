@@ -134,7 +134,11 @@ fn no_size_is_too_small_or_too_large() {
 #[test]
 fn a_drain_is_asked_about_and_taken_back() {
     let mut screen = usual();
-    assert_eq!(press(&mut screen, "d"), Outcome::Nothing, "a service is none");
+    assert_eq!(
+        press(&mut screen, "d"),
+        Outcome::Nothing,
+        "a service is none"
+    );
     assert_eq!(screen.mode, Mode::Browse);
     let drain = || Outcome::Do(Command::Drain("web/10.0.0.7:8097".to_owned()));
     press(&mut screen, "jd");
@@ -156,8 +160,16 @@ fn a_weight_is_typed() {
     press(&mut screen, "j");
     assert_eq!(press(&mut screen, "w12\x083\n"), weight(Some(13)));
     assert_eq!(press(&mut screen, "w\n"), weight(None));
-    assert_eq!(press(&mut screen, "w99999\n"), Outcome::Nothing, "too large");
-    assert_eq!(press(&mut screen, "q7\n"), weight(Some(7)), "still asked for");
+    assert_eq!(
+        press(&mut screen, "w99999\n"),
+        Outcome::Nothing,
+        "too large"
+    );
+    assert_eq!(
+        press(&mut screen, "q7\n"),
+        weight(Some(7)),
+        "still asked for"
+    );
     assert_eq!(press(&mut screen, "w7\x1b"), Outcome::Nothing);
     assert_eq!(screen.mode, Mode::Browse);
 }
@@ -187,7 +199,11 @@ fn the_selection_stays_with_a_backend_and_moves_on_when_it_is_gone() {
     };
     assert!(selected(&screen).contains("10.0.0.7:8098"));
     screen.take(view(&[joined]), Instant::now());
-    assert!(selected(&screen).contains("Service"), "{}", selected(&screen));
+    assert!(
+        selected(&screen).contains("Service"),
+        "{}",
+        selected(&screen)
+    );
 }
 
 #[test]
@@ -198,7 +214,11 @@ fn what_is_selected_far_below_is_seen() {
     let mut screen = Screen::new();
     screen.take(view(&backends), Instant::now());
     press(&mut screen, "G");
-    assert!(seen(&screen, 80, 24).contains("● xz "), "{}", seen(&screen, 80, 24));
+    assert!(
+        seen(&screen, 80, 24).contains("● xz "),
+        "{}",
+        seen(&screen, 80, 24)
+    );
     press(&mut screen, "g");
     assert!(seen(&screen, 80, 24).contains("▾ web"));
 }
