@@ -6,6 +6,7 @@
 
 mod admin;
 mod control;
+mod file_watch;
 mod generation;
 mod memory;
 mod orders;
@@ -14,8 +15,11 @@ mod reload;
 mod services;
 mod worker_thread;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +29,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use admin::Entrances;
-use control::Control;
+use control::{Control, Started};
 pub use orders::Order;
 use orders::Signals;
-use prepare::Prepared;
+use prepare::{Prepared, Sockets};
 use worker_thread::WorkerStart;
 
 use crate::clock::Millis;
@@ -86,13 +90,16 @@ pub enum Drained {
 }
 
 /// Runs until a signal ends it: the body of `evenkeel run` and `evenkeel proxy`. `source`: where
-/// `config` came from.
-pub fn run(config: Config, source: Source) -> anyhow::Result<ExitCode> {
+/// `config` came from. `watched`: a file to look at, which is reloaded when it holds something else.
+pub fn run(config: Config, source: Source, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let runtime = runtime().context("cannot start a runtime for signals")?;
     // Before anybody can know that we are there: a signal that nobody listens for kills.
     let signals = runtime.block_on(async { Signals::listen() })?;
     let running = start_from(config, Some(source), std::io::stdout())?;
     let orders = running.orders.clone();
+    if let Some(file) = watched {
+        file_watch::watch(file, orders.clone())?;
+    }
     // The control thread can end on its own only by an error; then there is no signal to wait for.
     let (ended, has_ended) = oneshot::channel();
     let control = running.control;
@@ -237,12 +244,17 @@ pub fn start_from(
     let control = thread.spawn(move || {
         let runtime = runtime().context("cannot start the control thread's runtime")?;
         let outcome = runtime.block_on(async {
-            let (reloads, left) = control.start(noticed, probe)?;
+            let Started {
+                reloads,
+                sockets,
+                left,
+            } = control.start(noticed, probe)?;
             let ordered = Orders {
                 receiver,
                 reloads,
                 generations,
                 journal: told,
+                sockets,
             };
             let outcome = carry_out(&drain, ordered, &mut gone).await;
             drop(left);
@@ -316,6 +328,9 @@ struct Orders {
     reloads: mpsc::UnboundedSender<reload::Request>,
     generations: Arc<Published<Shared>>,
     journal: Arc<Journal>,
+    /// To be closed when nobody is taken in any more: the kernel would complete connections that no
+    /// worker accepts.
+    sockets: Rc<RefCell<Sockets>>,
 }
 
 /// How to end.
@@ -369,7 +384,10 @@ async fn carry_out(
         ];
         for (wait, phase) in steps {
             tokio::select! {
-                () = sleep(wait) => drain.advance(phase),
+                () = sleep(wait) => {
+                    drain.advance(phase);
+                    orders.sockets.take();
+                }
                 _ = gone.recv() => {
                     return Ok(match drain.has_cut() {
                         true => Drained::Cut,
@@ -381,6 +399,7 @@ async fn carry_out(
         }
     }
     drain.advance(Phase::CutAll);
+    orders.sockets.take();
     // Workers look at the phase at every tick.
     gone.recv().await;
     Ok(Drained::Cut)

@@ -5,6 +5,7 @@
 //! `build.rs`, `admin.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
 //! `rate.rs`, `routes.rs`, `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs`
 //! says what is wrong and where; reading goes on after an error, so that one run shows all of them.
+//! `schema.rs` tells editors how files are written.
 
 pub mod diagnostics;
 pub mod source;
@@ -25,6 +26,7 @@ mod raw;
 mod read;
 mod routes;
 mod scalar;
+mod schema;
 mod services;
 mod state_dir;
 mod sticky;
@@ -47,7 +49,9 @@ pub use backend_tls::{BackendTls, ProxyHeader, Trust};
 pub use diagnostics::Diagnostic;
 pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
 pub use in_flight::{AdaptiveLimit, InFlightLimits};
-pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
+pub use load::{
+    Loaded, Loader, from_toml_str, json_schema, keys, load, zone_json_schema, zone_keys,
+};
 pub use rate::{RateKey, RateLimit};
 pub use sticky::Sticky;
 pub use tree::Format;

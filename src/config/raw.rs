@@ -14,7 +14,7 @@ use super::admin::AdminTable;
 use super::backend_tls::{ProxyHeader, TlsTable};
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RawRetryOn};
-use super::identity::RawClientCertificates;
+use super::identity::{RawClientCertificates, ReadsProxyHeader};
 use super::in_flight::Adaptive;
 use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
@@ -22,6 +22,7 @@ use super::scalar::{
     Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, PositiveOrOff, SizeOrOff, Spill,
     Within, WithinOrOff,
 };
+use super::schema;
 use super::sticky::RawSticky;
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion, UpstreamProtocol};
@@ -44,6 +45,7 @@ table! {
         "log" => log: Log,
         "drain" => drain: Drain,
     }
+    required ["listener"]
     later ["tickets", "cookies", "tsig", "explain_from"]
 }
 
@@ -57,9 +59,10 @@ table! {
         "min_tls" => min_tls: At<TlsVersion>,
         "http2" => http2: At<bool>,
         "redirect" => redirect: Redirect,
-        "proxy_protocol" => proxy_protocol: At<bool>,
+        "proxy_protocol" => proxy_protocol: At<ReadsProxyHeader>,
         "client_certificates" => client_certificates: RawClientCertificates,
     }
+    required ["address", "protocol"]
     later ["acme"]
 }
 
@@ -81,6 +84,11 @@ choice! {
         "tls" => ListenerProtocol::Tls,
     }
     later []
+    meant {
+        "h2" => "\"https\" speaks HTTP/2 as well, and so does \"http\" to clients that begin with it",
+        "http2" => "\"https\" speaks HTTP/2 as well, and so does \"http\" to clients that begin with it",
+        "grpc" => "gRPC comes over HTTP/2, which \"https\" speaks, and \"http\" to clients that begin with it",
+    }
 }
 
 choice! {
@@ -97,6 +105,7 @@ table! {
         "cert" => cert: At<String>,
         "key" => key: At<String>,
     }
+    required ["cert", "key"]
     later []
 }
 
@@ -136,6 +145,13 @@ impl Read for Redirect {
                 ..RedirectTable::default()
             })
         })
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![
+            At::<RedirectTarget>::schema(),
+            RedirectTable::schema(),
+        ])
     }
 
     fn keys() -> &'static [Key] {
@@ -184,6 +200,7 @@ table! {
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
     }
+    required ["name", "discover"]
     later []
     elsewhere {
         "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
@@ -218,6 +235,12 @@ choice! {
         "h2" => UpstreamProtocol::H2,
     }
     later []
+    meant {
+        "grpc" => "gRPC goes over HTTP/2: upstream = \"h2c\", or \"h2\" over TLS",
+        "http2" => "write \"h2c\", or \"h2\" over TLS",
+        "tls" => "write \"https\", or \"h2\" for HTTP/2 over TLS",
+        "tcp" => "leave `upstream` out: a listener with protocol = \"tcp\" or \"tls\" passes bytes on as they come",
+    }
 }
 
 table! {
@@ -238,6 +261,7 @@ table! {
         "priority" => priority: At<Within<0, 65535>>,
         "weight" => weight: At<Within<0, 65535>>,
     }
+    required ["address"]
     later []
 }
 
@@ -261,6 +285,10 @@ impl Read for StaticEndpoint {
         })
     }
 
+    fn schema() -> serde_json::Value {
+        schema::any(vec![At::<Connect>::schema(), StaticTable::schema()])
+    }
+
     fn keys() -> &'static [Key] {
         StaticTable::keys()
     }
@@ -277,6 +305,7 @@ table! {
         "alpn" => alpn: Vec<At<String>>,
         "service" => service: At<String>,
     }
+    required ["service"]
     later ["client_certificates"]
     elsewhere { "redirect" => "a listener redirects: redirect = \"https\" in its [[listener]]", }
 }

@@ -19,7 +19,7 @@ use super::Source;
 use super::admin::{self, Entrances, Left, Steward};
 use super::generation::New;
 use super::prepare::{OwnKey, Sockets};
-use super::reload::{Reloader, Request};
+use super::reload::{self, Reloader, Request};
 use super::services::Services;
 use crate::admin::probe;
 use crate::admin::state::State;
@@ -31,6 +31,7 @@ use crate::memory;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::reload::CertificateWatch;
 
 /// Time between two looks for series of backends that are gone.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
@@ -83,17 +84,29 @@ pub struct Control {
     pub entrances: Entrances,
 }
 
+/// What whoever started it needs of it.
+pub struct Started {
+    /// Where to ask for a reload.
+    pub reloads: mpsc::UnboundedSender<Request>,
+    /// The listening sockets of whichever generation is in force, for whoever closes them.
+    pub sockets: Rc<RefCell<Sockets>>,
+    /// What is to be taken away at the end.
+    pub left: Left,
+}
+
 impl Control {
-    /// Starts the tasks on the present runtime; they end with it. Returns where to ask for a reload, and
-    /// what is to be taken away at the end.
+    /// Starts the tasks on the present runtime; they end with it.
     pub fn start(
         self,
         noticed: mpsc::Receiver<Event>,
         probe: Option<std::net::TcpListener>,
-    ) -> io::Result<(mpsc::UnboundedSender<Request>, Left)> {
+    ) -> io::Result<Started> {
         let shared = self.published.load();
         let reloads = Rc::default();
+        let certificate_watch = Rc::new(CertificateWatch::start(Arc::clone(&self.journal))?);
+        certificate_watch.set(reload::watched(&shared));
         let state = Rc::new(State {
+            certificate_watch: Rc::clone(&certificate_watch),
             started: Millis::now(),
             generations: Arc::clone(&self.published),
             signs: self.signs.clone(),
@@ -126,6 +139,7 @@ impl Control {
         spawn_local(Rc::clone(&services).tick());
         spawn_local(Rc::clone(&services).take_reports(found));
         spawn_local(pass_on(noticed, Rc::clone(&services), burst_over));
+        let sockets = Rc::new(RefCell::new(self.sockets));
         let (requests, requested) = mpsc::unbounded_channel();
         let steward = Steward {
             published: Arc::clone(&self.published),
@@ -139,15 +153,20 @@ impl Control {
             own: self.own,
             published: self.published,
             services,
-            sockets: RefCell::new(self.sockets),
+            sockets: Rc::clone(&sockets),
             signs: self.signs,
+            certificate_watch,
             own_addresses: self.own_addresses,
             journal: self.journal,
             first: Arc::clone(&shared.config),
             record: reloads,
         };
         spawn_local(reloader.run(requested));
-        Ok((requests, left))
+        Ok(Started {
+            reloads: requests,
+            sockets,
+            left,
+        })
     }
 }
 
