@@ -287,7 +287,8 @@ def main(browser):
         expect(row(watched.page, "b5").locator(".state")).to_have_text("ejected")
         # What has just arrived is not marked any more.
         watched.page.evaluate("Promise.all(document.getAnimations().filter((a) => a.effect.getTiming().iterations === 1).map((a) => a.finished))")
-        watched.page.screenshot(path=FOLDER / f"dashboard-{watched.name}.png")
+        part = {"full_page": True, "clip": {"x": 0, "y": 0, "width": 390, "height": 1800}} if "phone" in watched.name else {}
+        watched.page.screenshot(path=FOLDER / f"dashboard-{watched.name}.png", **part)
         assert not watched.overflows(), (watched.name, watched.overflows())
     why_a_request_went_there(first)
     by_keyboard_alone(pages[0])

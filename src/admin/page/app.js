@@ -39,7 +39,7 @@ async function look() {
     boot = now.boot;
     status = now;
     takeSamples(now.history.samples);
-    drawServices(services, dns, { drain, refresh });
+    drawServices(services, dns, Date.parse(now.now), { drain, refresh });
     document.title = titleOf(now);
     drawnAt = Date.now();
     trouble = null;

@@ -5,6 +5,8 @@ import { attribute, clock, el, icon, keyed, milliseconds, NONE, number, percent,
 
 // With more than that, a service is opened by hand.
 const OPEN_AT_FIRST = 4;
+// Seconds over which shares are measured.
+const WINDOW = 60;
 
 const SHAPES = { up: "up", passed_over: "passed", ejected: "ejected", trial: "trial", down: "down", drained: "drained" };
 const REASONS = {
@@ -18,8 +20,8 @@ const REASONS = {
   by_hand: "drained by hand",
 };
 
-// `commands`: `drain(backend, drained)` and `refresh(name)`.
-export function drawServices(services, dns, commands) {
+// `now`: the server's clock. `commands`: `drain(backend, drained)` and `refresh(name)`.
+export function drawServices(services, dns, now, commands) {
   const place = document.getElementById("services");
   place.querySelector(":scope > .empty")?.remove();
   const make = (service) => makeService(service, services.indexOf(service) < OPEN_AT_FIRST, commands);
@@ -27,7 +29,7 @@ export function drawServices(services, dns, commands) {
     drawSummary(node.querySelector("summary"), service);
     if (!node.open) return;
     drawDns(node.querySelector(".dns"), service.discover, dns.find((d) => d.name === service.discover.name && d.services.includes(service.name)));
-    drawLanes(node.querySelector(".lanes"), service);
+    drawLanes(node.querySelector(".lanes"), service, now);
     drawTable(node, service, commands);
   });
 }
@@ -68,14 +70,14 @@ function drawSummary(summary, service) {
 
 // --- lanes -------------------------------------------------------------------------------------
 
-function drawLanes(place, service) {
+function drawLanes(place, service, now) {
   keyed(place, service.tiers, (t) => t.priority, makeLane, (lane, tier) => {
     attribute(lane, "data-serving", tier.serving ? "yes" : "no");
     const [head, list] = lane.children;
     use(head.firstChild, tier.serving ? "up" : "note");
     text(head.children[1], `Tier ${tier.priority}`);
     text(head.children[2], tier.serving ? "serving" : standby(service, tier));
-    text(head.children[3], distance(tier));
+    text(head.children[3], distance(tier, service.snapshot.changed_at, now));
     // The longest bar fills nine tenths; shares are comparable within a tier.
     const most = Math.max(...tier.backends.flatMap((b) => [b.share.configured, b.share.measured ?? 0]), 0.01) / 0.9;
     keyed(list, tier.backends, identity, makeBar, (bar, backend) => drawBar(bar, backend, most));
@@ -92,10 +94,12 @@ function standby(service, tier) {
   return above ? "standby" : "nobody can serve";
 }
 
-// How far the tier is from an even keel.
-function distance(tier) {
+// How far the tier is from an even keel; what is measured follows a change within its window.
+function distance(tier, changedAt, now) {
   const measured = tier.backends.filter((b) => b.share.measured !== null);
   if (!tier.serving || !measured.length) return "";
+  const since = (now - Date.parse(changedAt)) / 1000;
+  if (since < WINDOW) return `changed ${span(since)} ago; measured over the last ${WINDOW} s`;
   const points = Math.max(...measured.map((b) => Math.abs(b.share.measured - b.share.configured))) * 100;
   return `furthest from its share: ${points.toFixed(1)} points`;
 }
@@ -163,7 +167,7 @@ function drawRow(row, backend) {
   text(state.firstChild.lastChild, backend.state.replace("_", " "));
   text(reason.firstChild, backend.reason ? (REASONS[backend.reason] ?? backend.reason) : NONE);
   const until = backend.out_for_seconds ? `for another ${span(backend.out_for_seconds)}` : null;
-  text(reason.lastChild, backend.reason ? [backend.drained ? null : backend.detail, until].filter(Boolean).join("; ") : "");
+  text(reason.lastChild, backend.reason ? [detail(backend), until].filter(Boolean).join("; ") : "");
   drawCheck(check, backend);
   const { srv, override, effective } = backend.weight;
   text(weight, override === null ? number(effective) : `${effective} (by hand; DNS: ${srv})`);
@@ -172,6 +176,13 @@ function drawRow(row, backend) {
   const button = drain.firstChild;
   text(button, backend.drained ? "Undrain" : "Drain");
   attribute(button, "aria-label", `${backend.drained ? "Undrain" : "Drain"} ${backend.target} ${backend.address}`);
+}
+
+// Its latest event without what the row says already.
+function detail(backend) {
+  if (backend.drained || !backend.detail) return null;
+  const words = backend.detail.replace(`${backend.address} is ${backend.state.replace("_", " ")}: `, "");
+  return words.replace(new RegExp(`^${backend.reason},? ?`), "");
 }
 
 function drawCheck(cell, { last_check: check, check_failures: failures }) {

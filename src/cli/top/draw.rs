@@ -393,12 +393,17 @@ fn name_of(backend: &Backend) -> String {
 }
 
 fn reason_line<'a>(backend: &Backend, palette: Palette) -> Line<'a> {
-    let why = backend.reason.as_deref().map(reason).unwrap_or_default();
+    let code = backend.reason.as_deref().unwrap_or_default();
     let detail = backend.detail.as_deref().unwrap_or_default();
+    // Its latest event, without what the line says already.
+    let said = format!("{} is {}: ", backend.address, word(&backend.state));
+    let detail = detail.strip_prefix(&said).unwrap_or(detail);
+    let detail = detail.strip_prefix(code).unwrap_or(detail);
+    let detail = detail.trim_start_matches([',', ' ']);
     // There is no more to say of what somebody did by hand.
     let words = match detail.is_empty() || backend.drained {
-        true => format!("      {why}"),
-        false => format!("      {why}: {detail}"),
+        true => format!("      {}", reason(code)),
+        false => format!("      {}: {detail}", reason(code)),
     };
     Line::styled(words, palette.state(&backend.state))
 }

@@ -16,7 +16,8 @@ fn backend(name: &str, priority: u16, state: &str, reason: Value) -> Value {
         "target": format!("{name}.web.test."), "address": format!("10.0.0.7:{port}"),
         "priority": priority, "weight": {"srv": 10, "override": null, "effective": 10},
         "split": 1, "share": {"configured": 0.5, "measured": 0.493}, "state": state,
-        "reason": reason, "detail": null, "since": null,
+        "reason": reason,
+        "detail": format!("10.0.0.7:{port} is {state}: failures, 5 in a row"), "since": null,
         "out_for_seconds": if state == "ejected" { json!(8.0) } else { Value::Null },
         "drained": state == "drained", "last_check": null, "check_failures": 0,
         "ejections": {"failures": 0, "success_rate": 0}, "in_flight": 3, "requests": 1000,
@@ -111,7 +112,7 @@ fn at_80_by_24_everything_is_there() {
         "50.0%  49.3%     10      3   190.5",
         "✗ b1 10.0.0.7:8098",
         "ejected 8s",
-        "failures in a row",
+        "      failures in a row: 5 in a row",
         "09:59:58 backend ejected web/10.0.0.7:8098: 5 failures in a row",
         "q quit",
     ] {
@@ -244,4 +245,54 @@ fn before_the_first_answer_the_trouble_is_shown() {
     screen.trouble = Some("nobody listens at /run/evenkeel/control.sock".to_owned());
     assert!(seen(&screen, 80, 24).contains("nobody listens"));
     assert_eq!(press(&mut screen, "q"), Outcome::Quit);
+}
+
+/// The terminal is given back before a panic is told: else it would be lost with the screen.
+#[test]
+fn a_panic_gives_the_terminal_back() {
+    const MARK: &str = "EVENKEEL_TEST_PANICS_IN_TOP";
+    if std::env::var_os(MARK).is_some() {
+        let mut terminal = ratatui::try_init().expect("it runs in tmux");
+        let drawn = terminal.draw(|frame| frame.render_widget("what was there", frame.area()));
+        drawn.expect("it runs in tmux");
+        panic!("on purpose");
+    }
+    let tmux = |arguments: &[&str]| {
+        let socket = format!("evenkeel-panic-{}", std::process::id());
+        let mut command = std::process::Command::new("tmux");
+        command
+            .args(["-L", &socket, "-f", "/dev/null"])
+            .args(arguments)
+            .output()
+    };
+    if tmux(&["-V"]).is_err() {
+        let promised = std::env::var_os("EVENKEEL_REQUIRE_TOOLS").is_some();
+        assert!(!promised, "tmux is not installed");
+        return;
+    }
+    let own = std::env::current_exe().expect("it runs");
+    let command = format!(
+        "{MARK}=1 {} --exact cli::top::tests::a_panic_gives_the_terminal_back --nocapture; \
+         stty -a; echo over; exec cat",
+        own.display()
+    );
+    let started = tmux(&["new-session", "-d", "-x", "100", "-y", "50", &command]);
+    assert!(started.expect("it was there").status.success());
+    let begun = Instant::now();
+    let seen = loop {
+        let seen = tmux(&["capture-pane", "-p"]).expect("it was there").stdout;
+        let seen = String::from_utf8_lossy(&seen).into_owned();
+        if seen.contains("over\n") || begun.elapsed() > Duration::from_secs(20) {
+            break seen;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    };
+    // What runs in it ends with it.
+    let _ = tmux(&["kill-server"]);
+    assert!(seen.contains("on purpose"), "{seen}");
+    assert!(!seen.contains("what was there"), "{seen}");
+    assert!(
+        seen.contains(" icanon") && seen.contains(" echo "),
+        "{seen}"
+    );
 }
