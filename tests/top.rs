@@ -3,6 +3,7 @@
 mod support;
 
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::backend::Backend;
 use support::client::Client;
@@ -25,7 +26,10 @@ impl Terminal {
         let command = format!(
             "echo before; {environment} sh -c '{inner}'; echo exit $?; stty -a; echo over; exec cat"
         );
-        let socket = place.to_string().replace('/', "-");
+        // A server of tmux's that ends is not in the way of the next one.
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let socket = format!("evenkeel-{}-{number}", std::process::id());
         let terminal = Terminal { socket };
         let started = terminal.tmux(&["new-session", "-d", "-x", "80", "-y", "24", &command]);
         assert!(started.status.success(), "{started:?}");
@@ -88,7 +92,9 @@ impl Play {
             return None;
         }
         let folder = Folder::new();
-        let backends = ["one", "two", "standby"].map(Backend::start);
+        let mut backends = ["one", "two", "standby"].map(Backend::start);
+        // As they are listed.
+        backends[..2].sort_by_key(|backend| backend.address);
         let [one, two, standby] = backends.each_ref().map(|backend| backend.address);
         let server = Server::binary(&format!(
             "workers = 1\n[admin]\naddress = \"off\"\nsocket = \"{}/control.sock\"\n\
@@ -144,7 +150,8 @@ fn everything_is_there_and_keys_work() {
     terminal.press(&["?"]);
     terminal.shows(&["Keys", "passed over"]);
     terminal.press(&["x", "Down", "d"]);
-    terminal.shows(&["Drain", &format!("Give web/{one} no new request?")]);
+    let question = format!("Give web/{one} no new request?");
+    terminal.shows(&["Drain", &question, "has started"]);
     terminal.press(&["n", "d", "y"]);
     terminal.shows(&[
         "○",
@@ -170,7 +177,7 @@ fn everything_is_there_and_keys_work() {
     terminal.press(&["Enter"]);
     terminal.shows(&["no check, 0 failed ever"]);
     terminal.tmux(&["resize-window", "-x", "120", "-y", "30"]);
-    terminal.shows(&["████"]);
+    terminal.shows(&["████", "EVENTS", "weight cleared", "? help"]);
     println!("{}", terminal.screen(&[]));
     terminal.press(&["q"]);
     terminal.is_given_back();
@@ -195,8 +202,8 @@ fn there_are_colours_unless_they_are_not_wanted() {
     let Some(play) = Play::new() else {
         return;
     };
-    // SGR 30 to 37: a colour; 1, 2, 4, 7: bold, dim, underlined, reversed.
-    let coloured = |screen: &str| (30..38).any(|n| screen.contains(&format!("\u{1b}[{n}m")));
+    // SGR 30 to 37 are colours, and so is 38;5;N; 39 is none.
+    let coloured = |screen: &str| (30..39).any(|n| screen.contains(&format!("\x1b[{n}")));
     let terminal = Terminal::top(&play.folder, "");
     terminal.shows(&["● ready", "▾ web"]);
     let seen = terminal.screen(&["-e"]);
