@@ -67,6 +67,16 @@ pub struct Reader<T> {
     cached: Arc<T>,
 }
 
+impl<T> Clone for Reader<T> {
+    fn clone(&self) -> Self {
+        Reader {
+            source: Arc::clone(&self.source),
+            seen: self.seen,
+            cached: Arc::clone(&self.cached),
+        }
+    }
+}
+
 impl<T> Reader<T> {
     /// Takes up the newest value; true if the version moved since the last look.
     pub fn refresh(&mut self) -> bool {

@@ -14,6 +14,7 @@
 //!
 //! `layer4.rs` has the routes of connections that are passed on as they are.
 
+pub mod explain;
 mod layer4;
 
 use std::collections::HashMap;

@@ -43,6 +43,8 @@ use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Reloaded, Sign};
 use crate::listener;
 use crate::proxy::drain::{Drain, Phase};
+use crate::proxy::questions::Questions;
+use crate::proxy::samples::Samples;
 use crate::proxy::seating::Seating;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
@@ -185,6 +187,8 @@ pub fn start_from(
         drain: Drain::new(),
         events,
         seating,
+        questions: Questions::new(config.workers.get()),
+        samples: Samples::new(config.workers.get()),
     };
     let (shared, new) = generation::first(&prepared, common);
     // The first client may be here before the control thread is.

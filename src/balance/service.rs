@@ -4,6 +4,7 @@
 //! It never asks DNS (discovery does) and never decides whether an answer is believed
 //! (`discovery::policy` does): what it is offered is in effect.
 
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -28,6 +29,8 @@ pub struct Service {
     snapshot: Arc<Published<Snapshot>>,
     terms: Terms,
     answered: bool,
+    /// Snapshots that were made.
+    snapshots: u64,
     listed: BTreeMap<Endpoint, (Arc<Backend>, Place)>,
     /// Withdrawn lately, with the moment of it: if one comes back, it has its state again. Bounded
     /// by [`REMEMBERED`] and [`REMEMBERED_FOR`].
@@ -94,6 +97,7 @@ impl Service {
             terms,
             snapshot: Published::new(Snapshot::default()),
             answered: false,
+            snapshots: 0,
             listed: BTreeMap::new(),
             departed: BTreeMap::new(),
             by_hand: Settings::default(),
@@ -154,7 +158,7 @@ impl Service {
         }
         self.forget(now);
         if !changes.is_empty() {
-            self.snapshot.publish(self.compose());
+            self.publish(now);
         }
         changes
     }
@@ -191,7 +195,7 @@ impl Service {
             if self.terms.rises {
                 self.let_rise(now, &back);
             }
-            self.snapshot.publish(self.compose());
+            self.publish(now);
         }
         Ok(there.into_iter().map(|(backend, _)| backend).collect())
     }
@@ -289,7 +293,12 @@ impl Service {
         }
     }
 
-    fn compose(&self) -> Snapshot {
+    fn publish(&mut self, now: Millis) {
+        self.snapshots += 1;
+        self.snapshot.publish(self.compose(now));
+    }
+
+    fn compose(&self, now: Millis) -> Snapshot {
         let mut tiers: BTreeMap<u16, Vec<Member>> = BTreeMap::new();
         // `listed` is sorted by endpoint, so each tier's members are.
         for (endpoint, (backend, place)) in &self.listed {
@@ -310,12 +319,23 @@ impl Service {
         let tokens = affinity.map_or_else(Tokens::new, |affinity| affinity.tokens(&tiers));
         let drained = set_aside(&mut tiers);
         Snapshot {
+            number: self.snapshots,
+            made: now,
+            withdrawn: self.withdrawn_last(),
             answered: self.answered,
             made_at: Some(SystemTime::now()),
             tokens,
             tiers,
             drained,
         }
+    }
+
+    /// Who left last, as many as people are told of.
+    fn withdrawn_last(&self) -> Vec<(Arc<Backend>, Millis)> {
+        let mut last: Vec<_> = self.departed.values().cloned().collect();
+        last.sort_by_key(|(backend, left)| (Reverse(*left), backend.id));
+        last.truncate(TOLD_OF);
+        last
     }
 }
 
@@ -346,7 +366,7 @@ fn places(endpoints: &[Discovered]) -> BTreeMap<Endpoint, Place> {
         places
             .entry(found.endpoint.clone())
             .and_modify(|known: &mut Place| {
-                let rank = |p: &Place| (p.priority, std::cmp::Reverse(p.weight), p.split);
+                let rank = |p: &Place| (p.priority, Reverse(p.weight), p.split);
                 if rank(&place) < rank(known) {
                     *known = place;
                 }
@@ -362,6 +382,9 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
 /// So many withdrawn backends are remembered at most: as many as a name may have by default.
 const REMEMBERED: usize = 4096;
+
+/// So many of them are told of in a snapshot: a person looks for the one that has just gone.
+const TOLD_OF: usize = 16;
 
 #[cfg(test)]
 #[path = "service_tests.rs"]

@@ -16,6 +16,10 @@ use crate::upstream::standing::{Reason, State};
 /// All tiers of a service at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
+    /// Counts the snapshots of a service from 1 on; 0: nobody has published one.
+    pub number: u64,
+    /// When it was made.
+    pub made: Millis,
     /// Has discovery said anything yet (even that nobody is there)?
     pub answered: bool,
     /// When it was made; `None`: it is the first, empty one.
@@ -26,6 +30,8 @@ pub struct Snapshot {
     pub drained: Vec<Tier>,
     /// Where cookies lead; empty if the service has none.
     pub tokens: Tokens,
+    /// Who was withdrawn lately, and when; the last first. They get no new request.
+    pub withdrawn: Vec<(Arc<Backend>, Millis)>,
 }
 
 /// The backends of one SRV priority.
@@ -77,6 +83,16 @@ impl Snapshot {
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         let members = self.tiers.iter().flat_map(|tier| &tier.members);
         members.map(|member| &member.backend)
+    }
+
+    /// Calls `see` with the backend of each place that there is for one.
+    pub(super) fn backends_mut(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        let tiers = self.tiers.iter_mut().chain(&mut self.drained);
+        let members = tiers.flat_map(|tier| &mut tier.members);
+        members.for_each(|member| see(&mut member.backend));
+        self.tokens
+            .values_mut()
+            .for_each(|(backend, _)| see(backend));
     }
 
     /// All that discovery lists with the priority of their tiers: those that the schedules have, then

@@ -79,6 +79,11 @@ const LARGEST: usize = 256 << 20;
 const VARIABLE: &str = "EVENKEEL_ADMIN";
 
 impl InstanceOptions {
+    /// The configuration that it was started with, if that is said.
+    pub fn configuration(&self) -> &ConfigurationOptions {
+        &self.configuration
+    }
+
     /// Where the instance may be.
     pub fn find(&self) -> anyhow::Result<Instance> {
         let variable = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod dns;
 pub mod drain;
 pub mod events;
+pub mod explain;
 pub mod health;
 mod http;
 mod instance;
@@ -28,7 +29,7 @@ pub mod url;
 pub mod version;
 pub mod weight;
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Diagnostic, Loader};
 use crate::server::Source;
+use crate::tls::certificates::CertificateError;
+use crate::tls::server::TlsError;
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -84,6 +87,8 @@ pub enum Command {
     Status(status::Args),
     /// Watch a running instance: services, tiers, backends, events; drain and weigh by key
     Top(top::Args),
+    /// Say where a request would go in a running instance, and why not elsewhere
+    Explain(explain::Args),
     /// Show what happened in a running instance, and what happens
     Events(events::Args),
     /// Make a running instance unready, or give one of its backends no new request
@@ -124,6 +129,7 @@ impl Command {
             Command::Health(args) => health::run(args),
             Command::Status(args) => status::run(args),
             Command::Top(args) => top::run(args),
+            Command::Explain(args) => explain::run(args),
             Command::Events(args) => events::run(args),
             Command::Drain(args) => drain::drain(args),
             Command::Undrain(args) => drain::undrain(args),
@@ -166,9 +172,27 @@ pub fn main() -> ExitCode {
                 Some(diagnostic) => print_diagnostic(diagnostic),
                 None => eprintln!("evenkeel: {}", with_causes(&error)),
             }
+            if let Some(hint) = hint(&error) {
+                eprintln!("evenkeel: {hint}");
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// What to do about an error, where that is known.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let missing = |cause: &(dyn std::error::Error + 'static)| {
+        let TlsError::Certificate(CertificateError::Read { source, .. }) = cause.downcast_ref()?
+        else {
+            return None;
+        };
+        (source.kind() == ErrorKind::NotFound).then_some(())
+    };
+    let mut missing = error.chain().filter_map(missing);
+    missing
+        .next()
+        .map(|()| "`evenkeel cert dev` makes certs/dev.pem and certs/dev.key, to try with")
 }
 
 /// An error and its causes. Some errors of ours say their cause themselves, for those who log them
@@ -228,7 +252,7 @@ async fn interrupted() -> std::io::Result<()> {
 
 /// Prints on standard output; a reader that has seen enough (`| head`) is no error.
 fn print(text: impl AsRef<[u8]>) -> std::io::Result<()> {
-    use std::io::{ErrorKind, Write as _};
+    use std::io::Write as _;
     match std::io::stdout().lock().write_all(text.as_ref()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),

@@ -48,6 +48,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     if trust_is_known {
         identity::check_trust(&raw_listeners, file.trusted_proxies.as_deref(), problems);
     }
+    identity::check_audience(file.explain_from.as_deref(), problems);
     let raw_admin = file.admin.unwrap_or_default();
     let (admin, control) = admin::build(&raw_admin, files, sources, problems);
     refuse_shared_addresses(&raw_listeners, control, probe, problems);
@@ -94,6 +95,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         services,
         routes,
         trusted_proxies: values(file.trusted_proxies),
+        explain_from: values(file.explain_from),
         allowed_endpoints: values(dns.allow),
         state_dir: file
             .state_dir

@@ -71,6 +71,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Peers whose `X-Forwarded-*` and kin are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Clients who are told why their requests went where they went.
+    pub explain_from: Vec<IpNet>,
     /// Addresses that DNS may give although they are refused by default (`[dns] allow`).
     pub allowed_endpoints: Vec<IpNet>,
     /// Folder in which the last good answer of each name is kept for a restart; `None`: nowhere.
@@ -95,10 +97,18 @@ pub struct Config {
 impl Config {
     /// Is what a peer at this address says about its clients believed?
     pub fn trusts(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        let mut trusted = self.trusted_proxies.iter();
-        trusted.any(|net| net.contains(&address))
+        lists(&self.trusted_proxies, address)
     }
+
+    /// Is a client at this address told why its requests went where they went?
+    pub fn explains_to(&self, address: IpAddr) -> bool {
+        lists(&self.explain_from, address)
+    }
+}
+
+fn lists(nets: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    nets.iter().any(|net| net.contains(&address))
 }
 
 /// One `[[listener]]`.

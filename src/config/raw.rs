@@ -32,6 +32,7 @@ table! {
     pub struct File = "configuration" {
         "workers" => workers: At<Within<1, 1024>>,
         "trusted_proxies" => trusted_proxies: Vec<At<IpNet>>,
+        "explain_from" => explain_from: Vec<At<IpNet>>,
         "state_dir" => state_dir: At<String>,
         "listener" => listeners: Vec<Listener>,
         "service" => services: Vec<Service>,
@@ -46,7 +47,7 @@ table! {
         "drain" => drain: Drain,
     }
     required ["listener"]
-    later ["tickets", "cookies", "tsig", "explain_from"]
+    later ["tickets", "cookies", "tsig"]
 }
 
 table! {

@@ -44,6 +44,8 @@ pub struct Job<'a> {
     pub preference: Preference,
     /// Value of a `Set-Cookie` that its client is given with the response.
     pub cookie: Option<&'a str>,
+    /// Value of an `X-Evenkeel-Explain` that its client is given with the response.
+    pub explanation: Option<&'a str>,
     /// The client's connection may go on after the response.
     pub keep_alive: bool,
     /// The client waits for `100 (Continue)` before it sends its body.

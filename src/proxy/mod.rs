@@ -10,7 +10,8 @@
 //! `switch.rs` says how a switch of protocols is said, `tunnel.rs` is what follows. `forward.rs` rewrites
 //! heads (`certificate_fields.rs` has those about a client's certificate) and `recode.rs` (pure) bodies;
 //! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
-//! `limits.rs` is what the workers together may take on; `seating.rs` says which worker a connection
+//! `explain.rs` says in words why a request went where it went, `samples.rs` keeps a few of them, and
+//! `questions.rs` has what the workers are asked; `limits.rs` is what the workers together may take on; `seating.rs` says which worker a connection
 //! goes to.
 //!
 //! `layer4.rs` is the other way through: a connection that is passed on as it is, with the same
@@ -24,6 +25,7 @@ mod choice;
 pub mod connection;
 pub mod drain;
 mod exchange;
+pub mod explain;
 pub mod failure;
 pub mod forward;
 mod grpc;
@@ -34,11 +36,13 @@ mod opening;
 pub mod peer;
 mod pinned;
 mod preference;
+pub mod questions;
 mod reach;
 mod recode;
 mod request;
 mod respond;
 pub mod retry;
+pub mod samples;
 pub mod seating;
 pub mod serve;
 mod sink;

@@ -6,15 +6,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::account::Account;
+use super::account::{Account, Audience};
 use super::certificate_fields::Asked;
 use super::connection::Serving;
 use super::drain::Phase;
 use super::exchange::{Failed, Lent, Outcome, exchange};
+use super::explain;
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
 use super::grpc;
 use super::job::{Client, Downstream, Job, OutOfPatience};
+use super::limits::origin;
 use super::preference::Preference;
 use super::recode::whole_body;
 use super::respond;
@@ -81,6 +83,7 @@ impl Serving<'_> {
                 return next;
             }
         };
+        account.audience = self.audience();
         let shared = &self.worker.shared;
         let keep_alive = request_keeps_alive(self.head)
             && !self.aged
@@ -257,6 +260,7 @@ impl Serving<'_> {
             upgrade,
             preference: Preference::of(service, worker.affinity(index), self.head, self.peer),
             cookie: None,
+            explanation: None,
             keep_alive,
             expects_continue,
             max_body: service.max_body.unwrap_or(u64::MAX),
@@ -300,6 +304,21 @@ impl Serving<'_> {
                     .tunnel(over, *tunnel, handshake, limits.tunnel_idle, account)
                     .await)
             }
+        }
+    }
+
+    /// What the client may hear of where its request went. Nothing is looked at where nobody may.
+    fn audience(&self) -> Audience {
+        let config = &self.worker.shared.config;
+        if config.explain_from.is_empty() || self.peer.is_unknown {
+            return Audience::Anybody;
+        }
+        let fields = &self.head.fields;
+        let client = origin::client(self.peer.address.ip(), fields, config);
+        match config.explains_to(client) {
+            false => Audience::Anybody,
+            true if fields.first(Known::XEvenkeelExplain).is_some() => Audience::Asking,
+            true => Audience::Listed,
         }
     }
 
@@ -355,6 +374,9 @@ impl Serving<'_> {
             account.grpc_status = Some(grpc::code_of(meaning.status));
         }
         let explanation = match &failure.cause {
+            _ if account.audience != Audience::Anybody => {
+                explain::details(failure, account, self.worker)
+            }
             // Which backend, and why, is for the log only.
             Cause::NoBackend(_) | Cause::Connect(_) => "no backend can serve this now".to_owned(),
             Cause::BadResponse(_) | Cause::ResponseBody(_) | Cause::UpstreamClosed => {
@@ -362,13 +384,16 @@ impl Serving<'_> {
             }
             cause => cause.to_string(),
         };
-        let own = respond::error(
+        let mut own = respond::error(
             meaning.status,
             &explanation,
             failure.retry_after(),
             &account.request_id,
             head,
         );
+        if account.audience == Audience::Asking {
+            own.explain(&explain::field(account, self.worker));
+        }
         account.sent = own.length();
         let buffers = &self.worker.buffers;
         let written = own.send(over, connection, self.writing, buffers).await;
@@ -417,6 +442,10 @@ impl Serving<'_> {
         }
         if self.worker.access.is_on() {
             self.log(account, head, took);
+        }
+        if self.worker.samples() {
+            let sample = explain::sample(account, head, self.worker, self.listener(), took);
+            self.worker.shared.samples.put(self.worker.index, sample);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use super::forward::push_own;
 use super::grpc;
 use super::job::Downstream;
 use super::sink::Sink;
@@ -110,6 +111,11 @@ impl Own {
             body: Vec::new(),
             is_head: false,
         }
+    }
+
+    /// Says where the request went.
+    pub(super) fn explain(&mut self, explanation: &str) {
+        push_own(&mut self.head.fields, None, Some(explanation));
     }
 
     /// Bytes of its body, as far as the client gets them.

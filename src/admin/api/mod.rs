@@ -238,7 +238,7 @@ impl Desk {
             Resource::Events => self.events(&query, &request.headers),
             Resource::Config => json(&self.config()),
             Resource::Certs => json(&self.certs()),
-            Resource::Explain => self.explain(&query),
+            Resource::Explain => self.explain(&query).await,
             Resource::Samples => self.samples(),
             Resource::Reload => self.reload().await,
             Resource::Drain => self.drain().await,
@@ -273,6 +273,12 @@ impl Query {
     /// The first value of that name.
     pub fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// All values of that name.
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let found = self.0.iter().filter(move |(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     }
 
