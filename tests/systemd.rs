@@ -81,6 +81,9 @@ impl Manager {
             {more}
             [probe]
             address = "off"
+            [admin]
+            address = "off"
+            socket = "off"
             [drain]
             wait = "0s"
             [[listener]]
