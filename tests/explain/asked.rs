@@ -93,9 +93,7 @@ fn the_next_request_goes_where_it_was_said_and_asking_moves_nothing() {
             *counts.entry(served).or_insert(0) += 1;
         }
         if matches!(strategy, "weighted" | "cycle") {
-            let expected = endpoints
-                .iter()
-                .map(|(a, _, w)| (format!("web/{a}"), *w));
+            let expected = endpoints.iter().map(|(a, _, w)| (format!("web/{a}"), *w));
             assert_eq!(
                 counts,
                 expected.collect(),

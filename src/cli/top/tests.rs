@@ -111,8 +111,8 @@ fn at_80_by_24_everything_is_there() {
         "● a1 10.0.0.7:8097",
         "50.0%  49.3%     10      3   190.5",
         "✗ b1 10.0.0.7:8098",
-        "ejected 8s",
-        "      failures in a row: 5 in a row",
+        "ejected ",
+        "      failures in a row: 5 in a row; for another 8s",
         "09:59:58 backend ejected web/10.0.0.7:8098: 5 failures in a row",
         "q quit",
     ] {
