@@ -335,10 +335,6 @@ fn tier_line<'a>(service: &Service, tier: &Tier, palette: Palette) -> Line<'a> {
 fn backend_line<'a>(tier: &Tier, backend: &Backend, width: u16, palette: Palette) -> Line<'a> {
     let (name, _) = columns(width);
     let style = palette.state(&backend.state);
-    let state = match backend.out_for_seconds {
-        Some(seconds) if seconds > 0.0 => format!("{} {}", word(&backend.state), span(seconds)),
-        _ => word(&backend.state).to_owned(),
-    };
     let share = &backend.share;
     let mut line = vec![
         Span::raw("  "),
@@ -348,7 +344,7 @@ fn backend_line<'a>(tier: &Tier, backend: &Backend, width: u16, palette: Palette
             fit(&name_of(backend), name - 2),
             w = name - 2
         )),
-        Span::styled(format!("{:<13}", fit(&state, 12)), style),
+        Span::styled(format!("{:<13}", fit(word(&backend.state), 12)), style),
     ];
     if width >= WIDE {
         let shares = tier.backends.iter().map(|b| &b.share);
@@ -401,10 +397,13 @@ fn reason_line<'a>(backend: &Backend, palette: Palette) -> Line<'a> {
     let detail = detail.strip_prefix(code).unwrap_or(detail);
     let detail = detail.trim_start_matches([',', ' ']);
     // There is no more to say of what somebody did by hand.
-    let words = match detail.is_empty() || backend.drained {
+    let mut words = match detail.is_empty() || backend.drained {
         true => format!("      {}", reason(code)),
         false => format!("      {}: {detail}", reason(code)),
     };
+    if let Some(seconds) = backend.out_for_seconds {
+        words.push_str(&format!("; for another {}", span(seconds)));
+    }
     Line::styled(words, palette.state(&backend.state))
 }
 
