@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::run_options::ConfigurationOptions;
 use crate::config::{
-    BackendTls, ClientCertificateMode, Config, Discover, Protocol, TlsVersion, Trust,
+    BackendTls, ClientCertificateMode, Config, Discover, Protocol, Target, TlsVersion, Trust,
     UpstreamProtocol,
 };
 use crate::tls::client::Loader;
@@ -161,7 +161,7 @@ pub fn summary(config: &Config) -> String {
     let routes = config
         .routes
         .iter()
-        .map(|route| format!("{} → {}", route.label, config.services[route.service].name));
+        .map(|route| format!("{} → {}", route.label, leads_to(config, &route.target)));
     let mut text = format!(
         "ok: {}, {}, {}\n",
         count(config.listeners.len(), "listener"),
@@ -178,6 +178,14 @@ pub fn summary(config: &Config) -> String {
     );
     list(&mut text, "limits", std::iter::once(limits));
     text
+}
+
+/// Where a route leads, in words.
+fn leads_to(config: &Config, target: &Target) -> String {
+    match target {
+        Target::Service(index) => config.services[*index].name.to_string(),
+        Target::Redirect(to) => format!("elsewhere ({})", to.status),
+    }
 }
 
 fn list(text: &mut String, kind: &str, members: impl ExactSizeIterator<Item = String>) {

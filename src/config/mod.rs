@@ -3,15 +3,18 @@
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
 //! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
-//! `rate.rs`, `routes.rs`, `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs`
-//! says what is wrong and where; reading goes on after an error, so that one run shows all of them.
+//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `layer4.rs`, `state_dir.rs` (defaults,
+//! cross-checks). `diagnostics.rs` says what is wrong and where; reading goes on after an error, so
+//! that one run shows all of them.
 
 pub mod diagnostics;
 pub mod source;
 pub mod tree;
 
+mod access;
 mod backend_tls;
 mod build;
+mod conditions;
 mod health;
 mod identity;
 mod in_flight;
@@ -22,6 +25,7 @@ mod overlay;
 mod rate;
 mod raw;
 mod read;
+mod redirect;
 mod routes;
 mod scalar;
 mod services;
@@ -40,12 +44,15 @@ use ipnet::IpNet;
 pub use crate::telemetry::access::AccessFormat;
 pub use crate::telemetry::logging::LogFormat;
 
+pub use access::Access;
 pub use backend_tls::{BackendTls, ProxyHeader, Trust};
+pub use conditions::{Conditions, Rank, Wanted};
 pub use diagnostics::Diagnostic;
 pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
 pub use in_flight::{AdaptiveLimit, InFlightLimits};
 pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
 pub use rate::{RateKey, RateLimit};
+pub use redirect::{PathChange, Rewrite, RouteRedirect, Scheme};
 pub use sticky::Sticky;
 pub use tree::Format;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
@@ -104,6 +111,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// Answer every request with a redirect to https instead of routing it.
     pub redirect: Option<Redirect>,
+    /// Whom it takes requests and connections from; `None`: everybody.
+    pub access: Option<Access>,
 }
 
 impl Listener {
@@ -507,12 +516,42 @@ pub struct Route {
     pub host: HostPattern,
     /// Path prefix of whole segments, normalised, `/` for any.
     pub path: Box<str>,
-    /// All of these fields must have exactly that value.
-    pub headers: Vec<(Box<str>, Box<str>)>,
+    /// What else a request must be like.
+    pub conditions: Conditions,
     /// The client must offer one of these (ALPN); empty: whatever it offers. None is listed twice.
     pub alpn: Vec<Box<str>>,
-    /// Index into [`Config::services`].
-    pub service: usize,
+    /// Whose requests, or connections, it takes on; `None`: everybody's.
+    pub access: Option<Access>,
+    /// By which path requests go on; `None`: by their own.
+    pub rewrite: Option<Rewrite>,
+    /// Where it leads.
+    pub target: Target,
+}
+
+impl Route {
+    /// Does it do anything that takes requests?
+    fn acts_on_requests(&self) -> bool {
+        self.rewrite.is_some() || matches!(self.target, Target::Redirect(_))
+    }
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// To a service, by its index in [`Config::services`].
+    Service(usize),
+    /// Elsewhere, and the client is told so.
+    Redirect(RouteRedirect),
+}
+
+impl Target {
+    /// Can it lead to this service?
+    pub fn leads_to(&self, service: usize) -> bool {
+        match self {
+            Target::Service(index) => *index == service,
+            Target::Redirect(_) => false,
+        }
+    }
 }
 
 /// Host of a route.

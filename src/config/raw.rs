@@ -10,12 +10,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::backend_tls::{ProxyHeader, TlsTable};
+use super::conditions::RawWanted;
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RawRetryOn};
 use super::identity::RawClientCertificates;
 use super::in_flight::Adaptive;
 use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
+use super::redirect::{RawRouteRedirect, RewriteTable};
 use super::scalar::{
     Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, PositiveOrOff, SizeOrOff, Spill,
     Within, WithinOrOff,
@@ -56,6 +58,8 @@ table! {
         "redirect" => redirect: Redirect,
         "proxy_protocol" => proxy_protocol: At<bool>,
         "client_certificates" => client_certificates: RawClientCertificates,
+        "allow" => allow: Vec<At<IpNet>>,
+        "deny" => deny: Vec<At<IpNet>>,
     }
     later ["acme"]
 }
@@ -270,12 +274,18 @@ table! {
         "listener" => listeners: Vec<At<String>>,
         "host" => host: At<String>,
         "path" => path: At<String>,
-        "headers" => headers: Pairs<At<String>>,
+        "methods" => methods: Vec<At<String>>,
+        "headers" => headers: Pairs<RawWanted>,
+        "query" => query: Pairs<RawWanted>,
         "alpn" => alpn: Vec<At<String>>,
+        "allow" => allow: Vec<At<IpNet>>,
+        "deny" => deny: Vec<At<IpNet>>,
         "service" => service: At<String>,
+        "redirect" => redirect: RawRouteRedirect,
+        "strip_prefix" => strip_prefix: At<bool>,
+        "rewrite" => rewrite: RewriteTable,
     }
     later ["client_certificates"]
-    elsewhere { "redirect" => "a listener redirects: redirect = \"https\" in its [[listener]]", }
 }
 
 table! {

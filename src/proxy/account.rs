@@ -17,6 +17,8 @@ pub struct Account {
     pub request_id: [u8; 32],
     /// Label of the route.
     pub route: Option<Arc<str>>,
+    /// The path that its client asked for, where it went on by another one.
+    pub path: Option<Box<[u8]>>,
     /// Index of the service.
     pub service: Option<usize>,
     /// The backend of the last attempt.
@@ -46,6 +48,7 @@ impl Account {
             begun: Instant::now(),
             request_id,
             route: None,
+            path: None,
             service: None,
             backend: None,
             attempts: 0,

@@ -12,7 +12,7 @@ mod buckets;
 mod clients;
 pub mod descriptors;
 mod gcra;
-mod origin;
+pub mod origin;
 pub mod pressure;
 mod rates;
 

@@ -82,8 +82,8 @@ pub(super) fn in_words_of_grpc(head: &RequestHead) -> bool {
     head.version == Version::Http2 && h2::head::is_grpc(&head.fields)
 }
 
-/// A redirect to the same place over https.
-pub(super) fn redirect(to: Redirect, head: &RequestHead, request_id: &[u8; 32]) -> Own {
+/// Where a request finds the same place over https.
+pub(super) fn over_https(to: Redirect, head: &RequestHead) -> Vec<u8> {
     let mut location = Vec::from(&b"https://"[..]);
     location.extend_from_slice(head.host.as_bytes());
     if to.port != 443 {
@@ -93,8 +93,18 @@ pub(super) fn redirect(to: Redirect, head: &RequestHead, request_id: &[u8; 32]) 
         location.extend_from_slice(&head.path);
         location.extend_from_slice(&head.query);
     }
-    let mut response = own(to.status, request_id);
-    response.fields.push(b"Location", &location);
+    location
+}
+
+/// Sends a client elsewhere.
+pub(super) fn redirect(
+    status: u16,
+    location: &[u8],
+    head: &RequestHead,
+    request_id: &[u8; 32],
+) -> Own {
+    let mut response = own(status, request_id);
+    response.fields.push(b"Location", location);
     Own {
         head: response,
         body: Vec::new(),
@@ -180,9 +190,11 @@ fn reason(status: u16) -> &'static str {
     match status {
         301 => "Moved Permanently",
         302 => "Found",
+        303 => "See Other",
         307 => "Temporary Redirect",
         308 => "Permanent Redirect",
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

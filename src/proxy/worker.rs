@@ -27,7 +27,7 @@ use crate::balance::picker::{NoBackend, Pick, Picker};
 use crate::balance::snapshot::Snapshot;
 use crate::balance::wish::Wish;
 use crate::clock::Millis;
-use crate::config::{Balancing, Config, Service, UpstreamProtocol};
+use crate::config::{Balancing, Config, Service, Target, UpstreamProtocol};
 use crate::events::{Event, ListenerId, ServiceId};
 use crate::io::buffer::BufferPool;
 use crate::io::deadline::Deadlines;
@@ -255,6 +255,15 @@ impl Worker {
     /// The configuration of a service.
     pub fn service(&self, service: usize) -> &Service {
         &self.shared.config.services[service]
+    }
+
+    /// The service for the next request, or connection, that has this route (index into
+    /// [`Config::routes`]); `None`: it leads elsewhere.
+    pub fn service_for(&self, route: usize) -> Option<usize> {
+        match &self.shared.config.routes[route].target {
+            Target::Service(index) => Some(*index),
+            Target::Redirect(_) => None,
+        }
     }
 
     /// The backend for the next request to a service.

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::http::headers::list_members;
+use crate::config::Config;
+use crate::http::headers::{Fields, Known, list_members};
 
 /// One client, as far as an address tells: an IPv4 address, or the /64 of an IPv6 one. A host is
 /// given a whole /64 and may use another address of it for each connection (RFC 4291 §2.5.4,
@@ -25,15 +26,23 @@ impl Origin {
     }
 }
 
+/// Whose request it is that came from `peer` with these fields.
+pub fn client(peer: IpAddr, fields: &Fields, config: &Config) -> IpAddr {
+    match config.trusts(peer) {
+        false => peer,
+        true => behind(peer, fields.all(Known::XForwardedFor), |a| config.trusts(a)),
+    }
+}
+
 /// The client behind a proxy that is trusted: in the chain that it hands on (`X-Forwarded-For`) the
 /// right-most address that is not a trusted proxy's. What stands left of that was written by who
 /// knows whom. Where the chain has no such address, or one that is none stands right of it, it is
 /// the farthest trusted proxy that it leads to, `peer` at the least.
-pub(super) fn behind<'a>(
+fn behind<'a>(
     peer: IpAddr,
     chain: impl Iterator<Item = &'a [u8]>,
     trusts: impl Fn(IpAddr) -> bool,
-) -> Origin {
+) -> IpAddr {
     // From left to right, since that is how fields are read: each that is not trusted takes the
     // place of all before it.
     let (mut client, mut farthest) = (None, None);
@@ -43,7 +52,7 @@ pub(super) fn behind<'a>(
             untrusted => (client, farthest) = (untrusted, None),
         }
     }
-    Origin::of(client.or(farthest).unwrap_or(peer))
+    client.or(farthest).unwrap_or(peer)
 }
 
 /// A member of the chain: an address, by itself, in brackets, or with the port that some put there.
@@ -159,7 +168,7 @@ mod tests {
             };
             let chain = chain.iter().map(|line| line.as_bytes());
             let found = behind(address("10.0.0.1"), chain, trusts);
-            assert_eq!(found, Origin::of(address(expected)), "{rule}");
+            assert_eq!(Origin::of(found), Origin::of(address(expected)), "{rule}");
         }
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::buckets::{Buckets, NAMES, Name};
 use super::gcra::Gcra;
-use super::origin::{Origin, behind};
+use super::origin::{Origin, client};
 use crate::clock::Nanos;
 use crate::config::{Config, RateKey};
-use crate::http::headers::{Fields, Known};
+use crate::http::headers::Fields;
 use crate::telemetry::metrics::BoundSample;
 
 /// Limits, and who has made how many requests. In whichever service, they share one table.
@@ -81,10 +81,7 @@ impl Rates {
     }
 
     fn by_address(&self, service: &str, peer: IpAddr, fields: &Fields, config: &Config) -> Name {
-        let origin = match config.trusts(peer) {
-            false => Origin::of(peer),
-            true => behind(peer, fields.all(Known::XForwardedFor), |a| config.trusts(a)),
-        };
+        let origin = Origin::of(client(peer, fields, config));
         (self.buckets).name(|hasher| (service, false, origin).hash(hasher))
     }
 
