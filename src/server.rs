@@ -5,6 +5,7 @@
 //! control thread writes snapshots and never touches a request.
 
 mod control;
+mod file_watch;
 mod generation;
 mod memory;
 mod orders;
@@ -13,8 +14,11 @@ mod reload;
 mod services;
 mod worker_thread;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +30,7 @@ use tokio::time::sleep;
 use control::Control;
 pub use orders::Order;
 use orders::Signals;
-use prepare::Prepared;
+use prepare::{Prepared, Sockets};
 use worker_thread::WorkerStart;
 
 use crate::config::{Config, Diagnostic, Loaded};
@@ -80,13 +84,16 @@ pub enum Drained {
 }
 
 /// Runs until a signal ends it: the body of `evenkeel run` and `evenkeel proxy`. `source`: where
-/// `config` came from.
-pub fn run(config: Config, source: Source) -> anyhow::Result<ExitCode> {
+/// `config` came from. `watched`: a file to look at, which is reloaded when it holds something else.
+pub fn run(config: Config, source: Source, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let runtime = runtime().context("cannot start a runtime for signals")?;
     // Before anybody can know that we are there: a signal that nobody listens for kills.
     let signals = runtime.block_on(async { Signals::listen() })?;
     let running = start_from(config, Some(source), std::io::stdout())?;
     let orders = running.orders.clone();
+    if let Some(file) = watched {
+        file_watch::watch(file, orders.clone())?;
+    }
     // The control thread can end on its own only by an error; then there is no signal to wait for.
     let (ended, has_ended) = oneshot::channel();
     let control = running.control;
@@ -224,11 +231,12 @@ pub fn start_from(
     let control = thread.spawn(move || {
         let runtime = runtime().context("cannot start the control thread's runtime")?;
         let outcome = runtime.block_on(async {
-            let reloads = control.start(noticed, probe)?;
+            let (reloads, sockets) = control.start(noticed, probe)?;
             let ordered = Orders {
                 receiver,
                 reloads,
                 generations,
+                sockets,
             };
             carry_out(&drain, ordered, &mut gone).await
         });
@@ -298,6 +306,9 @@ struct Orders {
     receiver: mpsc::UnboundedReceiver<Order>,
     reloads: mpsc::UnboundedSender<reload::Request>,
     generations: Arc<Published<Shared>>,
+    /// To be closed when nobody is taken in any more: the kernel would complete connections that no
+    /// worker accepts.
+    sockets: Rc<RefCell<Sockets>>,
 }
 
 /// How to end.
@@ -349,7 +360,10 @@ async fn carry_out(
         ];
         for (wait, phase) in steps {
             tokio::select! {
-                () = sleep(wait) => drain.advance(phase),
+                () = sleep(wait) => {
+                    drain.advance(phase);
+                    orders.sockets.take();
+                }
                 _ = gone.recv() => {
                     return Ok(match drain.has_cut() {
                         true => Drained::Cut,
@@ -361,6 +375,7 @@ async fn carry_out(
         }
     }
     drain.advance(Phase::CutAll);
+    orders.sockets.take();
     // Workers look at the phase at every tick.
     gone.recv().await;
     Ok(Drained::Cut)

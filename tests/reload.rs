@@ -1,25 +1,33 @@
 //! The configuration is read again while everything runs: what changes, what stays, and what is left
 //! as it was when something is wrong.
 
+#[path = "reload/changes.rs"]
+mod changes;
+#[path = "reload/load.rs"]
+mod load;
+#[path = "reload/stays.rs"]
+mod stays;
 mod support;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use support::backend::{Backend, Step};
-use support::client::{Client, End};
+use support::client::Client;
 use support::server::{Folder, Server};
-use support::{Gate, wait_until};
 
 /// A configuration in a file, and the server that was started with it.
-struct Site {
-    folder: Folder,
-    file: PathBuf,
-    server: Server,
+pub struct Site {
+    /// For its files.
+    pub folder: Folder,
+    /// The configuration.
+    pub file: PathBuf,
+    /// The server.
+    pub server: Server,
 }
 
 impl Site {
-    fn start(toml: &str) -> Site {
+    /// Starts a server with this configuration.
+    pub fn start(toml: &str) -> Site {
         let folder = Folder::new();
         let file = folder.write("evenkeel.toml", toml);
         Site {
@@ -30,7 +38,7 @@ impl Site {
     }
 
     /// Writes the file anew and has it read: the error, if it was not taken.
-    fn reload(&mut self, toml: &str) -> Result<(), String> {
+    pub fn reload(&mut self, toml: &str) -> Result<(), String> {
         std::fs::write(&self.file, toml).expect("the folder can be written");
         match self.server.reload().error {
             None => Ok(()),
@@ -38,7 +46,8 @@ impl Site {
         }
     }
 
-    fn metric(&self, series: &str) -> Option<f64> {
+    /// The value of a series on the metrics page.
+    pub fn metric(&self, series: &str) -> Option<f64> {
         let probe = self.server.probe.expect("there is one");
         let page = Client::plain(probe).get("probe", "/metrics");
         let page = page.expect("it answers").text();
@@ -49,163 +58,15 @@ impl Site {
     }
 }
 
-fn listener(name: &str) -> String {
+/// A plain listener of that name.
+pub fn listener(name: &str) -> String {
     format!("[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n")
 }
 
-fn service(name: &str, backend: SocketAddr) -> String {
+/// A service of that name with one backend, at the path of that name.
+pub fn service(name: &str, backend: SocketAddr) -> String {
     format!(
         "[[service]]\nname = \"{name}\"\ndiscover = {{ static = [\"{backend}\"] }}\n\
          [[route]]\npath = \"/{name}\"\nservice = \"{name}\"\n"
     )
-}
-
-#[test]
-fn a_connection_goes_on_with_other_routes() {
-    let [one, two] = ["one", "two"].map(Backend::start);
-    let first = listener("front") + &service("one", one.address);
-    let mut site = Site::start(&first);
-    let mut client = Client::plain(site.server.address());
-    let mut ask = |path: &str| client.get("x", path).expect("it answers").status();
-    assert_eq!((ask("/one"), ask("/two")), (200, 404));
-    site.reload(&(first.clone() + &service("two", two.address)))
-        .expect("it is right");
-    assert_eq!((ask("/one"), ask("/two")), (200, 200));
-    site.reload(&(listener("front") + &service("two", two.address)))
-        .expect("it is right");
-    assert_eq!((ask("/one"), ask("/two")), (404, 200));
-    site.reload(&first).expect("it is right");
-    assert_eq!((ask("/one"), ask("/two")), (200, 404));
-    assert_eq!((one.requests(), two.requests()), (3, 2));
-    assert_eq!(
-        site.metric("evenkeel_config_reloads_total{result=\"ok\"}"),
-        Some(3.0)
-    );
-    assert_eq!(site.metric("evenkeel_config_generation"), Some(4.0));
-    let counted = "evenkeel_requests_total{service=\"one\",method=\"GET\",code=\"200\"}";
-    assert_eq!(site.metric(counted), Some(3.0), "it was counted on");
-}
-
-#[test]
-fn what_is_wrong_changes_nothing() {
-    let [one, two] = ["one", "two"].map(Backend::start);
-    for backend in [&one, &two] {
-        backend.usually(vec![Step::Echo]);
-    }
-    let first = listener("front") + &service("one", one.address);
-    let mut site = Site::start(&first);
-    let address = site.server.address();
-    let mut client = Client::plain(address);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let taken = taken.local_addr().map(|a| (taken, a)).expect("it is bound");
-    let other = service("one", two.address);
-    let listen =
-        |address: &str| format!("[[listener]]\nname = \"more\"\naddress = \"{address}\"\n");
-    for (rule, text, said) in [
-        ("no TOML", "[[listener".to_owned(), "evenkeel.toml"),
-        (
-            "an unknown key",
-            format!("{other}worker = 2\n{first}"),
-            "worker",
-        ),
-        ("a service twice", format!("{first}{other}"), "one"),
-        (
-            "an address that another program has",
-            format!(
-                "{}{other}{}protocol = \"http\"\n",
-                listener("front"),
-                listen(&taken.1.to_string())
-            ),
-            "cannot listen",
-        ),
-        (
-            "a certificate that is not there",
-            format!(
-                "{}{other}{}protocol = \"https\"\ncertificates = [{{ cert = \"no.pem\", key = \"no.key\" }}]\n",
-                listener("front"),
-                listen("127.0.0.1:0")
-            ),
-            "no.pem",
-        ),
-    ] {
-        let error = site.reload(&text).expect_err(rule);
-        assert!(error.contains(said), "{rule}: {error}");
-        let answer = client.get("x", "/one").expect("it answers");
-        assert_eq!(
-            (answer.status(), answer.field("x-backend")),
-            (200, Some("one")),
-            "{rule}"
-        );
-        assert_eq!(site.server.addresses, [address], "{rule}");
-    }
-    assert_eq!(one.connections(), 1, "not even its connection");
-    assert_eq!(two.connections(), 0);
-    assert_eq!(
-        site.metric("evenkeel_config_reloads_total{result=\"failed\"}"),
-        Some(5.0)
-    );
-    assert_eq!(
-        site.metric("evenkeel_config_last_reload_successful"),
-        Some(0.0)
-    );
-    assert_eq!(site.metric("evenkeel_config_generation"), Some(1.0));
-    std::fs::remove_file(&site.file).expect("it is there");
-    let gone = site
-        .server
-        .reload()
-        .error
-        .expect("there is nothing to read");
-    assert!(gone.contains("evenkeel.toml"), "{gone}");
-    site.reload(&(listener("front") + &other))
-        .expect("it is right");
-    let answer = client.get("x", "/one").expect("it answers");
-    assert_eq!(answer.field("x-backend"), Some("two"));
-    assert_eq!(
-        site.metric("evenkeel_config_last_reload_successful"),
-        Some(1.0)
-    );
-    drop(site.folder);
-}
-
-#[test]
-fn listeners_come_and_go() {
-    let one = Backend::start("one");
-    let service = service("one", one.address);
-    let mut site = Site::start(&(listener("stays") + &listener("goes") + &service));
-    let [stays, goes] = site.server.addresses[..] else {
-        panic!("there are two");
-    };
-    let mut staying = Client::plain(stays);
-    let mut idle = Client::plain(goes);
-    assert_eq!(idle.get("x", "/one").expect("it answers").status(), 200);
-    assert_eq!(staying.get("x", "/one").expect("it answers").status(), 200);
-    let gate = Gate::new();
-    one.next(vec![Step::Request, Step::Wait(gate.clone()), Step::Echo]);
-    let mut busy = Client::plain(goes);
-    busy.send("GET /one HTTP/1.1\r\nHost: x\r\n\r\n");
-    one.await_requests(3);
-
-    site.reload(&(listener("comes") + &listener("stays") + &service))
-        .expect("it is right");
-    let [comes, still] = site.server.addresses[..] else {
-        panic!("there are two");
-    };
-    assert_eq!(still, stays, "its socket was kept");
-    wait_until("nobody listens there", || TcpStream::connect(goes).is_err());
-    assert_eq!(
-        Client::plain(comes)
-            .get("x", "/one")
-            .expect("it answers")
-            .status(),
-        200
-    );
-    assert_eq!(staying.get("x", "/one").expect("it answers").status(), 200);
-    gate.open();
-    let late = busy.response().expect("it is answered");
-    assert_eq!(late.field("connection"), Some("close"));
-    let (_, end) = idle.rest().expect("it ends");
-    assert_eq!(end, End::Closed, "who was idle there is let go");
-    wait_until("its connections are gone", || {
-        site.metric("evenkeel_open_connections{side=\"downstream\",name=\"goes\"}") == Some(0.0)
-    });
 }

@@ -20,6 +20,7 @@ use crate::telemetry::metrics::{
     BackendSample, BoundSample, CertificateSample, DnsLookups, DnsName, DnsSample, Live, Metrics,
     ReloadSample,
 };
+use crate::tls::reload::CertificateWatch;
 
 /// What the probe listener reads. Lives on the control thread.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct State {
     pub generations: Arc<Published<Shared>>,
     /// What is known of each worker.
     pub signs: Vec<Arc<Sign>>,
+    /// Whoever takes up other certificates.
+    pub certificate_watch: Rc<CertificateWatch>,
     /// What the workers counted.
     pub metrics: Arc<Metrics>,
     /// What discovery counted.
@@ -113,6 +116,7 @@ impl State {
             },
             backends: backends(&shared, now),
             certificates: certificates(&shared),
+            certificate_files: self.certificate_watch.counted(),
             bounds: bounds(&shared, &dns),
             dns: dns_sample(dns),
             access_lines_dropped: self.access_lines_dropped.load(Ordering::Relaxed),

@@ -1,15 +1,15 @@
 //! `evenkeel check`: says all that is wrong with a configuration, or what it amounts to.
+//! `summary.rs` has the latter; `online.rs` looks at where it leads.
 
-use std::fmt::Write as _;
+mod online;
+mod summary;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::run_options::ConfigurationOptions;
-use crate::config::{
-    BackendTls, ClientCertificateMode, Config, Discover, Protocol, Target, TlsVersion, Trust,
-    UpstreamProtocol,
-};
+use crate::config::{Config, Protocol};
 use crate::tls::client::Loader;
 use crate::tls::{certificates, client_certificates};
 
@@ -19,7 +19,12 @@ use crate::tls::{certificates, client_certificates};
 Exits with 0 when the file can be used, warnings included, and with 1 when it cannot. Certificates
 and keys are loaded. Environment variables and --set count as they do for `run`.
 
+With --online it exits with 1, too, when something is wrong with what the file leads to, seen from
+where this command runs: a name that leads to nobody, a name server that does not answer, a record
+that cannot be used, a static backend that takes no connection, a certificate that has expired.
+
   evenkeel check
+  evenkeel check --online
   evenkeel check deploy/evenkeel.yaml --set log.level=debug")]
 pub struct Args {
     /// The file; without it, the one that `run` would take
@@ -28,6 +33,9 @@ pub struct Args {
     /// Change one setting; a member of a list is called by its name or number
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Also ask for every name, connect to every static backend, and say how long certificates last
+    #[arg(long)]
+    pub online: bool,
 }
 
 /// Prints the verdict.
@@ -47,7 +55,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !certificates.errors.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    print!("{}", summary(&loaded.config));
+    super::print(summary::of(&loaded.config))?;
+    if args.online {
+        let report = online::look(&loaded.config)?;
+        super::print(format!("\nonline, as seen from here:\n{report}"))?;
+        if !report.is_fine() {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -101,102 +116,6 @@ fn certificates(config: &Config) -> Certificates {
         }
     }
     found
-}
-
-/// So many members of each kind are listed.
-const LISTED: usize = 20;
-
-/// `ok`, and what the configuration amounts to.
-pub fn summary(config: &Config) -> String {
-    let listeners = config.listeners.iter().map(|listener| {
-        let speaks = match (&listener.protocol, listener.redirect) {
-            (_, Some(redirect)) => format!("http, redirects to https ({})", redirect.status),
-            (Protocol::Http, None) => "http".to_owned(),
-            (Protocol::Tcp, None) => "tcp".to_owned(),
-            (Protocol::Tls, None) => "tls, passed through".to_owned(),
-            (Protocol::Https(tls), None) => format!(
-                "https, TLS {} or later, {}{}",
-                match tls.min_version {
-                    TlsVersion::Tls12 => "1.2",
-                    TlsVersion::Tls13 => "1.3",
-                },
-                count(tls.certificates.len(), "certificate"),
-                match tls.client_certificates.as_ref().map(|wanted| wanted.mode) {
-                    None => "",
-                    Some(ClientCertificateMode::Required) => ", clients' certificates required",
-                    Some(ClientCertificateMode::Optional) => ", clients' certificates optional",
-                },
-            ),
-        };
-        let proxied = match listener.proxy_protocol {
-            true => ", behind PROXY headers",
-            false => "",
-        };
-        match listener.name.parse::<std::net::SocketAddr>() {
-            Ok(_) => format!("{} {speaks}{proxied}", listener.address),
-            Err(_) => format!("{} {} {speaks}{proxied}", listener.name, listener.address),
-        }
-    });
-    let services = config.services.iter().map(|service| {
-        let from = match &service.discover {
-            Discover::Srv { name, .. } => format!("SRV {name}"),
-            Discover::Address { name, port, .. } => format!("A {name} port {port}"),
-            Discover::Static(list) => count(list.len(), "static backend"),
-        };
-        let over = match service.upstream.protocol {
-            UpstreamProtocol::Http => "",
-            UpstreamProtocol::Https => ", https",
-            UpstreamProtocol::H2c => ", HTTP/2",
-            UpstreamProtocol::H2 => ", HTTP/2 over TLS",
-        };
-        let trust = match service.tls.as_deref() {
-            Some(BackendTls {
-                trust: Trust::Nobody,
-                ..
-            }) => " (anybody's certificate is taken)",
-            _ => "",
-        };
-        format!("{}: {from}{over}{trust}", service.name)
-    });
-    let routes = config
-        .routes
-        .iter()
-        .map(|route| format!("{} → {}", route.label, leads_to(config, &route.target)));
-    let mut text = format!(
-        "ok: {}, {}, {}\n",
-        count(config.listeners.len(), "listener"),
-        count(config.services.len(), "service"),
-        count(config.routes.len(), "route"),
-    );
-    list(&mut text, "listener", listeners);
-    list(&mut text, "service", services);
-    list(&mut text, "route", routes);
-    let limits = format!(
-        "{} and at most {}",
-        count(config.workers.get(), "worker"),
-        count(config.downstream.max_connections.get(), "connection"),
-    );
-    list(&mut text, "limits", std::iter::once(limits));
-    text
-}
-
-/// Where a route leads, in words.
-fn leads_to(config: &Config, target: &Target) -> String {
-    match target {
-        Target::Service(index) => config.services[*index].name.to_string(),
-        Target::Redirect(to) => format!("elsewhere ({})", to.status),
-    }
-}
-
-fn list(text: &mut String, kind: &str, members: impl ExactSizeIterator<Item = String>) {
-    let more = members.len().saturating_sub(LISTED);
-    for member in members.take(LISTED) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {kind:<9}{member}");
-    }
-    if more > 0 {
-        let _ = writeln!(text, "  {kind:<9}… and {more} more");
-    }
 }
 
 fn count(n: usize, what: &str) -> String {

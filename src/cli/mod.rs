@@ -6,9 +6,12 @@
 pub mod backend;
 pub mod cert;
 pub mod check;
+pub mod completions;
+pub mod config;
 pub mod demo;
 pub mod dns;
 pub mod health;
+pub mod man;
 pub mod proxy_options;
 pub mod query;
 pub mod register;
@@ -18,6 +21,7 @@ pub mod url;
 pub mod version;
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -60,6 +64,8 @@ pub enum Command {
     Proxy(proxy_options::Args),
     /// Check a configuration file and say all that is wrong with it
     Check(check::Args),
+    /// Write a configuration file to begin with, or print the schema for editors
+    Config(config::Args),
     /// Show the SRV records of a name, the share each endpoint gets, and what is wrong
     Query(query::Args),
     /// Show the next picks of a fresh schedule and the share each backend gets
@@ -68,6 +74,10 @@ pub enum Command {
     Health(health::Args),
     /// Make certificates for development
     Cert(cert::Args),
+    /// Print what a shell needs to complete these commands
+    Completions(completions::Args),
+    /// Print a manual page, or write them all
+    Man(man::Args),
     /// Print which program this is, for bug reports
     Version(version::Args),
     /// Serve a DNS zone in which backends register themselves
@@ -83,13 +93,16 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Demo(args) => demo::run(args),
-            Command::Run(args) => serve(args.configuration.loader()?),
-            Command::Proxy(args) => serve(args.loader()?.process_environment()),
+            Command::Run(args) => args.run(),
+            Command::Proxy(args) => serve(args.loader()?.process_environment(), None),
             Command::Check(args) => check::run(args),
+            Command::Config(args) => config::run(args),
             Command::Query(args) => query::run(args),
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
             Command::Cert(args) => cert::run(args),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => man::run(args),
             Command::Version(args) => version::run(args),
             Command::Dns(args) => dns::run(args),
             Command::Register(args) => register::run(*args),
@@ -99,7 +112,7 @@ impl Command {
 }
 
 /// Loads a configuration, starts the log, says what is doubtful about it, then runs it.
-fn serve(loader: Loader) -> anyhow::Result<ExitCode> {
+fn serve(loader: Loader, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let source: Source = Arc::new(move || loader.clone().load());
     let loaded = source()?;
     let log = &loaded.config.log;
@@ -107,7 +120,7 @@ fn serve(loader: Loader) -> anyhow::Result<ExitCode> {
     for warning in loaded.warnings.one_by_one() {
         tracing::warn!("{warning}");
     }
-    crate::server::run(loaded.config, source)
+    crate::server::run(loaded.config, source, watched)
 }
 
 /// From the arguments of this process to its exit code; what went wrong is on standard error.
@@ -182,6 +195,15 @@ impl Interrupts {
 async fn interrupted() -> std::io::Result<()> {
     Interrupts::new()?.next().await;
     Ok(())
+}
+
+/// Prints on standard output; a reader that has seen enough (`| head`) is no error.
+fn print(text: impl AsRef<[u8]>) -> std::io::Result<()> {
+    use std::io::{ErrorKind, Write as _};
+    match std::io::stdout().lock().write_all(text.as_ref()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a report on standard error, in colour where somebody sees it.

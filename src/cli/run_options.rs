@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use crate::config::{Diagnostic, Loaded, Loader};
 
@@ -17,11 +18,27 @@ or /etc/evenkeel/evenkeel.toml. Environment variables go over the file, --set go
   evenkeel run --set log.level=debug --set service.web.strategy=round_robin
   EVENKEEL_LOG__LEVEL=debug evenkeel run -c /etc/evenkeel/evenkeel.toml
 
-TERM and INT drain, a second one ends at once.")]
+HUP reads it all again and puts it in force without losing a request, or says why not and changes
+nothing; --watch does so whenever the file holds something else. TERM and INT drain, a second one ends
+at once.")]
 pub struct Args {
     /// Where the configuration comes from.
     #[command(flatten)]
     pub configuration: ConfigurationOptions,
+    /// Reload when the file has changed
+    #[arg(long)]
+    pub watch: bool,
+}
+
+impl Args {
+    /// Runs it.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let watched = match self.watch {
+            true => Some(self.configuration.file()?),
+            false => None,
+        };
+        super::serve(self.configuration.loader()?, watched)
+    }
 }
 
 /// Where the configuration comes from.
@@ -46,10 +63,14 @@ impl ConfigurationOptions {
         find(self.config.clone(), std::env::var_os("EVENKEEL_CONFIG")).is_ok()
     }
 
+    /// The file.
+    pub fn file(&self) -> Result<PathBuf, Diagnostic> {
+        find(self.config.clone(), std::env::var_os("EVENKEEL_CONFIG"))
+    }
+
     /// All of it, ready to be loaded.
     pub fn loader(&self) -> Result<Loader, Diagnostic> {
-        let path = find(self.config.clone(), std::env::var_os("EVENKEEL_CONFIG"))?;
-        let loader = Loader::file(path).process_environment();
+        let loader = Loader::file(self.file()?).process_environment();
         Ok(self.set.iter().fold(loader, |l, flag| l.set(flag)))
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::build::certificate_files;
 use super::diagnostics::{Problem, Problems};
 use super::raw;
-use super::read::{At, choice, table};
+use super::read::{At, Refusal, Scalar, table};
+use super::schema;
 use super::source::{Files, Sources};
 use super::{CertificateFiles, TlsVersion, names};
 
@@ -45,12 +46,34 @@ pub enum ProxyHeader {
     V2,
 }
 
-choice! {
-    ProxyHeader = "\"v1\" or \"v2\"" {
-        "v1" => ProxyHeader::V1,
-        "v2" => ProxyHeader::V2,
+impl Scalar for ProxyHeader {
+    const EXPECTS: &'static str = "\"v1\" or \"v2\"";
+
+    fn schema() -> serde_json::Value {
+        schema::words(&["v1", "v2"])
     }
-    later []
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        match text {
+            "v1" => Ok(ProxyHeader::V1),
+            "v2" => Ok(ProxyHeader::V2),
+            _ => Err(Refusal::kind().help("version 1 is a line of text, version 2 binary: \"v2\" unless a backend knows only the older one")),
+        }
+    }
+
+    fn from_integer(n: i64) -> Result<Self, Refusal> {
+        Err(match n {
+            1 | 2 => Refusal::kind().help(format!("write \"v{n}\"")),
+            _ => Refusal::kind(),
+        })
+    }
+
+    fn from_bool(sends: bool) -> Result<Self, Refusal> {
+        Err(match sends {
+            true => Refusal::kind().help("say which version backends expect: \"v2\", or \"v1\""),
+            false => Refusal::kind().help("leave `proxy_protocol` out: none is sent then"),
+        })
+    }
 }
 
 table! {
@@ -64,6 +87,7 @@ table! {
     }
     later []
     elsewhere {
+        "ca_file" => "it is `ca`: tls = { ca = \"authority.pem\" }",
         "cert" => "it belongs into `certificate`: certificate = { cert = \"…\", key = \"…\" }",
         "key" => "it belongs into `certificate`: certificate = { cert = \"…\", key = \"…\" }",
         "sni" => "it is `name`, which is verified too",
@@ -98,7 +122,7 @@ pub(super) fn check(
         }
     }
     if let Some(certificate) = &raw.certificate {
-        certificate_files(certificate, files, sources, problems);
+        certificate_files(certificate, "", files, sources, problems);
     }
     if let Some(insecure) = raw.insecure.as_ref().filter(|at| at.value) {
         match raw.key("ca") {

@@ -1,6 +1,7 @@
 //! From the raw file to the [`Config`] that the rest of the program sees: defaults are filled in
 //! here, names become indexes, and what contradicts itself is refused.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ const MOST_CONNECTIONS: u64 = 65_536;
 
 /// Builds the configuration. What comes back next to recorded errors is not to be used.
 pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Problems) -> Config {
+    // Those that cannot be read might have been the ones.
+    let trust_is_known = file.trusted_proxies.is_some() || file.key("trusted_proxies").is_none();
     let dns = file.dns.unwrap_or_default();
     let defaults = file.defaults.unwrap_or_default();
     let raw_listeners = file.listeners.unwrap_or_default();
@@ -42,7 +45,9 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         Some(address) => address.value.0.map(|a| (a, Some(address.span))),
         None => Some((SocketAddr::from(([127, 0, 0, 1], 9902)), None)),
     };
-    identity::check_trust(&raw_listeners, file.trusted_proxies.as_deref(), problems);
+    if trust_is_known {
+        identity::check_trust(&raw_listeners, file.trusted_proxies.as_deref(), problems);
+    }
     refuse_shared_addresses(&raw_listeners, probe, problems);
     name_listeners(&raw_listeners, problems);
 
@@ -60,6 +65,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     services::refuse_own_addresses(&raw_services, &listeners, problems);
     let known = routes::Known::new(&raw_listeners, &listeners, &raw_services, problems);
     let routes = routes::build(&file.routes.unwrap_or_default(), &known, problems);
+    layer4::warn_of_unused(&routes, &listeners, &raw_services, problems);
     layer4::refuse_protocols(
         &routes,
         (&raw_listeners, &listeners),
@@ -164,7 +170,18 @@ fn listener(
             "protocol = \"https\" is what ends TLS here",
         )),
     };
-    if let Some((what, help)) = passes_over {
+    if let (Some(span), Tcp | Tls) = (raw.key("http2"), spoken) {
+        problems.push(
+            Problem::warning(
+                span,
+                "`http2` has no effect where connections are passed on",
+            )
+            .help("the client and the backend agree between themselves what they speak"),
+        );
+    }
+    // One that cannot be read might have been https.
+    let protocol_is_known = raw.protocol.is_some() || raw.key("protocol").is_none();
+    if let Some((what, help)) = passes_over.filter(|_| protocol_is_known) {
         for key in ["certificates", "min_tls", "client_certificates"] {
             if let Some(span) = raw.key(key) {
                 let title = format!("`{key}` has no effect on {what}");
@@ -198,7 +215,7 @@ fn listener(
             |key| raw.key(key),
             problems,
         ),
-        proxy_protocol: raw.proxy_protocol.as_ref().is_some_and(|at| at.value),
+        proxy_protocol: raw.proxy_protocol.as_ref().is_some_and(|at| at.value.0),
     }
 }
 
@@ -223,7 +240,7 @@ fn tls(
     }
     let certificates = given
         .iter()
-        .filter_map(|entry| certificate_files(entry, files, sources, problems))
+        .filter_map(|entry| certificate_files(entry, CERT_DEV, files, sources, problems))
         .collect();
     TlsFrontEnd {
         certificates,
@@ -238,9 +255,13 @@ fn tls(
     }
 }
 
-/// The files of a certificate and its key.
+/// What helps somebody who has no certificate yet.
+const CERT_DEV: &str = "`evenkeel cert dev` makes certs/dev.pem and certs/dev.key, to try with";
+
+/// The files of a certificate and its key. `hint` is for whom the certificate is not there.
 pub(super) fn certificate_files(
     entry: &raw::Certificate,
+    hint: &str,
     files: Files,
     sources: &Sources,
     problems: &mut Problems,
@@ -252,13 +273,18 @@ pub(super) fn certificate_files(
     if entry.key.is_none() {
         missing(&entry.present, "key", entry.span, "a PEM file", problems);
     }
+    let mut hint = hint;
     let mut path_of = |at: &At<String>| {
         let path = sources.resolve(at.span, &at.value);
         if files == Files::Opened
             && let Err(error) = std::fs::File::open(&path)
         {
             let title = format!("cannot read {}: {error}", path.display());
-            problems.error(at.span, title);
+            let mut problem = Problem::error(at.span, title);
+            if error.kind() == ErrorKind::NotFound && !hint.is_empty() {
+                problem = problem.help(std::mem::take(&mut hint));
+            }
+            problems.push(problem);
         }
         path
     };

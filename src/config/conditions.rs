@@ -7,6 +7,7 @@ use super::diagnostics::{Problem, Problems};
 use super::raw;
 use super::read::{At, Read, Refusal, Scalar, table};
 use super::routes::is_token_byte;
+use super::schema;
 use super::source::Span;
 use super::tree::{Node, Value};
 
@@ -174,6 +175,7 @@ table! {
     struct WantedTable = "a condition" {
         "prefix" => prefix: At<String>,
     }
+    required ["prefix"]
     later []
     elsewhere { "regex" => "there are no regular expressions here; `prefix` is the beginning of a value", }
 }
@@ -183,6 +185,10 @@ struct Word(Wanted);
 
 impl Scalar for Word {
     const EXPECTS: &'static str = "text, true, false or { prefix = \"…\" }";
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![String::schema(), bool::schema()])
+    }
 
     fn from_text(text: &str) -> Result<Self, Refusal> {
         String::from_text(text).map(|text| Word(Wanted::Value(text.into())))
@@ -225,6 +231,10 @@ impl Read for RawWanted {
         };
         let wanted = Wanted::Prefix(prefix.value.into());
         Some(RawWanted { wanted, span })
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![Word::schema(), WantedTable::schema()])
     }
 }
 

@@ -9,6 +9,7 @@ use super::UpstreamProtocol;
 use super::diagnostics::{Problem, Problems};
 use super::read::{At, Key, Read, Refusal, Scalar, choice, table};
 use super::scalar::{Positive, Within};
+use super::schema;
 use super::tree::{Node, Value};
 
 /// How a service's backends are checked.
@@ -169,6 +170,7 @@ table! {
         "status" => statuses: Vec<At<Statuses>>,
         "methods" => methods: Vec<At<String>>,
     }
+    required ["status"]
     later ["grpc"]
 }
 
@@ -216,6 +218,14 @@ impl Read for Health {
         Some(Health(Some(Box::new(table))))
     }
 
+    fn schema() -> serde_json::Value {
+        schema::any(vec![
+            schema::words(&["tcp", "grpc", "off"]),
+            schema::pattern("^/"),
+            HealthTable::schema(),
+        ])
+    }
+
     fn keys() -> &'static [Key] {
         HealthTable::keys()
     }
@@ -247,6 +257,10 @@ impl Read for RawRetryOn {
         }
     }
 
+    fn schema() -> serde_json::Value {
+        schema::any(vec![Off::schema(), RetryOnTable::schema()])
+    }
+
     fn keys() -> &'static [Key] {
         RetryOnTable::keys()
     }
@@ -269,6 +283,10 @@ impl Read for Ejection {
                 .map(Ejection::Rules);
         }
         At::<Off>::read(node, problems).map(|_| Ejection::Off)
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![Off::schema(), EjectionTable::schema()])
     }
 
     fn keys() -> &'static [Key] {
@@ -307,6 +325,13 @@ pub(super) struct GrpcService(String);
 impl Scalar for GrpcService {
     const EXPECTS: &'static str = "true, or the name of a gRPC service";
 
+    fn schema() -> serde_json::Value {
+        schema::any(vec![
+            serde_json::json!({ "const": true }),
+            schema::pattern("^[!-~]*$"),
+        ])
+    }
+
     fn from_text(text: &str) -> Result<Self, Refusal> {
         match text.bytes().all(|b| b.is_ascii_graphic()) {
             true => Ok(GrpcService(text.to_owned())),
@@ -336,6 +361,12 @@ pub(super) struct Statuses(RangeInclusive<u16>);
 
 impl Scalar for Statuses {
     const EXPECTS: &'static str = "a status code such as 200, \"200-399\" or \"2xx\"";
+
+    fn schema() -> serde_json::Value {
+        let text = r"^\s*[1-5](xx|[0-9]{2}(\s*-\s*[1-5][0-9]{2})?)\s*$";
+        let code = serde_json::json!({ "type": "integer", "minimum": 100, "maximum": 599 });
+        schema::any(vec![code, schema::pattern(text)])
+    }
 
     fn from_text(text: &str) -> Result<Self, Refusal> {
         let text = text.trim();

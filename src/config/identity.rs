@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::build::missing;
 use super::diagnostics::{Problem, Problems};
 use super::raw;
-use super::read::{At, choice, table};
+use super::read::{At, Refusal, Scalar, choice, table};
 use super::source::{Files, Sources};
 use super::{ClientCertificateMode, ClientCertificates};
 
@@ -19,7 +19,46 @@ table! {
         "mode" => mode: At<ClientCertificateMode>,
         "pass_whole" => pass_whole: At<bool>,
     }
+    required ["ca"]
     later []
+    elsewhere {
+        "ca_file" => "it is `ca`: client_certificates = { ca = \"clients.pem\" }",
+        "crl_file" => "it is `crl`",
+        "cert" => "the listener's own certificate belongs into `certificates`",
+        "key" => "the listener's own certificate belongs into `certificates`",
+    }
+}
+
+/// `proxy_protocol` of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadsProxyHeader(pub bool);
+
+impl Scalar for ReadsProxyHeader {
+    const EXPECTS: &'static str = bool::EXPECTS;
+
+    fn schema() -> serde_json::Value {
+        bool::schema()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        Err(match text {
+            "v1" | "v2" | "1" | "2" => {
+                Refusal::kind().help("a listener reads both versions: proxy_protocol = true")
+            }
+            _ => Refusal::kind(),
+        })
+    }
+
+    fn from_bool(reads: bool) -> Result<Self, Refusal> {
+        Ok(ReadsProxyHeader(reads))
+    }
+
+    fn from_word(word: &str) -> Result<Self, Refusal> {
+        match word.parse() {
+            Ok(reads) => Ok(ReadsProxyHeader(reads)),
+            Err(_) => Self::from_text(word),
+        }
+    }
 }
 
 choice! {
@@ -74,7 +113,7 @@ pub(super) fn check_trust(
     }
     for listener in listeners {
         if let Some(at) = &listener.proxy_protocol
-            && at.value
+            && at.value.0
         {
             problems.push(
                 Problem::error(at.span, "`proxy_protocol` without `trusted_proxies`").help(

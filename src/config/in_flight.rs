@@ -7,6 +7,7 @@ use super::diagnostics::{Problem, Problems};
 use super::raw;
 use super::read::{At, Key, Read, table};
 use super::scalar::Within;
+use super::schema;
 use super::tree::{Node, Value};
 
 /// What a service may have in flight, in the whole process.
@@ -55,6 +56,10 @@ impl Read for Adaptive {
             return AdaptiveTable::read(node, problems).map(Adaptive::Bounds);
         }
         At::<bool>::read(node, problems).map(|at| Adaptive::Switch(at.value))
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![At::<bool>::schema(), AdaptiveTable::schema()])
     }
 
     fn keys() -> &'static [Key] {

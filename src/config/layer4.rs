@@ -7,7 +7,7 @@ use super::diagnostics::{Problem, Problems};
 use super::read::At;
 use super::source::Span;
 use super::{
-    Config, HostPattern, Listener, Protocol, Route, Service, Target, UpstreamProtocol, raw,
+    Config, HashBy, HostPattern, Listener, Protocol, Route, Service, Target, UpstreamProtocol, raw,
 };
 
 /// Keys of a route that do something with requests.
@@ -211,6 +211,42 @@ pub(super) fn refuse_protocols(
                 .and(raw_listeners[index].span, "this listener")
                 .help("leave `upstream` out: the client and the backend agree between themselves"),
             );
+        }
+    }
+}
+
+/// Says which settings of a service have no effect, because only whole connections lead to it.
+pub(super) fn warn_of_unused(
+    routes: &[Route],
+    listeners: &[Listener],
+    raw_services: &[raw::Service],
+    problems: &mut Problems,
+) {
+    let brings_requests = |route: &Route| {
+        let mut by = listeners.iter().enumerate().filter(|(index, listener)| {
+            let named = route.listeners.is_empty() || route.listeners.contains(index);
+            named && !listener.protocol.is_layer4()
+        });
+        by.next().is_some()
+    };
+    for (index, service) in raw_services.iter().enumerate() {
+        let mut leading = routes
+            .iter()
+            .filter(|r| r.target.leads_to(index))
+            .peekable();
+        if leading.peek().is_none() || leading.any(brings_requests) {
+            continue;
+        }
+        let by_address = (service.hash_by.as_ref()).is_some_and(|at| at.value == HashBy::Address);
+        for key in ["hash_by", "max_body", "retry_on", "sticky", "upgrade"] {
+            if let Some(span) = service.key(key).filter(|_| key != "hash_by" || !by_address) {
+                let title = format!("`{key}` has no effect: no request leads to this service");
+                problems.push(
+                    Problem::warning(span, title).help(
+                        "its routes belong to listeners that pass connections on as they are",
+                    ),
+                );
+            }
         }
     }
 }

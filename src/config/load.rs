@@ -9,7 +9,7 @@ use super::read::{Key, Read};
 use super::source::{Files, Sources};
 use super::tree::{self, Format, Node, Value};
 use super::zone::{self, ZoneConfig, ZoneFile};
-use super::{Config, build, overlay, raw};
+use super::{Config, build, overlay, raw, schema};
 
 /// A configuration that can be used, and what somebody should look at all the same.
 #[derive(Debug, Clone)]
@@ -72,6 +72,22 @@ pub fn keys() -> Vec<(String, &'static str)> {
 pub fn zone_keys() -> Vec<(String, &'static str)> {
     all_keys(ZoneFile::keys())
 }
+
+/// JSON Schema of a file.
+pub fn json_schema() -> serde_json::Value {
+    schema::whole("Evenkeel", raw::File::schema(), CONFIGURATION_KEYS)
+}
+
+/// JSON Schema of the file of a zone.
+pub fn zone_json_schema() -> serde_json::Value {
+    schema::whole("A zone of evenkeel dns", ZoneFile::schema(), ZONE_KEYS)
+}
+
+/// Where the keys are explained.
+pub(super) const CONFIGURATION_KEYS: &str = include_str!("../../docs/configuration.md");
+
+/// The same for the file of a zone.
+pub(super) const ZONE_KEYS: &str = include_str!("../../docs/dns.md");
 
 fn all_keys(keys: &[Key]) -> Vec<(String, &'static str)> {
     fn walk(keys: &[Key], above: &str, all: &mut Vec<(String, &'static str)>) {

@@ -3,9 +3,9 @@
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
 //! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
-//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `layer4.rs`, `state_dir.rs` (defaults,
-//! cross-checks). `diagnostics.rs` says what is wrong and where; reading goes on after an error, so
-//! that one run shows all of them.
+//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `layer4.rs`, `state_dir.rs`
+//! (defaults, cross-checks). `diagnostics.rs` says what is wrong and where; reading goes on after an
+//! error, so that one run shows all of them. `schema.rs` tells editors how files are written.
 
 pub mod diagnostics;
 pub mod source;
@@ -28,6 +28,7 @@ mod read;
 mod redirect;
 mod routes;
 mod scalar;
+mod schema;
 mod services;
 mod state_dir;
 mod sticky;
@@ -50,7 +51,9 @@ pub use conditions::{Conditions, Rank, Wanted};
 pub use diagnostics::Diagnostic;
 pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
 pub use in_flight::{AdaptiveLimit, InFlightLimits};
-pub use load::{Loaded, Loader, from_toml_str, keys, load, zone_keys};
+pub use load::{
+    Loaded, Loader, from_toml_str, json_schema, keys, load, zone_json_schema, zone_keys,
+};
 pub use rate::{RateKey, RateLimit};
 pub use redirect::{PathChange, Rewrite, RouteRedirect, Scheme};
 pub use sticky::Sticky;

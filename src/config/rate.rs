@@ -7,7 +7,8 @@ use super::build::{missing, number};
 use super::diagnostics::{Problem, Problems};
 use super::read::{At, Key, Read, Refusal, Scalar, choice, table};
 use super::routes;
-use super::scalar::{Positive, Within};
+use super::scalar::{Positive, TOKEN, Within};
+use super::schema;
 use super::tree::{Node, Value};
 
 /// How many requests whoever they count for may make.
@@ -35,6 +36,10 @@ pub enum RateKey {
 
 impl Scalar for RateKey {
     const EXPECTS: &'static str = "\"address\" or \"header:NAME\"";
+
+    fn schema() -> serde_json::Value {
+        schema::pattern(&format!("^(address|header:{TOKEN})$"))
+    }
 
     fn from_text(text: &str) -> Result<Self, Refusal> {
         if text == "address" {
@@ -65,6 +70,7 @@ table! {
         "burst" => burst: At<Within<1, 1_000_000>>,
         "by" => by: At<RateKey>,
     }
+    required ["requests"]
     later []
 }
 
@@ -95,6 +101,10 @@ impl Read for RawRateLimit {
             return RateLimitTable::read(node, problems).map(RawRateLimit::Table);
         }
         At::<NoRateLimit>::read(node, problems).map(|_| RawRateLimit::Off)
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![NoRateLimit::schema(), RateLimitTable::schema()])
     }
 
     fn keys() -> &'static [Key] {

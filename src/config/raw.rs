@@ -13,7 +13,7 @@ use super::backend_tls::{ProxyHeader, TlsTable};
 use super::conditions::RawWanted;
 use super::diagnostics::Problems;
 use super::health::{Ejection, Health, RawRetryOn};
-use super::identity::RawClientCertificates;
+use super::identity::{RawClientCertificates, ReadsProxyHeader};
 use super::in_flight::Adaptive;
 use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
@@ -22,6 +22,7 @@ use super::scalar::{
     Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, PositiveOrOff, SizeOrOff, Spill,
     Within, WithinOrOff,
 };
+use super::schema;
 use super::sticky::RawSticky;
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion, UpstreamProtocol};
@@ -43,6 +44,7 @@ table! {
         "log" => log: Log,
         "drain" => drain: Drain,
     }
+    required ["listener"]
     later ["admin", "tickets", "cookies", "tsig", "explain_from"]
 }
 
@@ -56,11 +58,12 @@ table! {
         "min_tls" => min_tls: At<TlsVersion>,
         "http2" => http2: At<bool>,
         "redirect" => redirect: Redirect,
-        "proxy_protocol" => proxy_protocol: At<bool>,
+        "proxy_protocol" => proxy_protocol: At<ReadsProxyHeader>,
         "client_certificates" => client_certificates: RawClientCertificates,
         "allow" => allow: Vec<At<IpNet>>,
         "deny" => deny: Vec<At<IpNet>>,
     }
+    required ["address", "protocol"]
     later ["acme"]
 }
 
@@ -82,6 +85,11 @@ choice! {
         "tls" => ListenerProtocol::Tls,
     }
     later []
+    meant {
+        "h2" => "\"https\" speaks HTTP/2 as well, and so does \"http\" to clients that begin with it",
+        "http2" => "\"https\" speaks HTTP/2 as well, and so does \"http\" to clients that begin with it",
+        "grpc" => "gRPC comes over HTTP/2, which \"https\" speaks, and \"http\" to clients that begin with it",
+    }
 }
 
 choice! {
@@ -98,6 +106,7 @@ table! {
         "cert" => cert: At<String>,
         "key" => key: At<String>,
     }
+    required ["cert", "key"]
     later []
 }
 
@@ -137,6 +146,13 @@ impl Read for Redirect {
                 ..RedirectTable::default()
             })
         })
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![
+            At::<RedirectTarget>::schema(),
+            RedirectTable::schema(),
+        ])
     }
 
     fn keys() -> &'static [Key] {
@@ -185,6 +201,7 @@ table! {
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
     }
+    required ["name", "discover"]
     later []
     elsewhere {
         "header_timeout" => "it runs before a request says which service it is for: set it in [defaults]",
@@ -219,6 +236,12 @@ choice! {
         "h2" => UpstreamProtocol::H2,
     }
     later []
+    meant {
+        "grpc" => "gRPC goes over HTTP/2: upstream = \"h2c\", or \"h2\" over TLS",
+        "http2" => "write \"h2c\", or \"h2\" over TLS",
+        "tls" => "write \"https\", or \"h2\" for HTTP/2 over TLS",
+        "tcp" => "leave `upstream` out: a listener with protocol = \"tcp\" or \"tls\" passes bytes on as they come",
+    }
 }
 
 table! {
@@ -239,6 +262,7 @@ table! {
         "priority" => priority: At<Within<0, 65535>>,
         "weight" => weight: At<Within<0, 65535>>,
     }
+    required ["address"]
     later []
 }
 
@@ -260,6 +284,10 @@ impl Read for StaticEndpoint {
                 ..StaticTable::default()
             })
         })
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![At::<Connect>::schema(), StaticTable::schema()])
     }
 
     fn keys() -> &'static [Key] {

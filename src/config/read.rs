@@ -2,6 +2,7 @@
 //! something else is found. Unknown keys are refused here. `scalar.rs` has the single values.
 
 use super::diagnostics::{Problem, Problems};
+use super::schema;
 use super::source::Span;
 use super::tree::{Entry, Node, Value};
 
@@ -12,6 +13,9 @@ pub trait Read: Sized {
 
     /// Reads it.
     fn read(node: &Node, problems: &mut Problems) -> Option<Self>;
+
+    /// How it is written, as JSON Schema says it.
+    fn schema() -> serde_json::Value;
 
     /// The keys of a table, or of the tables in a list.
     fn keys() -> &'static [Key] {
@@ -43,6 +47,9 @@ pub struct At<T> {
 pub trait Scalar: Sized {
     /// What the documentation and messages call it, with an example.
     const EXPECTS: &'static str;
+
+    /// How it is written, as JSON Schema says it.
+    fn schema() -> serde_json::Value;
 
     /// Reads a quoted text.
     fn from_text(text: &str) -> Result<Self, Refusal>;
@@ -129,6 +136,10 @@ impl<T: Scalar> Read for At<T> {
             }
         }
     }
+
+    fn schema() -> serde_json::Value {
+        T::schema()
+    }
 }
 
 /// One value stands for a list of one, and a flag or variable separates with commas.
@@ -160,6 +171,10 @@ impl<T: Read> Read for Vec<T> {
         read.into_iter().collect()
     }
 
+    fn schema() -> serde_json::Value {
+        schema::list(T::schema())
+    }
+
     fn keys() -> &'static [Key] {
         T::keys()
     }
@@ -173,7 +188,7 @@ impl<T: Read> Read for Pairs<T> {
     const EXPECTS: &'static str = "a table";
 
     fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
-        let entries = entries(node, "", problems)?;
+        let entries = entries(node, "", &[], problems)?;
         // One bad value does not hide what is wrong with the others.
         let read = entries.iter().filter_map(|entry| {
             let key = At {
@@ -184,10 +199,20 @@ impl<T: Read> Read for Pairs<T> {
         });
         Some(Pairs(read.collect()))
     }
+
+    fn schema() -> serde_json::Value {
+        schema::pairs(T::schema())
+    }
 }
 
 /// The entries of a table, or a problem that says what should have been there.
-pub fn entries<'a>(node: &'a Node, name: &str, problems: &mut Problems) -> Option<&'a [Entry]> {
+/// `required`: keys that an example needs.
+pub fn entries<'a>(
+    node: &'a Node,
+    name: &str,
+    required: &[&str],
+    problems: &mut Problems,
+) -> Option<&'a [Entry]> {
     match &node.value {
         Value::Table(entries) => Some(entries),
         other => {
@@ -196,7 +221,12 @@ pub fn entries<'a>(node: &'a Node, name: &str, problems: &mut Problems) -> Optio
                 format!("expected a table, found {}", other.kind()),
             );
             if !name.is_empty() {
-                problem = problem.help(format!("`{name}` holds keys of its own"));
+                let mut help = format!("`{name}` holds keys of its own");
+                if !required.is_empty() && !name.starts_with('[') {
+                    let keys: Vec<_> = required.iter().map(|key| format!("{key} = …")).collect();
+                    help = format!("{help}: {name} = {{ {} }}", keys.join(", "));
+                }
+                problem = problem.help(help);
             }
             problems.push(problem);
             None
@@ -238,13 +268,15 @@ pub fn unknown_key(
 
 /// Declares a table of the file: a struct with a field per key, and how it is read. A key that is
 /// absent is `None`; one that is present and wrong is `None` too, with a problem recorded, and
-/// `present` tells the two apart.
+/// `present` tells the two apart. Keys after `required` are those that `build.rs` and its
+/// neighbours miss; here they are told to editors only.
 macro_rules! table {
     (
         $(#[$meta:meta])*
         $vis:vis struct $name:ident = $called:literal {
             $( $(#[$field_meta:meta])* $key:literal => $field:ident : $type:ty, )*
         }
+        $( required [ $($required:literal),* $(,)? ] )?
         later [ $($later:literal),* $(,)? ]
         $( elsewhere { $($misplaced:literal => $belongs:literal,)* } )?
     ) => {
@@ -274,13 +306,18 @@ macro_rules! table {
                 node: &$crate::config::tree::Node,
                 problems: &mut $crate::config::diagnostics::Problems,
             ) -> Option<Self> {
-                let entries = $crate::config::read::entries(node, $called, problems)?;
+                let entries = $crate::config::read::entries(
+                    node,
+                    $called,
+                    &[$($($required),*)?],
+                    problems,
+                )?;
                 let mut read = $name { span: node.span, ..$name::default() };
                 for entry in entries {
                     match entry.key.as_str() {
                         $( $key => {
-                            read.present.push(($key, entry.key_span));
                             if !matches!(entry.value.value, $crate::config::tree::Value::Null) {
+                                read.present.push(($key, entry.key_span));
                                 read.$field = <$type as $crate::config::read::Read>::read(
                                     &entry.value,
                                     problems,
@@ -299,6 +336,13 @@ macro_rules! table {
                 Some(read)
             }
 
+            fn schema() -> serde_json::Value {
+                $crate::config::schema::table(
+                    [$( ($key, <$type as $crate::config::read::Read>::schema()) ),*],
+                    &[$($($required),*)?],
+                )
+            }
+
             fn keys() -> &'static [$crate::config::read::Key] {
                 &[$( $crate::config::read::Key {
                     name: $key,
@@ -310,14 +354,20 @@ macro_rules! table {
     };
 }
 
-/// Declares a word out of a list. Words after `later` are known and refused.
+/// Declares a word out of a list. Words after `later` are known and refused; those after `meant` are
+/// what people write instead, and what to say then.
 macro_rules! choice {
     (
         $type:ty = $expects:literal { $( $word:literal => $value:expr, )* }
         later [ $($later:literal),* $(,)? ]
+        $( meant { $($instead:literal => $help:literal,)* } )?
     ) => {
         impl $crate::config::read::Scalar for $type {
             const EXPECTS: &'static str = $expects;
+
+            fn schema() -> serde_json::Value {
+                $crate::config::schema::words(&[$($word),*])
+            }
 
             fn from_text(text: &str) -> Result<Self, $crate::config::read::Refusal> {
                 use $crate::config::read::Refusal;
@@ -328,6 +378,7 @@ macro_rules! choice {
                         Err(Refusal::because(format!("`{text}` is not in this version yet"))
                             .help(concat!("this version has ", $expects)))
                     }
+                    $($( $instead => Err(Refusal::kind().help($help)), )*)?
                     _ => {
                         let refusal = Refusal::kind();
                         Err(match $crate::config::diagnostics::nearest(text, [$($word),*]) {

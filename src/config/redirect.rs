@@ -5,6 +5,7 @@ use super::build::number;
 use super::diagnostics::{Problem, Problems};
 use super::read::{At, Key, Read, choice, table};
 use super::scalar::Within;
+use super::schema;
 use super::source::Span;
 use super::tree::{Node, Value};
 use super::{HostPattern, Listener, Protocol, names, raw, routes};
@@ -93,6 +94,10 @@ impl Read for RawRouteRedirect {
                 ..RouteRedirectTable::default()
             })
         })
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![At::<Scheme>::schema(), RouteRedirectTable::schema()])
     }
 
     fn keys() -> &'static [Key] {

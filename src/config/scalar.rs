@@ -6,11 +6,17 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::HashBy;
+use serde_json::{Value, json};
+
 use super::read::{Refusal, Scalar};
+use super::{HashBy, schema};
 
 impl Scalar for String {
     const EXPECTS: &'static str = "text";
+
+    fn schema() -> Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
 
     fn from_text(text: &str) -> Result<Self, Refusal> {
         if text.is_empty() {
@@ -29,6 +35,10 @@ impl Scalar for String {
 
 impl Scalar for bool {
     const EXPECTS: &'static str = "true or false";
+
+    fn schema() -> Value {
+        json!({ "type": "boolean" })
+    }
 
     fn from_text(_: &str) -> Result<Self, Refusal> {
         Err(Refusal::kind())
@@ -49,6 +59,10 @@ pub struct Within<const LEAST: u64, const MOST: u64>(pub u64);
 
 impl<const LEAST: u64, const MOST: u64> Scalar for Within<LEAST, MOST> {
     const EXPECTS: &'static str = "a number";
+
+    fn schema() -> Value {
+        json!({ "type": "integer", "minimum": LEAST, "maximum": MOST })
+    }
 
     fn from_text(text: &str) -> Result<Self, Refusal> {
         Err(match text.parse::<u64>() {
@@ -79,6 +93,10 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 impl Scalar for Duration {
     const EXPECTS: &'static str = "a duration such as \"10s\" or \"500ms\"";
 
+    fn schema() -> Value {
+        schema::pattern(r"^\s*([0-9]+(\.[0-9]+)?\s*[a-zA-Zµ]+\s*)+$")
+    }
+
     fn from_text(text: &str) -> Result<Self, Refusal> {
         let duration = humantime::parse_duration(text.trim()).map_err(|_| {
             match text.trim().parse::<u64>() {
@@ -106,6 +124,10 @@ pub struct Positive(pub Duration);
 impl Scalar for Positive {
     const EXPECTS: &'static str = Duration::EXPECTS;
 
+    fn schema() -> Value {
+        Duration::schema()
+    }
+
     fn from_text(text: &str) -> Result<Self, Refusal> {
         let duration = Duration::from_text(text)?;
         if duration.is_zero() {
@@ -125,6 +147,11 @@ pub struct ByteSize(pub u64);
 
 impl Scalar for ByteSize {
     const EXPECTS: &'static str = "a size such as \"32KiB\" or \"1MB\"";
+
+    fn schema() -> Value {
+        let text = schema::pattern(r"^\s*[0-9]+\s*([bB]|[kKmMgG]([iI]?[bB])?)?\s*$");
+        schema::any(vec![text, json!({ "type": "integer", "minimum": 0 })])
+    }
 
     fn from_text(text: &str) -> Result<Self, Refusal> {
         let text = text.trim();
@@ -160,6 +187,10 @@ pub struct SizeOrOff(pub Option<u64>);
 impl Scalar for SizeOrOff {
     const EXPECTS: &'static str = "a size such as \"256MiB\", or \"off\"";
 
+    fn schema() -> Value {
+        or_off(ByteSize::schema())
+    }
+
     fn from_text(text: &str) -> Result<Self, Refusal> {
         if text == "off" {
             return Ok(SizeOrOff(None));
@@ -179,6 +210,10 @@ pub struct PositiveOrOff(pub Option<Duration>);
 impl Scalar for PositiveOrOff {
     const EXPECTS: &'static str = "a duration such as \"10s\" or \"500ms\", or \"off\"";
 
+    fn schema() -> Value {
+        or_off(Positive::schema())
+    }
+
     fn from_text(text: &str) -> Result<Self, Refusal> {
         if text == "off" {
             return Ok(PositiveOrOff(None));
@@ -197,6 +232,10 @@ pub struct WithinOrOff<const LEAST: u64, const MOST: u64>(pub Option<u64>);
 
 impl<const LEAST: u64, const MOST: u64> Scalar for WithinOrOff<LEAST, MOST> {
     const EXPECTS: &'static str = "a number, or \"off\"";
+
+    fn schema() -> Value {
+        or_off(Within::<LEAST, MOST>::schema())
+    }
 
     fn from_text(text: &str) -> Result<Self, Refusal> {
         if text == "off" {
@@ -224,6 +263,10 @@ pub struct Bind(pub SocketAddr);
 impl Scalar for Bind {
     const EXPECTS: &'static str =
         "an address and port such as \":8443\", \"127.0.0.1:8443\" or \"[::1]:8443\"";
+
+    fn schema() -> Value {
+        schema::pattern(r"^([0-9.]*|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}$")
+    }
 
     fn from_text(text: &str) -> Result<Self, Refusal> {
         let every = |port: &str| {
@@ -261,6 +304,10 @@ pub struct BindOrOff(pub Option<SocketAddr>);
 impl Scalar for BindOrOff {
     const EXPECTS: &'static str = "an address and port such as \"127.0.0.1:9902\", or \"off\"";
 
+    fn schema() -> Value {
+        or_off(Bind::schema())
+    }
+
     fn from_text(text: &str) -> Result<Self, Refusal> {
         if text == "off" {
             return Ok(BindOrOff(None));
@@ -279,6 +326,10 @@ pub struct Connect(pub SocketAddr);
 
 impl Scalar for Connect {
     const EXPECTS: &'static str = "an address and port such as \"10.0.0.7:8080\"";
+
+    fn schema() -> Value {
+        schema::pattern(r"^([0-9.]+|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}$")
+    }
 
     fn from_text(text: &str) -> Result<Self, Refusal> {
         let address: SocketAddr = text.parse().map_err(|_| {
@@ -312,6 +363,10 @@ impl Scalar for NameServer {
     const EXPECTS: &'static str =
         "the address of a name server such as \"10.0.0.2\" or \"127.0.0.1:8600\"";
 
+    fn schema() -> Value {
+        schema::pattern(r"^\[?[0-9a-fA-F:.%]+\]?(:[0-9]{1,5})?$")
+    }
+
     fn from_text(text: &str) -> Result<Self, Refusal> {
         let bare = text
             .strip_prefix('[')
@@ -335,6 +390,11 @@ pub struct Spill(pub Option<f64>);
 
 impl Scalar for Spill {
     const EXPECTS: &'static str = "true, false or a number from 1 on";
+
+    fn schema() -> Value {
+        let factor = json!({ "type": "number", "minimum": 1, "maximum": MOST_SPILL });
+        schema::any(vec![bool::schema(), factor])
+    }
 
     fn from_text(_: &str) -> Result<Self, Refusal> {
         Err(Refusal::kind())
@@ -374,6 +434,14 @@ const USUAL_SPILL: f64 = 1.4;
 /// With a hundredth of a tier left, a larger one would be strict priority.
 const MOST_SPILL: f64 = 100.0;
 
+/// The word `off` besides.
+fn or_off(schema: Value) -> Value {
+    schema::any(vec![schema, schema::words(&["off"])])
+}
+
+/// RFC 9110 §5.6.2 `token`, as a regular expression of JSON Schema.
+pub(super) const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
+
 /// RFC 9110 §5.6.2 `tchar`.
 pub(super) fn is_token_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
@@ -381,6 +449,10 @@ pub(super) fn is_token_byte(b: u8) -> bool {
 
 impl Scalar for HashBy {
     const EXPECTS: &'static str = "\"address\", \"path\", \"header:NAME\" or \"cookie:NAME\"";
+
+    fn schema() -> Value {
+        schema::pattern(&format!("^(address|path|(header|cookie):{TOKEN})$"))
+    }
 
     fn from_text(text: &str) -> Result<Self, Refusal> {
         let name = |name: &str, what| match name.bytes().all(is_token_byte) && !name.is_empty() {
@@ -405,10 +477,17 @@ impl Scalar for HashBy {
 impl Scalar for IpNet {
     const EXPECTS: &'static str = "an address range such as \"10.0.0.0/8\"";
 
+    fn schema() -> Value {
+        schema::pattern(r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$")
+    }
+
     fn from_text(text: &str) -> Result<Self, Refusal> {
         text.parse::<IpNet>()
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
             .map(|net| net.trunc())
-            .map_err(|_| Refusal::kind())
+            .map_err(|_| match super::names::check(text.as_bytes()) {
+                Ok(()) => Refusal::kind().help("names are not looked up here: write addresses"),
+                Err(_) => Refusal::kind(),
+            })
     }
 }

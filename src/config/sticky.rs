@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::diagnostics::{Problem, Problems};
 use super::read::{At, Key, Read, choice, table};
 use super::scalar::{Positive, is_token_byte};
+use super::schema;
 use super::source::{Files, Sources};
 use super::tree::{Node, Value};
 
@@ -87,6 +88,10 @@ impl Read for RawSticky {
                 ..StickyTable::default()
             })),
         })
+    }
+
+    fn schema() -> serde_json::Value {
+        schema::any(vec![At::<Word>::schema(), StickyTable::schema()])
     }
 
     fn keys() -> &'static [Key] {

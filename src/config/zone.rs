@@ -27,6 +27,7 @@ table! {
         "synth" => synth: Vec<SynthTable>,
         "synth_server" => synth_server: At<NameServer>,
     }
+    required ["zone"]
     later []
 }
 
@@ -36,6 +37,7 @@ table! {
         "file" => file: At<String>,
         "names" => names: Vec<At<String>>,
     }
+    required ["file"]
     later []
 }
 
@@ -45,6 +47,7 @@ table! {
         "name" => name: At<String>,
         "from" => from: At<String>,
     }
+    required ["name", "from"]
     later []
 }
 

@@ -1,6 +1,6 @@
 //! Bytes in and out: transports, buffers that an idle connection does not hold, deadlines that
 //! cost nothing per operation, the two-way copy of a tunnel, and what goes in front of everything
-//! (the PROXY protocol).
+//! (the PROXY protocol); and word of files that change.
 //!
 //! Nothing here knows HTTP.
 
@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod buffer;
 pub mod deadline;
 pub mod duplex;
+pub mod folders;
 pub mod pace;
 pub mod pipes;
 pub mod proxy_header;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::Source;
 use super::generation::New;
 use super::prepare::{OwnKey, Sockets};
-use super::reload::{Reloader, Request};
+use super::reload::{self, Reloader, Request};
 use super::services::Services;
 use crate::admin::probe;
 use crate::admin::state::State;
@@ -29,6 +29,7 @@ use crate::memory;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::reload::CertificateWatch;
 
 /// Time between two looks for series of backends that are gone.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
@@ -78,15 +79,19 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts the tasks on the present runtime; they end with it. Returns where to ask for a reload.
+    /// Starts the tasks on the present runtime; they end with it. Returns where to ask for a reload, and
+    /// the listening sockets of whichever generation is in force, for whoever closes them.
     pub fn start(
         self,
         noticed: mpsc::Receiver<Event>,
         probe: Option<std::net::TcpListener>,
-    ) -> io::Result<mpsc::UnboundedSender<Request>> {
+    ) -> io::Result<(mpsc::UnboundedSender<Request>, Rc<RefCell<Sockets>>)> {
         let shared = self.published.load();
         let reloads = Rc::default();
+        let certificate_watch = Rc::new(CertificateWatch::start()?);
+        certificate_watch.set(reload::watched(&shared));
         let state = Rc::new(State {
+            certificate_watch: Rc::clone(&certificate_watch),
             started: Millis::now(),
             generations: Arc::clone(&self.published),
             signs: self.signs.clone(),
@@ -117,20 +122,22 @@ impl Control {
         spawn_local(Rc::clone(&services).tick());
         spawn_local(Rc::clone(&services).take_reports(found));
         spawn_local(pass_on(noticed, Rc::clone(&services), burst_over));
+        let sockets = Rc::new(RefCell::new(self.sockets));
         let (requests, requested) = mpsc::unbounded_channel();
         let reloader = Reloader {
             source: self.source,
             own: self.own,
             published: self.published,
             services,
-            sockets: RefCell::new(self.sockets),
+            sockets: Rc::clone(&sockets),
             signs: self.signs,
+            certificate_watch,
             own_addresses: self.probe.into_iter().collect(),
             first: Arc::clone(&shared.config),
             record: reloads,
         };
         spawn_local(reloader.run(requested));
-        Ok(requests)
+        Ok((requests, sockets))
     }
 }
 

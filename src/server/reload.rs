@@ -19,10 +19,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::prepare::{OwnKey, Prepared, Sockets, addresses};
 use super::services::{Services, begun};
 use super::{Source, generation};
-use crate::config::Config;
+use crate::config::{Config, Protocol};
 use crate::events::{Reloaded, Reloads, ServiceId, Sign};
+use crate::proxy::drain::Phase;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
+use crate::tls::reload::{CertificateWatch, Watched};
 
 /// New services are waited for so long: a name that does not answer begins without an answer.
 const WARM: Duration = Duration::from_secs(2);
@@ -43,9 +45,11 @@ pub struct Reloader {
     pub(super) own: OwnKey,
     pub(super) published: Arc<Published<Shared>>,
     pub(super) services: Rc<Services>,
-    /// Where the generation that is in force listens.
-    pub(super) sockets: RefCell<Sockets>,
+    /// Where the generation that is in force listens; nowhere any more when a drain has closed the
+    /// listeners.
+    pub(super) sockets: Rc<RefCell<Sockets>>,
     pub(super) signs: Vec<Arc<Sign>>,
+    pub(super) certificate_watch: Rc<CertificateWatch>,
     /// Addresses of ours besides the listeners', which are never endpoints.
     pub(super) own_addresses: Vec<std::net::SocketAddr>,
     /// The configuration of the start: what is taken up only then.
@@ -92,6 +96,9 @@ impl Reloader {
     /// Goes to the next generation. What it returns is taken up only at the next start.
     async fn renew(&self) -> Result<Vec<&'static str>, Arc<str>> {
         let before = self.published.load();
+        if before.drain.phase() >= Phase::Closing {
+            return Err("it is about to end".into());
+        }
         let mut prepared = self.prepare(&before).await?;
         let config = Arc::clone(&prepared.config);
         let (shared, new) = generation::next(&prepared, &before);
@@ -117,9 +124,12 @@ impl Reloader {
         let generation = shared.generation;
         self.published.publish(shared);
         self.signs.iter().for_each(|sign| sign.wake.notify_one());
+        self.certificate_watch.set(watched(&self.published.load()));
         self.wait_for_workers(generation).await;
-        // Those that nobody has any more are closed.
-        self.sockets.replace(prepared.sockets);
+        if before.drain.phase() < Phase::Closing {
+            // Those that nobody has any more are closed.
+            self.sockets.replace(prepared.sockets);
+        }
         self.services.end_all_but(&self.published.load());
         Ok(at_next_start(&self.first, &config))
     }
@@ -157,6 +167,20 @@ impl Reloader {
             tracing::warn!("a worker is held up: it goes on by the configuration of before");
         }
     }
+}
+
+/// The certificates of listeners, to be looked at again.
+pub fn watched(shared: &Shared) -> Vec<Watched> {
+    let listeners = shared.config.listeners.iter().zip(&shared.listeners);
+    let watched = listeners.filter_map(|(listener, listened)| match &listener.protocol {
+        Protocol::Https(tls) => Some(Watched {
+            listener: Arc::clone(&listener.name),
+            files: tls.certificates.clone(),
+            published: Arc::clone(&listened.tls.as_ref()?.certificates),
+        }),
+        Protocol::Http | Protocol::Tcp | Protocol::Tls => None,
+    });
+    watched.collect()
 }
 
 /// Says what became of it.

@@ -1,6 +1,6 @@
 //! Certificate files to keys that sign, and the choice of one by SNI.
 //!
-//! A [`CertificateSet`] is immutable; a reload builds a new one and publishes it. Called by
+//! A [`CertificateSet`] is immutable; `reload.rs` builds a new one and publishes it. Called by
 //! `server.rs` of this folder, by `check`, and by the handshake through [`Resolver`].
 
 use std::collections::HashMap;
@@ -205,6 +205,11 @@ impl Certificate {
         &self.key.cert[0]
     }
 
+    /// Is it the same one, with the same issuers?
+    pub(super) fn is_same(&self, other: &Certificate) -> bool {
+        self.key.cert == other.key.cert
+    }
+
     /// What signs with its key.
     pub fn signer(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.key)
@@ -286,7 +291,7 @@ impl CertificateSet {
         CertificateSet::new(certificates)
     }
 
-    fn new(certificates: Vec<Certificate>) -> Result<CertificateSet, CertificateError> {
+    pub(super) fn new(certificates: Vec<Certificate>) -> Result<CertificateSet, CertificateError> {
         if certificates.is_empty() {
             return Err(CertificateError::Empty);
         }

@@ -2,7 +2,7 @@
 //! show, and what backends have to prove to us; and what a ClientHello says, for connections whose TLS
 //! a backend ends.
 //!
-//! Nothing here opens a socket or waits; handshakes belong to the listener and to `upstream`.
+//! Nothing here opens a socket, and only `reload` waits, in a thread of its own; handshakes belong to the listener and to `upstream`.
 
 pub mod certificates;
 pub mod client;
@@ -11,6 +11,8 @@ pub mod client_hello;
 pub mod contents;
 mod der;
 pub mod dev;
+mod expiry;
+pub mod reload;
 pub mod server;
 pub mod subject;
 mod validity;

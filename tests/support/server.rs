@@ -347,7 +347,8 @@ impl Process {
         Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
     }
 
-    fn bound(&self, message: &str) -> Vec<SocketAddr> {
+    /// The addresses that its log says were bound, under this message.
+    pub fn bound(&self, message: &str) -> Vec<SocketAddr> {
         let log = lock(&self.log);
         let lines = log.iter();
         lines

@@ -9,6 +9,7 @@ use crate::proxy::seating::Seating;
 use crate::proxy::worker::{Listened, Serviced};
 use crate::router::Router;
 use crate::telemetry::metrics::Names;
+use crate::tls::reload::CertificateWatch;
 use crate::upstream::establish::Layering;
 use tokio::sync::mpsc;
 
@@ -82,6 +83,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         metrics: Metrics::new(Arc::clone(&shared.names)),
         generations: Published::new(shared),
         signs: (0..2).map(sign).collect(),
+        certificate_watch: Rc::new(CertificateWatch::start().unwrap()),
         discovery: Arc::default(),
         access_lines_dropped: Arc::default(),
         reloads: Rc::default(),

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Findings, Look};
+use super::look::{Findings, Look};
 use crate::discovery::answers::{
     Answer, Failure, LookupError, Negative, OneFamily, SrvAnswer, SrvRecord, Target, Transport,
 };
@@ -22,7 +22,7 @@ const LISTED: usize = 8;
 const DOCKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// What there is to say, most important first: one line each.
-pub(super) fn remarks(findings: &Findings) -> Vec<String> {
+pub(crate) fn remarks(findings: &Findings) -> Vec<String> {
     let mut out = Vec::new();
     for look in &findings.looks {
         if let Err(error) = &look.srv {
@@ -32,7 +32,7 @@ pub(super) fn remarks(findings: &Findings) -> Vec<String> {
             });
         }
     }
-    let Some(look) = findings.looks.iter().find(|look| look.srv.is_ok()) else {
+    let Some(look) = findings.first() else {
         if findings.looks.is_empty() {
             out.push("there is no name server to ask".to_owned());
         }

@@ -11,7 +11,7 @@ use crate::discovery::srv::declined;
 
 /// So often a name is asked for unless the command line says otherwise. Three of 20 show some
 /// twelve by then, and a change that happens meanwhile makes one difference, not two.
-pub(super) const USUAL: u32 = 5;
+pub(crate) const USUAL: u32 = 5;
 
 /// What the answers show, all together.
 #[derive(Debug)]

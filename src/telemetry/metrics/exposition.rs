@@ -350,6 +350,21 @@ impl Page {
                 family.add(&labels, Value::Gauge(unix_seconds(certificate.not_after)))?;
             }
         }
+        let files = self.live.certificate_files;
+        let mut family = out.family(
+            "tls_certificate_reloads",
+            "Certificates whose files changed, by what became of them",
+            Counter,
+        )?;
+        for (result, count) in [("replaced", files.replaced), ("refused", files.refused)] {
+            family.add(&[("result", result)], Value::Count(count))?;
+        }
+        let mut family = out.family(
+            "tls_certificates_unusable",
+            "Certificates whose files cannot be used as they are now",
+            Gauge,
+        )?;
+        family.only(Value::Gauge(files.unusable as f64))?;
         type Level = fn(&BoundSample) -> Option<u64>;
         let levels: [(&str, &str, Level); 3] = [
             ("bounded", "What a bounded thing holds", |bound| {

@@ -72,6 +72,8 @@ pub struct Live {
     pub dns: DnsSample,
     /// Every certificate that is served.
     pub certificates: Vec<CertificateSample>,
+    /// What became of their files since.
+    pub certificate_files: CertificateFilesSample,
     /// Every bounded thing.
     pub bounds: Vec<BoundSample>,
     /// Lines that the access log had to drop.
@@ -170,6 +172,17 @@ pub struct DnsName {
     pub held_back: u64,
     /// Records that were refused.
     pub rejected: u64,
+}
+
+/// What became of the files of certificates.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CertificateFilesSample {
+    /// Certificates that took another one's place.
+    pub replaced: u64,
+    /// Contents that could not be used.
+    pub refused: u64,
+    /// Pairs of files that cannot be used as they are now.
+    pub unusable: u64,
 }
 
 /// A certificate at the moment of a scrape.

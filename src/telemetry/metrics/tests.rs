@@ -362,6 +362,11 @@ fn dns_certificates_bounds_and_process() {
         Live {
             dns,
             certificates: vec![certificate.clone(), certificate],
+            certificate_files: CertificateFilesSample {
+                replaced: 3,
+                refused: 2,
+                unusable: 1,
+            },
             bounds: vec![BoundSample {
                 what: "client_connections",
                 service: None,
@@ -417,6 +422,15 @@ fn dns_certificates_bounds_and_process() {
             r#"evenkeel_tls_cert_not_after_timestamp_seconds{listener="front",file="a\"b\\c\nd.pem"}"#,
             1_700_000_000.5,
         ),
+        (
+            r#"evenkeel_tls_certificate_reloads_total{result="replaced"}"#,
+            3.0,
+        ),
+        (
+            r#"evenkeel_tls_certificate_reloads_total{result="refused"}"#,
+            2.0,
+        ),
+        ("evenkeel_tls_certificates_unusable", 1.0),
         (r#"evenkeel_bounded{of="client_connections"}"#, 3.0),
         (
             r#"evenkeel_bounded_high_water{of="client_connections"}"#,
