@@ -8,6 +8,8 @@ mod conditions;
 #[path = "support/frames.rs"]
 #[allow(dead_code, reason = "a part of it is needed here")]
 mod frames;
+#[path = "routing/headers.rs"]
+mod headers;
 #[path = "support/hpack.rs"]
 #[allow(dead_code, reason = "a part of it is needed here")]
 mod hpack;
@@ -129,11 +131,14 @@ impl<'a> Ask<'a> {
             "HEAD" => Kind::ResponseToHead,
             _ => Kind::Response,
         };
-        Answer::of(
-            client
-                .message(kind)
-                .unwrap_or_else(|e| panic!("{self:?}: {e:?}")),
-        )
+        loop {
+            let message = client.message(kind);
+            let message = message.unwrap_or_else(|e| panic!("{self:?}: {e:?}"));
+            // Interim ones come before it.
+            if message.status() >= 200 {
+                return Answer::of(message);
+            }
+        }
     }
 
     fn over_h2(&self, server: SocketAddr) -> Answer {

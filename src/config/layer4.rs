@@ -11,7 +11,13 @@ use super::{
 };
 
 /// Keys of a route that do something with requests.
-const OF_REQUESTS: &[&str] = &["redirect", "strip_prefix", "rewrite"];
+const OF_REQUESTS: &[&str] = &[
+    "redirect",
+    "strip_prefix",
+    "rewrite",
+    "request_headers",
+    "response_headers",
+];
 
 /// RFC 7301 §3.1: a protocol's name has one length byte.
 const LONGEST_PROTOCOL: usize = 255;
@@ -238,7 +244,16 @@ pub(super) fn warn_of_unused(
             continue;
         }
         let by_address = (service.hash_by.as_ref()).is_some_and(|at| at.value == HashBy::Address);
-        for key in ["hash_by", "max_body", "retry_on", "sticky", "upgrade"] {
+        for key in [
+            "hash_by",
+            "max_body",
+            "retry_on",
+            "sticky",
+            "upgrade",
+            "request_headers",
+            "response_headers",
+            "security_headers",
+        ] {
             if let Some(span) = service.key(key).filter(|_| key != "hash_by" || !by_address) {
                 let title = format!("`{key}` has no effect: no request leads to this service");
                 problems.push(

@@ -3,8 +3,8 @@
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
 //! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
-//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `layer4.rs`, `state_dir.rs`
-//! (defaults, cross-checks). `diagnostics.rs` says what is wrong and where; reading goes on after an
+//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `header_edits.rs`,
+//! `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and where; reading goes on after an
 //! error, so that one run shows all of them. `schema.rs` tells editors how files are written.
 
 pub mod diagnostics;
@@ -15,6 +15,7 @@ mod access;
 mod backend_tls;
 mod build;
 mod conditions;
+mod header_edits;
 mod health;
 mod identity;
 mod in_flight;
@@ -49,6 +50,7 @@ pub use access::Access;
 pub use backend_tls::{BackendTls, ProxyHeader, Trust};
 pub use conditions::{Conditions, Rank, Wanted};
 pub use diagnostics::Diagnostic;
+pub use header_edits::{HeaderEdits, Piece, Template};
 pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
 pub use in_flight::{AdaptiveLimit, InFlightLimits};
 pub use load::{
@@ -279,6 +281,12 @@ pub struct Service {
     pub max_body: Option<u64>,
     /// How many requests a client may make; `None`: as many as it likes.
     pub rate_limit: Option<RateLimit>,
+    /// What is done to the fields of requests; `None`: nothing.
+    pub request_headers: Option<HeaderEdits>,
+    /// The same of responses.
+    pub response_headers: Option<HeaderEdits>,
+    /// Browsers are told to be careful, where backends say nothing of it.
+    pub security_headers: bool,
 }
 
 /// Where endpoints come from.
@@ -527,6 +535,10 @@ pub struct Route {
     pub access: Option<Access>,
     /// By which path requests go on; `None`: by their own.
     pub rewrite: Option<Rewrite>,
+    /// What is done to the fields of its requests, after what its service does; `None`: nothing.
+    pub request_headers: Option<HeaderEdits>,
+    /// The same of responses.
+    pub response_headers: Option<HeaderEdits>,
     /// Where it leads.
     pub target: Target,
 }
@@ -534,7 +546,10 @@ pub struct Route {
 impl Route {
     /// Does it do anything that takes requests?
     fn acts_on_requests(&self) -> bool {
-        self.rewrite.is_some() || matches!(self.target, Target::Redirect(_))
+        self.rewrite.is_some()
+            || self.request_headers.is_some()
+            || self.response_headers.is_some()
+            || matches!(self.target, Target::Redirect(_))
     }
 }
 

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::backend_tls::{ProxyHeader, TlsTable};
 use super::conditions::RawWanted;
 use super::diagnostics::Problems;
+use super::header_edits::{HeaderEditsTable, SecurityHeaders};
 use super::health::{Ejection, Health, RawRetryOn};
 use super::identity::{RawClientCertificates, ReadsProxyHeader};
 use super::in_flight::Adaptive;
@@ -200,6 +201,9 @@ table! {
         "slow_start" => slow_start: At<PositiveOrOff>,
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
+        "request_headers" => request_headers: HeaderEditsTable,
+        "response_headers" => response_headers: HeaderEditsTable,
+        "security_headers" => security_headers: At<SecurityHeaders>,
     }
     required ["name", "discover"]
     later []
@@ -312,6 +316,8 @@ table! {
         "redirect" => redirect: RawRouteRedirect,
         "strip_prefix" => strip_prefix: At<bool>,
         "rewrite" => rewrite: RewriteTable,
+        "request_headers" => request_headers: HeaderEditsTable,
+        "response_headers" => response_headers: HeaderEditsTable,
     }
     later ["client_certificates"]
 }
@@ -383,6 +389,7 @@ table! {
         "hash_by" => hash_by: At<HashBy>,
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
+        "security_headers" => security_headers: At<SecurityHeaders>,
     }
     later []
 }

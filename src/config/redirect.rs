@@ -33,6 +33,16 @@ pub enum Scheme {
     Https,
 }
 
+impl Scheme {
+    /// As URLs have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
 /// What becomes of a request's path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathChange {
@@ -277,7 +287,7 @@ fn host(at: &At<String>, problems: &mut Problems) -> Option<Box<str>> {
 
 /// Says that a route cannot both redirect and pass on.
 pub(super) fn refuse_both(raw: &raw::Route, redirect: Span, problems: &mut Problems) {
-    for key in ["service", "strip_prefix", "rewrite"] {
+    for key in ["service", "strip_prefix", "rewrite", "request_headers"] {
         if let Some(span) = raw.key(key) {
             problems.push(
                 Problem::error(span, format!("`{key}` has no effect beside `redirect`"))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::build::{missing, unique};
 use super::diagnostics::{Problem, Problems};
+use super::header_edits::{self, Of};
 use super::read::At;
 pub(super) use super::scalar::is_token_byte;
 use super::source::Span;
@@ -176,6 +177,9 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
         (None, Some(path)) => redirect::rewrite(raw, path, problems),
         _ => None,
     };
+    let request_headers = header_edits::build(raw.request_headers.as_ref(), Of::Requests, problems);
+    let response_headers =
+        header_edits::build(raw.response_headers.as_ref(), Of::Responses, problems);
     let (host, path, target) = (host?, path?, target?);
     if problems.count() > before {
         return None;
@@ -192,6 +196,8 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
         alpn,
         access,
         rewrite,
+        request_headers,
+        response_headers,
         target,
     })
 }

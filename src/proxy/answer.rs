@@ -196,6 +196,9 @@ pub(super) async fn receive(
     };
     let nominated = forward::nominated(framing, &response.fields);
     forward::rewrite_response(response);
+    if let Some(edits) = job.edits {
+        edits.apply(&mut response.fields);
+    }
     forward::push_cookie(&mut response.fields, job.cookie);
 
     let mut source = match &mut coming {

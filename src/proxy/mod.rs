@@ -10,7 +10,8 @@
 //! from a `source.rs` to a `sink.rs`, which alone know of which version of HTTP either side is;
 //! `switch.rs` says how a switch of protocols is said, `tunnel.rs` is what follows. `forward.rs` rewrites
 //! heads (`certificate_fields.rs` has those about a client's certificate), `recode.rs` (pure) bodies,
-//! `rewrite.rs` (pure) paths;
+//! `rewrite.rs` (pure) paths, `edits.rs` what the configuration changes of
+//! fields;
 //! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
 //! `limits.rs` is what the workers together may take on; `seating.rs` says which worker a connection
 //! goes to.
@@ -26,6 +27,7 @@ mod certificate_fields;
 mod choice;
 pub mod connection;
 pub mod drain;
+mod edits;
 mod exchange;
 pub mod failure;
 pub mod forward;

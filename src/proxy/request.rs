@@ -2,6 +2,7 @@
 //!
 //! Its head lies in the connection already. Whatever happens ends in a [`Next`].
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,22 +12,24 @@ use super::admission;
 use super::certificate_fields::Asked;
 use super::connection::Serving;
 use super::drain::Phase;
+use super::edits::{self, Edits, Told};
 use super::exchange::{Failed, Lent, Outcome, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
 use super::grpc;
 use super::job::{Client, Downstream, Job, OutOfPatience};
+use super::limits::origin;
 use super::preference::Preference;
 use super::recode::whole_body;
 use super::respond;
 use super::rewrite;
 use super::switch::Handshake;
-use crate::config::{Access, Scheme, Target};
+use crate::config::{Access, Config, Scheme, Target};
 use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
 use crate::http::h1::encode::ConnectionField;
 use crate::http::h2;
 use crate::http::head::{Rejection, RequestHead, Version, has_encoded_slash};
-use crate::http::headers::Known;
+use crate::http::headers::{Fields, Known};
 use crate::io::pace::Patience;
 use crate::router;
 use crate::telemetry::access::{Broken, Record};
@@ -175,10 +178,11 @@ impl Serving<'_> {
         })?;
         let route = &config.routes[found.route];
         account.route = Some(Arc::clone(&found.label));
+        account.route_index = Some(found.route);
         self.admit(route.access.as_ref())?;
         let matched = route.path.trim_end_matches('/').len();
         if let Target::Redirect(to) = &route.target {
-            let location = rewrite::location(to, head, matched, self.scheme());
+            let location = rewrite::location(to, head, matched, self.scheme(&head.fields));
             let location = location.ok_or_else(nameless)?;
             return Ok(self
                 .redirect(over, (to.status, &location), wanted, account)
@@ -251,6 +255,20 @@ impl Serving<'_> {
                 self.head.fields.push(b"X-Forwarded-Prefix", stripped);
             }
         }
+        for changes in [&service.request_headers, &route.request_headers] {
+            if let Some(changes) = changes {
+                let client = self.client(&self.head.fields);
+                let scheme = self.scheme(&self.head.fields);
+                let head = &mut *self.head;
+                let told = Told {
+                    client,
+                    host: &head.host,
+                    request_id: account.request_id,
+                    scheme,
+                };
+                edits::apply(changes, &mut head.fields, told);
+            }
+        }
         let limits = &service.upstream;
         let handshake = upgrade.map(|token| {
             let to_stream = limits.protocol.is_h2();
@@ -275,6 +293,7 @@ impl Serving<'_> {
         };
         self.writing.restart(patience);
         self.pushing.restart(patience);
+        let edits = self.edits(&worker.shared.config, self.head, account);
         let job = Job {
             peer: self.peer,
             head: self.head,
@@ -283,6 +302,7 @@ impl Serving<'_> {
             upgrade,
             preference: Preference::of(service, worker.affinity(index), self.head, self.peer),
             cookie: None,
+            edits: edits.as_ref(),
             keep_alive,
             expects_continue,
             max_body: service.max_body.unwrap_or(u64::MAX),
@@ -338,7 +358,9 @@ impl Serving<'_> {
         account: &mut Account,
     ) -> Next {
         let close = self.skip_body(&mut over, wanted.framing, wanted.keep_alive);
-        let own = respond::redirect(status, location, self.head, &account.request_id);
+        let config = &self.worker.shared.config;
+        let own = respond::redirect(status, location, self.head, &account.request_id)
+            .edited(self.edits(config, self.head, account));
         account.sent = own.length();
         account.status = status;
         let buffers = &self.worker.buffers;
@@ -347,15 +369,37 @@ impl Serving<'_> {
     }
 
     /// By which scheme the client came: to us, or to the trusted proxy in front.
-    fn scheme(&self) -> Scheme {
+    fn scheme(&self, fields: &Fields) -> Scheme {
         let said = match self.trusted {
-            true => self.head.fields.first(Known::XForwardedProto),
+            true => fields.first(Known::XForwardedProto),
             false => None,
         };
         match (said, self.peer.tls) {
             (Some(b"https"), _) | (None, Some(_)) => Scheme::Https,
             _ => Scheme::Http,
         }
+    }
+
+    /// Where the client is, behind trusted proxies.
+    fn client(&self, fields: &Fields) -> IpAddr {
+        let config = &self.worker.shared.config;
+        origin::client(self.peer.address.ip(), fields, config).to_canonical()
+    }
+
+    /// What is to be done to the fields of a response.
+    fn edits<'a>(
+        &self,
+        config: &'a Config,
+        head: &'a RequestHead,
+        account: &Account,
+    ) -> Option<Edits<'a>> {
+        let (route, service) = (account.route_index, account.service);
+        edits::of_responses(config, route, service, self.peer, || Told {
+            client: self.client(&head.fields),
+            host: &head.host,
+            request_id: account.request_id,
+            scheme: self.scheme(&head.fields),
+        })
     }
 
     /// Refuses the request where a list does not admit its client.
@@ -431,6 +475,8 @@ impl Serving<'_> {
             &account.request_id,
             head,
         );
+        let config = &self.worker.shared.config;
+        let own = own.edited(head.and_then(|head| self.edits(config, head, account)));
         account.sent = own.length();
         let buffers = &self.worker.buffers;
         let written = own.send(over, connection, self.writing, buffers).await;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use super::edits::Edits;
 use super::grpc;
 use super::job::Downstream;
 use super::sink::Sink;
@@ -120,6 +121,14 @@ impl Own {
             body: Vec::new(),
             is_head: false,
         }
+    }
+
+    /// The same with these changes to its fields.
+    pub(super) fn edited(mut self, edits: Option<Edits<'_>>) -> Own {
+        if let Some(edits) = edits {
+            edits.apply(&mut self.head.fields);
+        }
+        self
     }
 
     /// Bytes of its body, as far as the client gets them.

@@ -48,10 +48,11 @@ pub(super) fn location(
             return None;
         }
         let scheme = to.scheme.unwrap_or(scheme);
-        let (name, usual) = match scheme {
-            Scheme::Http => ("http", 80),
-            Scheme::Https => ("https", 443),
+        let usual = match scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
         };
+        let name = scheme.name();
         location.extend_from_slice(format!("{name}://{host}").as_bytes());
         if let Some(port) = to.port.filter(|port| *port != usual) {
             location.extend_from_slice(format!(":{port}").as_bytes());
