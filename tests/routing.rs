@@ -15,6 +15,8 @@ mod headers;
 mod hpack;
 #[path = "routing/paths.rs"]
 mod paths;
+#[path = "routing/splits.rs"]
+mod splits;
 mod support;
 
 use std::net::{IpAddr, SocketAddr};

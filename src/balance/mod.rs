@@ -4,7 +4,7 @@
 //! `picker.rs` is one worker's schedule over it, `tiers.rs` goes from priority to priority (`spill.rs`
 //! where more than one takes part), a file
 //! per strategy does the choosing (`candidates.rs` is what some of them share), `shares.rs` turns
-//! SRV weights into shares, and `affinity.rs` makes the cookies that go before any strategy.
+//! SRV weights into shares, `split.rs` shares requests out over services, and `affinity.rs` makes the cookies that go before any strategy.
 
 pub mod affinity;
 mod candidates;
@@ -18,6 +18,7 @@ pub mod service;
 pub mod shares;
 pub mod snapshot;
 mod spill;
+pub mod split;
 #[cfg(test)]
 mod testing;
 mod tiers;

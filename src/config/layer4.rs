@@ -7,7 +7,7 @@ use super::diagnostics::{Problem, Problems};
 use super::read::At;
 use super::source::Span;
 use super::{
-    Config, HashBy, HostPattern, Listener, Protocol, Route, Service, Target, UpstreamProtocol, raw,
+    Config, HashBy, HostPattern, Listener, Protocol, Route, Service, UpstreamProtocol, raw,
 };
 
 /// Keys of a route that do something with requests.
@@ -192,10 +192,8 @@ pub(super) fn refuse_protocols(
             continue;
         }
         let has = has(index, &listener.protocol, routes.iter());
-        for route in routes.iter().filter(|route| has(route)) {
-            let Target::Service(index) = route.target else {
-                continue;
-            };
+        let its = routes.iter().filter(|route| has(route));
+        for index in its.flat_map(|route| route.target.services()) {
             let service = &services[index];
             let spoken = service.upstream.protocol;
             let refused = match listener.protocol {
@@ -238,7 +236,7 @@ pub(super) fn warn_of_unused(
     for (index, service) in raw_services.iter().enumerate() {
         let mut leading = routes
             .iter()
-            .filter(|r| r.target.leads_to(index))
+            .filter(|r| r.target.services().any(|s| s == index))
             .peekable();
         if leading.peek().is_none() || leading.any(brings_requests) {
             continue;

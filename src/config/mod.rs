@@ -3,7 +3,7 @@
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
 //! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
-//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `header_edits.rs`,
+//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `header_edits.rs`, `target.rs`,
 //! `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and where; reading goes on after an
 //! error, so that one run shows all of them. `schema.rs` tells editors how files are written.
 
@@ -33,6 +33,7 @@ mod schema;
 mod services;
 mod state_dir;
 mod sticky;
+mod target;
 mod zone;
 
 use std::net::{IpAddr, SocketAddr};
@@ -59,6 +60,7 @@ pub use load::{
 pub use rate::{RateKey, RateLimit};
 pub use redirect::{PathChange, Rewrite, RouteRedirect, Scheme};
 pub use sticky::Sticky;
+pub use target::{Share, Target};
 pub use tree::Format;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
 
@@ -550,25 +552,6 @@ impl Route {
             || self.request_headers.is_some()
             || self.response_headers.is_some()
             || matches!(self.target, Target::Redirect(_))
-    }
-}
-
-/// Where a route leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// To a service, by its index in [`Config::services`].
-    Service(usize),
-    /// Elsewhere, and the client is told so.
-    Redirect(RouteRedirect),
-}
-
-impl Target {
-    /// Can it lead to this service?
-    pub fn leads_to(&self, service: usize) -> bool {
-        match self {
-            Target::Service(index) => *index == service,
-            Target::Redirect(_) => false,
-        }
     }
 }
 

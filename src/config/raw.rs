@@ -25,6 +25,7 @@ use super::scalar::{
 };
 use super::schema;
 use super::sticky::RawSticky;
+use super::target::RawTarget;
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion, UpstreamProtocol};
 
@@ -312,7 +313,7 @@ table! {
         "alpn" => alpn: Vec<At<String>>,
         "allow" => allow: Vec<At<IpNet>>,
         "deny" => deny: Vec<At<IpNet>>,
-        "service" => service: At<String>,
+        "service" => service: RawTarget,
         "redirect" => redirect: RawRouteRedirect,
         "strip_prefix" => strip_prefix: At<bool>,
         "rewrite" => rewrite: RewriteTable,

@@ -10,6 +10,7 @@ use super::header_edits::{self, Of};
 use super::read::At;
 pub(super) use super::scalar::is_token_byte;
 use super::source::Span;
+use super::target::{self, RawTarget};
 use super::{
     Conditions, HostPattern, Listener, Route, Target, access, conditions, layer4, names, raw,
     redirect,
@@ -166,7 +167,11 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
             };
             redirect::redirect(redirect, &matched, problems).map(Target::Redirect)
         }
-        (None, Some(name)) => known.service(name, problems).map(Target::Service),
+        (None, Some(RawTarget::Name(name))) => known.service(name, problems).map(Target::Service),
+        (None, Some(RawTarget::Shares(shares))) => {
+            let span = raw.key("service").unwrap_or(raw.span);
+            target::split(shares, span, |name, p| known.service(name, p), problems)
+        }
         (None, None) => {
             let help = "the name of a [[service]]; or `redirect`";
             missing(&raw.present, "service", raw.span, help, problems);
@@ -403,7 +408,9 @@ fn settled(a: &Route, b: &Route, group: &[&(Route, Span)]) -> bool {
 
 fn warn_of_unused(routes: &[(Route, Span)], known: &Known<'_>, problems: &mut Problems) {
     for (index, service) in known.raw_services.iter().enumerate() {
-        if !routes.iter().any(|(r, _)| r.target.leads_to(index))
+        if !routes
+            .iter()
+            .any(|(r, _)| r.target.services().any(|s| s == index))
             && let Some(name) = &service.name
         {
             problems.push(Problem::warning(

@@ -13,7 +13,8 @@
 //! `rewrite.rs` (pure) paths, `edits.rs` what the configuration changes of
 //! fields;
 //! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
-//! `limits.rs` is what the workers together may take on; `seating.rs` says which worker a connection
+//! `limits.rs` is what the workers together may take on; `splits.rs` has the schedules of routes that lead to several services;
+//! `seating.rs` says which worker a connection
 //! goes to.
 //!
 //! `layer4.rs` is the other way through: a connection that is passed on as it is, with the same
@@ -49,6 +50,7 @@ pub mod seating;
 pub mod serve;
 mod sink;
 mod source;
+mod splits;
 mod stream;
 mod streams;
 mod switch;

@@ -22,6 +22,7 @@ use super::failure::{self, Failure};
 use super::limits::{Admitted, Limits, Refused};
 use super::retry::Budget;
 use super::seating::{Seat, Seating};
+use super::splits::Splits;
 use crate::balance::affinity::Affinity;
 use crate::balance::picker::{NoBackend, Pick, Picker};
 use crate::balance::snapshot::Snapshot;
@@ -135,6 +136,7 @@ pub struct Worker {
     /// Its end of the access log.
     pub access: Rc<AccessLog>,
     services: Box<[Rc<ServiceState>]>,
+    splits: Splits,
     pool: Rc<RefCell<Pool>>,
     streams: Rc<Streams>,
     random: Rc<RefCell<fastrand::Rng>>,
@@ -177,11 +179,13 @@ impl Worker {
         let deadlines = Deadlines::new();
         let mut random = fastrand::Rng::new();
         let services = services(&shared, &[], &mut random, deadlines.now());
+        let splits = Splits::new(&shared.config, &Splits::default(), &mut random);
         let worker = Rc::new(Worker {
             index,
             superseded: Cell::new(false),
             newest: Rc::default(),
             services,
+            splits,
             buffers: BufferPool::new(),
             pipes: Rc::default(),
             deadlines,
@@ -202,12 +206,15 @@ impl Worker {
     /// by [`Worker::supersede`].
     pub fn renewed(&self, shared: Arc<Shared>) -> Rc<Worker> {
         let now = self.deadlines.now();
-        let services = services(&shared, &self.services, &mut self.random.borrow_mut(), now);
+        let mut random = self.random.borrow_mut();
+        let services = services(&shared, &self.services, &mut random, now);
+        let splits = Splits::new(&shared.config, &self.splits, &mut random);
         Rc::new(Worker {
             index: self.index,
             superseded: Cell::new(true),
             newest: Rc::clone(&self.newest),
             services,
+            splits,
             buffers: Rc::clone(&self.buffers),
             pipes: Rc::clone(&self.pipes),
             deadlines: Rc::clone(&self.deadlines),
@@ -262,6 +269,10 @@ impl Worker {
     pub fn service_for(&self, route: usize) -> Option<usize> {
         match &self.shared.config.routes[route].target {
             Target::Service(index) => Some(*index),
+            Target::Split(shares) => {
+                let place = self.splits.pick(route)?;
+                Some(shares[place].service)
+            }
             Target::Redirect(_) => None,
         }
     }

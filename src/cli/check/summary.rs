@@ -117,6 +117,19 @@ pub(super) fn of(config: &Config) -> String {
 fn leads_to(config: &Config, target: &Target) -> String {
     match target {
         Target::Service(index) => config.services[*index].name.to_string(),
+        Target::Split(shares) => {
+            let total: f64 = shares.iter().map(|share| f64::from(share.weight)).sum();
+            let parts = shares.iter().map(|share| {
+                let percent = 100.0 * f64::from(share.weight) / total;
+                let name = &config.services[share.service].name;
+                format!("{name} {:.4}", percent)
+                    .trim_end_matches('0')
+                    .trim_end_matches('.')
+                    .to_owned()
+                    + " %"
+            });
+            parts.collect::<Vec<_>>().join(", ")
+        }
         Target::Redirect(to) => format!("elsewhere ({})", to.status),
     }
 }
