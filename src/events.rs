@@ -1,7 +1,11 @@
 //! What passes between the workers, the control thread and the admin listeners.
 //!
 //! Workers send with `try_send` on a bounded queue and never wait; a full queue loses the event,
-//! not the request.
+//! not the request. `journal.rs` is what happened, for whoever asks; `command.rs` is what the control
+//! listener asks for.
+
+pub mod command;
+pub mod journal;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,6 +67,8 @@ pub struct Reloads {
     pub succeeded: u64,
     /// How many changed nothing.
     pub failed: u64,
+    /// When the last one that did was done.
+    pub applied: Option<SystemTime>,
     /// The last one.
     pub last: Option<Reloaded>,
 }

@@ -43,6 +43,11 @@ impl<T> Published<T> {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// How often it was replaced.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// A reader with a cache of its own, for one worker.
     pub fn reader(self: &Arc<Self>) -> Reader<T> {
         let seen = self.version.load(Ordering::Acquire);
@@ -60,6 +65,16 @@ pub struct Reader<T> {
     source: Arc<Published<T>>,
     seen: u64,
     cached: Arc<T>,
+}
+
+impl<T> Clone for Reader<T> {
+    fn clone(&self) -> Self {
+        Reader {
+            source: Arc::clone(&self.source),
+            seen: self.seen,
+            cached: Arc::clone(&self.cached),
+        }
+    }
 }
 
 impl<T> Reader<T> {

@@ -12,9 +12,11 @@
 //! A lookup costs one hash per label of the host and one per segment of the path, both bounded by
 //! the longest that is configured, so that a long request costs no more. It allocates nothing.
 //!
-//! `conditions.rs` says whether a request meets the conditions of a route; `layer4.rs` has the routes of connections that are passed on as they are.
+//! `conditions.rs` says whether a request meets the conditions of a route; `layer4.rs` has the routes
+//! of connections that are passed on as they are; `explain.rs` says why each route won or lost.
 
 pub mod conditions;
+pub mod explain;
 mod layer4;
 
 use std::collections::HashMap;

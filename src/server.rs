@@ -4,6 +4,7 @@
 //! each with a single-threaded runtime of its own. Workers read snapshots and send events; the
 //! control thread writes snapshots and never touches a request.
 
+mod admin;
 mod control;
 mod file_watch;
 mod generation;
@@ -12,6 +13,7 @@ mod orders;
 mod prepare;
 mod reload;
 mod services;
+mod systemd;
 mod worker_thread;
 
 use std::cell::RefCell;
@@ -27,18 +29,25 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use control::Control;
+use admin::Entrances;
+use control::{Control, Started};
 pub use orders::Order;
 use orders::Signals;
 use prepare::{Prepared, Sockets};
+use systemd::Notifier;
 use worker_thread::WorkerStart;
 
+use crate::clock::Millis;
 use crate::config::{Config, Diagnostic, Loaded};
 use crate::discovery::keeper::Keeper;
 use crate::discovery::watch::Watches;
+use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Reloaded, Sign};
 use crate::listener;
+use crate::listener::inherited::Inherited;
 use crate::proxy::drain::{Drain, Phase};
+use crate::proxy::questions::Questions;
+use crate::proxy::samples::Samples;
 use crate::proxy::seating::Seating;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
@@ -68,6 +77,8 @@ pub struct Running {
     pub addresses: Vec<SocketAddr>,
     /// Where the probe listener listens.
     pub probe: Option<SocketAddr>,
+    /// Where the control listener listens.
+    pub admin: Option<SocketAddr>,
     orders: mpsc::UnboundedSender<Order>,
     /// The generation of the configuration that is in force.
     generations: Arc<Published<Shared>>,
@@ -86,10 +97,14 @@ pub enum Drained {
 /// Runs until a signal ends it: the body of `evenkeel run` and `evenkeel proxy`. `source`: where
 /// `config` came from. `watched`: a file to look at, which is reloaded when it holds something else.
 pub fn run(config: Config, source: Source, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let surroundings = Surroundings {
+        inherited: Inherited::take(),
+        notifier: Notifier::from_env(),
+    };
     let runtime = runtime().context("cannot start a runtime for signals")?;
     // Before anybody can know that we are there: a signal that nobody listens for kills.
     let signals = runtime.block_on(async { Signals::listen() })?;
-    let running = start_from(config, Some(source), std::io::stdout())?;
+    let running = start_within(config, Some(source), std::io::stdout(), surroundings)?;
     let orders = running.orders.clone();
     if let Some(file) = watched {
         file_watch::watch(file, orders.clone())?;
@@ -143,12 +158,33 @@ pub fn start_from(
     source: Option<Source>,
     out: impl std::io::Write + Send + 'static,
 ) -> anyhow::Result<Running> {
+    start_within(config, source, out, Surroundings::default())
+}
+
+/// What whoever started this process has for it: systemd, or nobody.
+#[derive(Debug, Default)]
+struct Surroundings {
+    inherited: Inherited,
+    notifier: Notifier,
+}
+
+fn start_within(
+    config: Config,
+    source: Option<Source>,
+    out: impl std::io::Write + Send + 'static,
+    surroundings: Surroundings,
+) -> anyhow::Result<Running> {
+    let Surroundings {
+        inherited,
+        notifier,
+    } = surroundings;
+    let inherited = Arc::new(inherited);
     let mut own = [0; 32];
     aws_lc_rs::rand::fill(&mut own).map_err(|_| anyhow::anyhow!("no random numbers"))?;
-    let prepared = Prepared::new(config, None, &own)?;
+    let prepared = Prepared::new(config, None, &own, &inherited)?;
     let config = Arc::clone(&prepared.config);
     let probe = config.probe.map(|address| {
-        listener::bind(address).with_context(|| {
+        listener::listen(&inherited, "probe", address).with_context(|| {
             format!(
                 "probe listener: cannot listen on {address} (another address: \
                  --set probe.address=127.0.0.1:9903; none: --set probe.address=off)"
@@ -158,8 +194,12 @@ pub fn start_from(
     let probe = probe.transpose()?;
     let addresses = prepare::addresses(&prepared.sockets)?;
     let probe_address = probe.as_ref().map(|s| s.local_addr()).transpose()?;
+    let entrances = Entrances::open(&config.admin, &inherited)?;
+    inherited.warn_of_unused();
+    let admin_address = entrances.address();
 
-    let own_addresses = addresses.iter().copied().chain(probe_address).collect();
+    let others: Vec<_> = probe_address.into_iter().chain(admin_address).collect();
+    let own_addresses = addresses.iter().chain(&others).copied().collect();
     let names = config.services.iter().map(|s| &s.discover);
     let keeper = config.state_dir.as_deref();
     let keeper = keeper.map(|folder| Keeper::open(folder, names).map(Arc::new));
@@ -167,13 +207,17 @@ pub fn start_from(
         .transpose()
         .context("cannot start a thread for `state_dir`")?;
     let allowed = config.allowed_endpoints.clone();
-    let watches = Watches::keeping(own_addresses, allowed, keeper.clone());
+    let journal = Arc::<Journal>::default();
+    let told = Arc::clone(&journal);
+    let watches = Watches::telling(own_addresses, allowed, keeper.clone(), Arc::clone(&journal));
     let (events, noticed) = mpsc::channel(EVENTS);
     let (seating, arrivals) = Seating::new(config.workers.get());
     let common = generation::Common {
         drain: Drain::new(),
         events,
         seating,
+        questions: Questions::new(config.workers.get()),
+        samples: Samples::new(config.workers.get()),
     };
     let (shared, new) = generation::first(&prepared, common);
     // The first client may be here before the control thread is.
@@ -218,6 +262,8 @@ pub fn start_from(
     let control = Control {
         source,
         own,
+        inherited,
+        notifier,
         published: Arc::clone(&published),
         watches,
         services: new,
@@ -225,20 +271,29 @@ pub fn start_from(
         signs,
         metrics,
         access_lines_dropped,
-        probe: probe_address,
+        own_addresses: others,
+        journal,
+        entrances,
     };
     let thread = std::thread::Builder::new().name("control".to_owned());
     let control = thread.spawn(move || {
         let runtime = runtime().context("cannot start the control thread's runtime")?;
         let outcome = runtime.block_on(async {
-            let (reloads, sockets) = control.start(noticed, probe)?;
+            let Started {
+                reloads,
+                sockets,
+                left,
+            } = control.start(noticed, probe)?;
             let ordered = Orders {
                 receiver,
                 reloads,
                 generations,
+                journal: told,
                 sockets,
             };
-            carry_out(&drain, ordered, &mut gone).await
+            let outcome = carry_out(&drain, ordered, &mut gone).await;
+            drop(left);
+            outcome
         });
         for thread in threads {
             if thread.join().is_err() {
@@ -262,6 +317,7 @@ pub fn start_from(
     Ok(Running {
         addresses,
         probe: probe_address,
+        admin: admin_address,
         orders,
         generations: published,
         control,
@@ -306,6 +362,7 @@ struct Orders {
     receiver: mpsc::UnboundedReceiver<Order>,
     reloads: mpsc::UnboundedSender<reload::Request>,
     generations: Arc<Published<Shared>>,
+    journal: Arc<Journal>,
     /// To be closed when nobody is taken in any more: the kernel would complete connections that no
     /// worker accepts.
     sockets: Rc<RefCell<Sockets>>,
@@ -348,9 +405,11 @@ async fn carry_out(
     };
     if order == End::Drained {
         let times = orders.generations.load().config.drain;
-        drain.advance(Phase::Announced);
+        let announced = drain.begin(Millis::now());
+        let text = "a signal says so: this process ends when all is done";
+        orders.journal.record(What::new(Kind::DrainBegun, text));
         let steps = [
-            (times.wait, Phase::Closing),
+            (times.wait.saturating_sub(announced), Phase::Closing),
             (IDLE_GRACE.min(times.requests), Phase::ClosingIdle),
             (
                 times.requests.saturating_sub(IDLE_GRACE),

@@ -133,7 +133,8 @@ impl State {
             .sweep(now, &backends(&self.generations.load(), now));
     }
 
-    fn draining(&self) -> bool {
+    /// Has a drain begun?
+    pub fn draining(&self) -> bool {
         self.generations.load().drain.phase() > Phase::Serving
     }
 }
@@ -193,28 +194,25 @@ fn bounds(shared: &Shared, dns: &DnsStats) -> Vec<BoundSample> {
 fn backends(shared: &Shared, now: Millis) -> Vec<BackendSample> {
     let mut samples = Vec::new();
     for service in &shared.services {
-        for tier in &service.snapshot.load().tiers {
-            samples.extend(tier.members.iter().map(|member| {
-                BackendSample {
-                    id: member.backend.id.0,
-                    labels: labels(&member.backend),
-                    up: member.backend.out_until(now).is_none(),
-                    state: {
-                        let (state, reason) = member.backend.state(now);
-                        (state.name(), reason.name())
-                    },
-                    check_failures: member.backend.check_failures(),
-                    ejections: member
-                        .backend
-                        .ejections()
-                        .map(|(reason, count)| (reason.name(), count))
-                        .into(),
-                    weight: member.weight,
-                    priority: tier.priority,
-                    in_flight: member.backend.in_flight(),
-                }
-            }));
-        }
+        let snapshot = service.snapshot.load();
+        samples.extend(snapshot.listed().map(|(priority, member)| {
+            let backend = &member.backend;
+            let (state, reason) = backend.state(now);
+            let ejections = backend.ejections();
+            BackendSample {
+                id: backend.id.0,
+                labels: labels(backend),
+                up: !backend.drained() && backend.out_until(now).is_none(),
+                state: (state.name(), reason.name()),
+                check_failures: backend.check_failures(),
+                ejections: ejections
+                    .map(|(reason, count)| (reason.name(), count))
+                    .into(),
+                weight: member.weight,
+                priority,
+                in_flight: backend.in_flight(),
+            }
+        }));
     }
     samples
 }

@@ -18,7 +18,7 @@ use crate::clock::Millis;
 use crate::upstream::backend::{Backend, Claim, Unavailable};
 
 /// The members of one tier.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Candidates {
     /// Sorted by endpoint, as the tier was.
     list: Vec<Candidate>,
@@ -31,7 +31,7 @@ pub(super) struct Candidates {
 }
 
 /// A member of the tier.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Candidate {
     pub(super) backend: Arc<Backend>,
     /// One divided by its share of the tier.
@@ -68,6 +68,11 @@ impl Candidates {
         };
         self.sums = strides.iter().map(add).collect();
         self.all_out_until = Millis::default();
+    }
+
+    /// Calls `see` with each one's backend.
+    pub(super) fn backends(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        self.list.iter_mut().for_each(|one| see(&mut one.backend));
     }
 
     /// How many there are.
@@ -191,6 +196,32 @@ impl Candidates {
             }
         })?;
         drawn.ok_or(Missed::Nobody)
+    }
+
+    /// The probability with which [`Candidates::draw`] draws each, in their order.
+    pub(super) fn chances(&self, wish: Wish<'_>) -> Vec<f64> {
+        self.by_share(|index, one| match self.look(index, wish) {
+            Ok(()) => self.part(index, wish.now) / one.stride,
+            Err(_) => 0.0,
+        })
+    }
+
+    /// The same for [`Candidates::pick_out`].
+    pub(super) fn chances_out(&self, wish: Wish<'_>) -> Vec<f64> {
+        let had =
+            |one: &Candidate| !wish.excluded.contains(&one.backend.id) && one.backend.has_room();
+        self.by_share(|_, one| if had(one) { 1.0 / one.stride } else { 0.0 })
+    }
+
+    /// What `weigh` gives each, so that all is 1, or 0 where nobody has anything.
+    fn by_share(&self, weigh: impl Fn(usize, &Candidate) -> f64) -> Vec<f64> {
+        let list = self.list.iter().enumerate();
+        let mut shares: Vec<f64> = list.map(|(index, one)| weigh(index, one)).collect();
+        let all: f64 = shares.iter().sum();
+        if all > 0.0 {
+            shares.iter_mut().for_each(|share| *share /= all);
+        }
+        shares
     }
 
     /// Wins one.

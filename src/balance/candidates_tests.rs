@@ -9,6 +9,8 @@ fn candidates(weights: &[u16]) -> (Candidates, Vec<Arc<Backend>>) {
     let member = |(&weight, number)| Member {
         backend: Backend::new(BackendId::unused(), "web".into(), endpoint(number)),
         weight,
+        recorded: weight,
+        overridden: false,
         split: 1,
     };
     let members: Vec<_> = weights.iter().zip(1..).map(member).collect();

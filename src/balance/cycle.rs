@@ -23,12 +23,12 @@ use std::sync::Arc;
 use super::edf::LOOK_AGAIN;
 use super::shares;
 use super::snapshot::Tier;
-use super::wish::{Missed, Wish};
+use super::wish::{Missed, WhyTier, Wish};
 use crate::clock::Millis;
 use crate::upstream::backend::{Backend, BackendId, Claim, Unavailable};
 
 /// The schedule of all tiers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Cycle {
     /// By tier, then by endpoint.
     slots: Vec<Slot>,
@@ -78,8 +78,8 @@ impl Slot {
 }
 
 impl Cycle {
-    /// The backend whose turn it is, and the priority of its tier.
-    pub(super) fn pick(&mut self, wish: Wish<'_>) -> Result<(u16, Claim), Missed> {
+    /// The backend whose turn it is, the priority of its tier, and why that tier.
+    pub(super) fn pick(&mut self, wish: Wish<'_>) -> Result<(u16, WhyTier, Claim), Missed> {
         self.unpark(wish.now);
         let mut picked = self.take(wish);
         if matches!(picked, Err(Missed::Nobody)) && self.somebody_has_finished() {
@@ -90,7 +90,18 @@ impl Cycle {
             picked = self.take_parked(wish);
         }
         let (index, claim) = picked?;
-        Ok((self.slots[index].priority, claim))
+        let why = match claim.out {
+            true => WhyTier::Panic,
+            false => WhyTier::Cycle,
+        };
+        Ok((self.slots[index].priority, why, claim))
+    }
+
+    /// Calls `see` with each backend.
+    pub(super) fn backends(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        self.slots
+            .iter_mut()
+            .for_each(|slot| see(&mut slot.backend));
     }
 
     /// Takes over new records.

@@ -21,7 +21,7 @@ use crate::clock::Millis;
 use crate::upstream::backend::{Backend, Claim, Unavailable};
 
 /// The schedule of one tier.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Edf {
     /// Sorted by endpoint, as the tier was.
     slots: Vec<Slot>,
@@ -40,7 +40,7 @@ pub(super) struct Edf {
     slow_start: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Slot {
     backend: Arc<Backend>,
     stride: u128,
@@ -171,6 +171,13 @@ impl Edf {
             ticket = ticket.wrapping_sub(share);
             hit.then_some(index)
         })
+    }
+
+    /// Calls `see` with each member's backend.
+    pub(super) fn backends(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        self.slots
+            .iter_mut()
+            .for_each(|slot| see(&mut slot.backend));
     }
 
     /// The member whose turn it is, without those that are out, excluded or full. A member that is

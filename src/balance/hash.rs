@@ -26,6 +26,7 @@
 //! session is no use. A request without a key has a turn by weight, as in `edf.rs`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::candidates::Candidates;
@@ -33,10 +34,10 @@ use super::edf::Edf;
 use super::snapshot::Member;
 use super::wish::{Missed, Wish};
 use crate::discovery::Endpoint;
-use crate::upstream::backend::Claim;
+use crate::upstream::backend::{Backend, Claim};
 
 /// The members of one tier.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Hash {
     candidates: Candidates,
     /// Hashes of who they are, by candidate.
@@ -70,6 +71,21 @@ impl Hash {
         let node = |member: &Member| node(&member.backend.endpoint);
         self.nodes = members.iter().map(node).collect();
         self.scores = vec![f64::INFINITY; members.len()];
+    }
+
+    /// The members in the order in which they have a key, as long as none is out, full or has too
+    /// much.
+    pub(super) fn owners(&self, key: u64) -> Vec<usize> {
+        let score = |index: usize| score(key, self.nodes[index], self.candidates.get(index).stride);
+        let mut owners: Vec<usize> = (0..self.nodes.len()).collect();
+        owners.sort_by(|a, b| score(*a).total_cmp(&score(*b)));
+        owners
+    }
+
+    /// Calls `see` with each member's backend, more than once.
+    pub(super) fn backends(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        self.candidates.backends(see);
+        self.keyless.backends(see);
     }
 
     /// Whose key it is, without those that are out, excluded, full, or have too much.

@@ -9,17 +9,18 @@
 //! [`DRAWN`] draws by weight, which is nearly as good: the fullest of n then has O(log log n) more
 //! than the mean (Azar, Broder, Karlin, Upfal 1994, "Balanced allocations").
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::candidates::{Candidate, Candidates};
 use super::snapshot::Member;
 use super::wish::{Missed, Wish};
 use crate::clock::Millis;
-use crate::upstream::backend::Claim;
+use crate::upstream::backend::{Backend, Claim};
 use crate::upstream::standing::Ejection;
 
 /// The members of one tier, and whose turn it is among equals.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct LeastConnections {
     candidates: Candidates,
     /// Next turns in virtual time, by candidate.
@@ -62,6 +63,46 @@ impl LeastConnections {
         };
         self.take_turn(index, wish.now);
         Ok(claim)
+    }
+
+    /// The probability with which [`LeastConnections::pick`] gives each member, as things stand;
+    /// `None`: chance has no part in it.
+    pub(super) fn chances(&self, wish: Wish<'_>) -> Option<Vec<f64>> {
+        if self.candidates.len() <= ALL {
+            return None;
+        }
+        let drawn = self.candidates.chances(wish);
+        let mut order: Vec<(f64, usize)> = (0..drawn.len())
+            .filter(|&index| drawn[index] > 0.0)
+            .map(|index| {
+                let part = self.candidates.part(index, wish.now);
+                (load(self.candidates.get(index), part, wish.now), index)
+            })
+            .collect();
+        order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        let mut chances = vec![0.0; drawn.len()];
+        let mut left: f64 = 1.0;
+        for alike in order.chunk_by(|a, b| a.0 == b.0) {
+            let here: f64 = alike.iter().map(|(_, index)| drawn[*index]).sum();
+            let after = (left - here).max(0.0);
+            // None of the draws led to a lower load, and not all of them to a higher one.
+            let one_of_them = left.powi(DRAWN as i32) - after.powi(DRAWN as i32);
+            for &(_, index) in alike {
+                chances[index] = one_of_them * drawn[index] / here;
+            }
+            left = after;
+        }
+        Some(chances)
+    }
+
+    /// The same for [`LeastConnections::pick_out`].
+    pub(super) fn chances_out(&self, wish: Wish<'_>) -> Vec<f64> {
+        self.candidates.chances_out(wish)
+    }
+
+    /// Calls `see` with each member's backend.
+    pub(super) fn backends(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        self.candidates.backends(see);
     }
 
     /// Anybody, as if nobody were out.

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use super::cycle::Cycle;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, Tier};
 use super::tiers::Tiers;
-use super::wish::{Missed, Wish};
+use super::wish::{Missed, WhyTier, Wish};
 use crate::clock::Millis;
 use crate::config::{Balancing, Strategy};
 use crate::published::Reader;
@@ -19,8 +19,8 @@ use crate::upstream::backend::{Backend, BackendId, Claim, InFlight, Trial};
 /// snapshot has changed.
 #[derive(Debug)]
 pub struct Picker {
-    snapshot: Reader<Snapshot>,
-    schedule: Schedule,
+    pub(super) snapshot: Reader<Snapshot>,
+    pub(super) schedule: Schedule,
 }
 
 /// What was picked.
@@ -30,12 +30,10 @@ pub struct Pick {
     pub guard: InFlight,
     /// It was ejected: what becomes of the request decides whether it is taken back.
     pub trial: bool,
-    /// It may be out: nobody else was left.
-    pub out: bool,
     /// Priority of its tier.
     pub priority: u16,
-    /// The request's cookie led to it.
-    pub by_cookie: bool,
+    /// Why that tier.
+    pub why: WhyTier,
 }
 
 impl Pick {
@@ -54,6 +52,9 @@ pub enum NoBackend {
     /// Discovery says that nobody is there.
     #[error("no backend is registered")]
     Empty,
+    /// All of those who are there are drained by hand.
+    #[error("every backend is drained by hand")]
+    Drained,
     /// Every backend was excluded by the caller.
     #[error("every backend was tried")]
     Exhausted,
@@ -62,8 +63,9 @@ pub enum NoBackend {
     Full,
 }
 
-#[derive(Debug)]
-enum Schedule {
+/// Whose turn it is.
+#[derive(Debug, Clone)]
+pub(super) enum Schedule {
     Tiers(Tiers),
     Cycle(Cycle),
 }
@@ -88,31 +90,7 @@ impl Picker {
         if self.snapshot.refresh() {
             self.rebuild();
         }
-        let snapshot = self.snapshot.current();
-        if !snapshot.answered {
-            return Err(NoBackend::Unresolved);
-        }
-        if snapshot.tiers.is_empty() {
-            return Err(NoBackend::Empty);
-        }
-        if let Some(pick) = led_back(snapshot, wish) {
-            return Ok(pick);
-        }
-        let picked = match &mut self.schedule {
-            Schedule::Tiers(tiers) => tiers.pick(&snapshot.tiers, wish),
-            Schedule::Cycle(cycle) => cycle.pick(wish),
-        };
-        match picked {
-            Ok((priority, Claim { guard, trial, out })) => Ok(Pick {
-                guard,
-                trial,
-                out,
-                priority,
-                by_cookie: false,
-            }),
-            Err(Missed::Nobody) => Err(NoBackend::Exhausted),
-            Err(Missed::Full) => Err(NoBackend::Full),
-        }
+        self.schedule.pick(self.snapshot.current(), wish)
     }
 
     /// Is there anybody besides those in `excluded` who may be picked? O(n); takes nobody.
@@ -125,10 +103,54 @@ impl Picker {
     }
 
     fn rebuild(&mut self) {
-        let tiers = &self.snapshot.current().tiers;
-        match &mut self.schedule {
+        self.schedule.rebuild(&self.snapshot.current().tiers);
+    }
+}
+
+impl Schedule {
+    /// The backend for the next request. `snapshot` is that of the last [`Schedule::rebuild`].
+    pub(super) fn pick(&mut self, snapshot: &Snapshot, wish: Wish<'_>) -> Result<Pick, NoBackend> {
+        if !snapshot.answered {
+            return Err(NoBackend::Unresolved);
+        }
+        if let Some(pick) = led_back(snapshot, wish) {
+            return Ok(pick);
+        }
+        if snapshot.tiers.is_empty() {
+            return Err(match snapshot.drained.is_empty() {
+                true => NoBackend::Empty,
+                false => NoBackend::Drained,
+            });
+        }
+        let picked = match self {
+            Schedule::Tiers(tiers) => tiers.pick(&snapshot.tiers, wish),
+            Schedule::Cycle(cycle) => cycle.pick(wish),
+        };
+        match picked {
+            Ok((priority, why, Claim { guard, trial, .. })) => Ok(Pick {
+                guard,
+                trial,
+                priority,
+                why,
+            }),
+            Err(Missed::Nobody) => Err(NoBackend::Exhausted),
+            Err(Missed::Full) => Err(NoBackend::Full),
+        }
+    }
+
+    /// Takes over new records.
+    pub(super) fn rebuild(&mut self, tiers: &[Tier]) {
+        match self {
             Schedule::Tiers(schedule) => schedule.rebuild(tiers),
             Schedule::Cycle(cycle) => cycle.rebuild(tiers),
+        }
+    }
+
+    /// Calls `see` with each backend, perhaps more than once.
+    pub(super) fn backends(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        match self {
+            Schedule::Tiers(tiers) => tiers.backends(see),
+            Schedule::Cycle(cycle) => cycle.backends(see),
         }
     }
 }
@@ -140,13 +162,12 @@ fn led_back(snapshot: &Snapshot, wish: Wish<'_>) -> Option<Pick> {
     if wish.excluded.contains(&backend.id) {
         return None;
     }
-    let Claim { guard, trial, out } = backend.claim(wish.now, wish.trial).ok()?;
+    let Claim { guard, trial, .. } = backend.claim(wish.now, wish.trial).ok()?;
     Some(Pick {
         guard,
         trial,
-        out,
         priority: *priority,
-        by_cookie: true,
+        why: WhyTier::Cookie,
     })
 }
 

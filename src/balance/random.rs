@@ -3,15 +3,16 @@
 //! It knows nothing of the past, which is all that speaks for it: any number of balancers that
 //! each see few requests add up to the shares, and nobody can foresee who is next.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::candidates::Candidates;
 use super::snapshot::Member;
 use super::wish::{Missed, Wish};
-use crate::upstream::backend::Claim;
+use crate::upstream::backend::{Backend, Claim};
 
 /// The members of one tier.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Random(Candidates);
 
 impl Random {
@@ -32,6 +33,21 @@ impl Random {
             Some(claim) => Ok(claim),
             None => self.0.claim_any(wish),
         }
+    }
+
+    /// The probability with which [`Random::pick`] gives each member.
+    pub(super) fn chances(&self, wish: Wish<'_>) -> Vec<f64> {
+        self.0.chances(wish)
+    }
+
+    /// The same for [`Random::pick_out`].
+    pub(super) fn chances_out(&self, wish: Wish<'_>) -> Vec<f64> {
+        self.0.chances_out(wish)
+    }
+
+    /// Calls `see` with each member's backend.
+    pub(super) fn backends(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        self.0.backends(see);
     }
 
     /// Anybody, as if nobody were out.

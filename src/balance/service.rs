@@ -4,12 +4,15 @@
 //! It never asks DNS (discovery does) and never decides whether an answer is believed
 //! (`discovery::policy` does): what it is offered is in effect.
 
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::affinity::{Affinity, Tokens};
+use super::by_hand::{Change, Refused, Settings};
 use super::snapshot::{Member, Snapshot, Tier};
 use crate::clock::Millis;
 use crate::discovery::{Discovered, Endpoint, Offer};
@@ -26,10 +29,13 @@ pub struct Service {
     snapshot: Arc<Published<Snapshot>>,
     terms: Terms,
     answered: bool,
+    /// Snapshots that were made.
+    snapshots: u64,
     listed: BTreeMap<Endpoint, (Arc<Backend>, Place)>,
     /// Withdrawn lately, with the moment of it: if one comes back, it has its state again. Bounded
     /// by [`REMEMBERED`] and [`REMEMBERED_FOR`].
     departed: BTreeMap<Endpoint, (Arc<Backend>, Millis)>,
+    by_hand: Settings,
 }
 
 /// What a service's backends begin with.
@@ -91,8 +97,10 @@ impl Service {
             terms,
             snapshot: Published::new(Snapshot::default()),
             answered: false,
+            snapshots: 0,
             listed: BTreeMap::new(),
             departed: BTreeMap::new(),
+            by_hand: Settings::default(),
         }
     }
 
@@ -150,9 +158,57 @@ impl Service {
         }
         self.forget(now);
         if !changes.is_empty() {
-            self.snapshot.publish(self.compose());
+            self.publish(now);
         }
         changes
+    }
+
+    /// Drains, undrains or weighs by hand whoever is listed at `address`: it holds through changes of
+    /// the records until it is taken back. Gives those whom it concerns; publishes only if something
+    /// differs.
+    pub fn set_by_hand(
+        &mut self,
+        address: SocketAddr,
+        change: Change,
+        now: Millis,
+    ) -> Result<Vec<Arc<Backend>>, Refused> {
+        let there = self.listed.iter();
+        let there = there.filter(|(endpoint, _)| endpoint.socket() == address);
+        let there: Vec<_> = there
+            .map(|(_, (b, place))| (Arc::clone(b), *place))
+            .collect();
+        if there.is_empty() {
+            return Err(Refused::Unknown);
+        }
+        let (mut differs, mut back) = (false, Changes::default());
+        for (backend, place) in &there {
+            let before = self.by_hand.of(&backend.endpoint);
+            let set = self.by_hand.change(&backend.endpoint, change, now);
+            let set = set.ok_or(Refused::TooMany)?;
+            backend.set_drained(set.drained);
+            differs |= before != set;
+            if before.drained && !set.drained {
+                back.added.push((Arc::clone(backend), *place));
+            }
+        }
+        if differs {
+            if self.terms.rises {
+                self.let_rise(now, &back);
+            }
+            self.publish(now);
+        }
+        Ok(there.into_iter().map(|(backend, _)| backend).collect())
+    }
+
+    /// What is set by hand.
+    pub fn by_hand(&self) -> &Settings {
+        &self.by_hand
+    }
+
+    /// Takes over what was set by hand of a service of that name. To be called before it is offered
+    /// anybody.
+    pub fn take_over(&mut self, by_hand: Settings) {
+        self.by_hand = by_hand;
     }
 
     fn withdraw_all_but(
@@ -195,6 +251,7 @@ impl Service {
                     }
                 };
                 backend.set_withdrawn(false);
+                backend.set_drained(self.by_hand.of(vacant.key()).drained);
                 changes.added.push((Arc::clone(&backend), place));
                 vacant.insert((backend, place));
             }
@@ -208,7 +265,7 @@ impl Service {
         let settled: BTreeSet<u16> = self
             .listed
             .values()
-            .filter(|(backend, _)| !is_new(backend))
+            .filter(|(backend, _)| !is_new(backend) && !backend.drained())
             .map(|(_, place)| place.priority)
             .collect();
         for (backend, place) in &changes.added {
@@ -219,6 +276,8 @@ impl Service {
 
     /// Forgets who left long ago, and the oldest of too many.
     fn forget(&mut self, now: Millis) {
+        let listed = |endpoint: &Endpoint| self.listed.contains_key(endpoint);
+        self.by_hand.forget(now, listed);
         self.departed
             .retain(|_, (_, left)| now.since(*left) < REMEMBERED_FOR);
         let excess = self.departed.len().saturating_sub(REMEMBERED);
@@ -234,25 +293,64 @@ impl Service {
         }
     }
 
-    fn compose(&self) -> Snapshot {
+    fn publish(&mut self, now: Millis) {
+        self.snapshots += 1;
+        self.snapshot.publish(self.compose(now));
+    }
+
+    fn compose(&self, now: Millis) -> Snapshot {
         let mut tiers: BTreeMap<u16, Vec<Member>> = BTreeMap::new();
         // `listed` is sorted by endpoint, so each tier's members are.
-        for (backend, place) in self.listed.values() {
+        for (endpoint, (backend, place)) in &self.listed {
+            let by_hand = self.by_hand.of(endpoint);
             tiers.entry(place.priority).or_default().push(Member {
                 backend: Arc::clone(backend),
-                weight: place.weight,
-                split: place.split,
+                weight: by_hand.weight.unwrap_or(place.weight),
+                recorded: place.weight,
+                overridden: by_hand.weight.is_some(),
+                // What is said of one address is not shared with others.
+                split: by_hand.weight.map_or(place.split, |_| 1),
             });
         }
         let tier = |(priority, members)| Tier { priority, members };
-        let tiers: Vec<_> = tiers.into_iter().map(tier).collect();
+        let mut tiers: Vec<_> = tiers.into_iter().map(tier).collect();
         let affinity = self.terms.affinity.as_ref();
+        // Those that are drained among them: their sessions may end where they are.
+        let tokens = affinity.map_or_else(Tokens::new, |affinity| affinity.tokens(&tiers));
+        let drained = set_aside(&mut tiers);
         Snapshot {
+            number: self.snapshots,
+            made: now,
+            withdrawn: self.withdrawn_last(),
             answered: self.answered,
-            tokens: affinity.map_or_else(Tokens::new, |affinity| affinity.tokens(&tiers)),
+            made_at: Some(SystemTime::now()),
+            tokens,
             tiers,
+            drained,
         }
     }
+
+    /// Who left last, as many as people are told of.
+    fn withdrawn_last(&self) -> Vec<(Arc<Backend>, Millis)> {
+        let mut last: Vec<_> = self.departed.values().cloned().collect();
+        last.sort_by_key(|(backend, left)| (Reverse(*left), backend.id));
+        last.truncate(TOLD_OF);
+        last
+    }
+}
+
+/// Takes those that are drained by hand out of their tiers, and tiers that have nobody left.
+fn set_aside(tiers: &mut Vec<Tier>) -> Vec<Tier> {
+    let mut drained = Vec::new();
+    for Tier { priority, members } in &mut *tiers {
+        let members: Vec<_> = members.extract_if(.., |m| m.backend.drained()).collect();
+        if !members.is_empty() {
+            let priority = *priority;
+            drained.push(Tier { priority, members });
+        }
+    }
+    tiers.retain(|tier| !tier.members.is_empty());
+    drained
 }
 
 /// By identity. An endpoint that is listed more than once stands where it would be asked first:
@@ -268,7 +366,7 @@ fn places(endpoints: &[Discovered]) -> BTreeMap<Endpoint, Place> {
         places
             .entry(found.endpoint.clone())
             .and_modify(|known: &mut Place| {
-                let rank = |p: &Place| (p.priority, std::cmp::Reverse(p.weight), p.split);
+                let rank = |p: &Place| (p.priority, Reverse(p.weight), p.split);
                 if rank(&place) < rank(known) {
                     *known = place;
                 }
@@ -284,6 +382,9 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
 /// So many withdrawn backends are remembered at most: as many as a name may have by default.
 const REMEMBERED: usize = 4096;
+
+/// So many of them are told of in a snapshot: a person looks for the one that has just gone.
+const TOLD_OF: usize = 16;
 
 #[cfg(test)]
 #[path = "service_tests.rs"]

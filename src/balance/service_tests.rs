@@ -232,3 +232,30 @@ fn who_rises() {
         assert_eq!(rising, *expected, "{rule}");
     }
 }
+
+#[test]
+fn a_snapshot_has_a_number_and_tells_who_left_last() {
+    let mut service = service();
+    assert_eq!(service.snapshot().load().number, 0);
+    let all: Vec<_> = (1..=30).map(|n| (n, 0, 1)).collect();
+    service.apply_at(&tiers(&all), Millis(1_000));
+    service.apply_at(&tiers(&all), Millis(2_000));
+    let first = service.snapshot().load();
+    assert_eq!(
+        (first.number, first.made),
+        (1, Millis(1_000)),
+        "nothing changed"
+    );
+    service.apply_at(&tiers(&all[1..]), Millis(3_000));
+    service.apply_at(&tiers(&all[20..]), Millis(4_000));
+    let last = service.snapshot().load();
+    assert_eq!((last.number, last.made), (3, Millis(4_000)));
+    assert_eq!(last.withdrawn.len(), TOLD_OF);
+    assert!(
+        last.withdrawn
+            .iter()
+            .all(|(_, left)| *left == Millis(4_000))
+    );
+    service.apply_at(&tiers(&all), Millis(5_000));
+    assert_eq!(service.snapshot().load().withdrawn.len(), 0, "all are back");
+}

@@ -4,6 +4,7 @@
 //! through [`Snapshot::status`].
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::affinity::Tokens;
 use super::shares::{self, Weight};
@@ -15,12 +16,22 @@ use crate::upstream::standing::{Reason, State};
 /// All tiers of a service at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
+    /// Counts the snapshots of a service from 1 on; 0: nobody has published one.
+    pub number: u64,
+    /// When it was made.
+    pub made: Millis,
     /// Has discovery said anything yet (even that nobody is there)?
     pub answered: bool,
+    /// When it was made; `None`: it is the first, empty one.
+    pub made_at: Option<SystemTime>,
     /// By rising priority value; none is empty.
     pub tiers: Vec<Tier>,
+    /// Those that are drained by hand, by tier in the same way: no schedule has them.
+    pub drained: Vec<Tier>,
     /// Where cookies lead; empty if the service has none.
     pub tokens: Tokens,
+    /// Who was withdrawn lately, and when; the last first. They get no new request.
+    pub withdrawn: Vec<(Arc<Backend>, Millis)>,
 }
 
 /// The backends of one SRV priority.
@@ -37,9 +48,13 @@ pub struct Tier {
 pub struct Member {
     /// The backend.
     pub backend: Arc<Backend>,
-    /// Its SRV weight.
+    /// The weight that counts: its SRV weight, or what overrides it.
     pub weight: u16,
-    /// Number of addresses that share that weight.
+    /// Its SRV weight.
+    pub recorded: u16,
+    /// The weight that counts was set by hand.
+    pub overridden: bool,
+    /// Number of addresses that share the weight.
     pub split: u16,
 }
 
@@ -64,10 +79,27 @@ pub struct BackendStatus {
 }
 
 impl Snapshot {
-    /// All backends, tier by tier.
+    /// All backends that the schedules have, tier by tier.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         let members = self.tiers.iter().flat_map(|tier| &tier.members);
         members.map(|member| &member.backend)
+    }
+
+    /// Calls `see` with the backend of each place that there is for one.
+    pub(super) fn backends_mut(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        let tiers = self.tiers.iter_mut().chain(&mut self.drained);
+        let members = tiers.flat_map(|tier| &mut tier.members);
+        members.for_each(|member| see(&mut member.backend));
+        self.tokens
+            .values_mut()
+            .for_each(|(backend, _)| see(backend));
+    }
+
+    /// All that discovery lists with the priority of their tiers: those that the schedules have, then
+    /// those that are drained by hand.
+    pub fn listed(&self) -> impl Iterator<Item = (u16, &Member)> {
+        let tiers = self.tiers.iter().chain(&self.drained);
+        tiers.flat_map(|tier| tier.members.iter().map(|member| (tier.priority, member)))
     }
 
     /// The configured share of each backend with `strategy`, in the order of

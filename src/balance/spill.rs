@@ -22,7 +22,7 @@ use crate::clock::Millis;
 use crate::config::{Balancing, Strategy};
 
 /// Which tier is next.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Spill {
     /// By tier.
     lots: Vec<Lot>,
@@ -45,6 +45,11 @@ impl Spill {
     /// Does it matter? Else the first tier is always next.
     pub(super) fn matters(balancing: &Balancing) -> bool {
         balancing.spill.is_some() || !balancing.slow_start.is_zero()
+    }
+
+    /// The part of each tier, as of the last [`Spill::next`].
+    pub(super) fn parts(&self) -> Vec<f64> {
+        self.lots.iter().map(|lot| lot.part).collect()
     }
 
     /// The tiers have changed.

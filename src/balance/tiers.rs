@@ -1,6 +1,8 @@
 //! Tiers by rising priority, each with a strategy of its own inside (RFC 2782: the lowest-numbered
 //! priority that can be reached). `spill.rs` says where the one is softened.
 
+use std::sync::Arc;
+
 use fastrand::Rng;
 
 use super::edf::Edf;
@@ -11,12 +13,12 @@ use super::shares;
 use super::snapshot::{Member, Tier};
 use super::spill::Spill;
 use super::two_choices::TwoChoices;
-use super::wish::{Missed, WhenFull, Wish};
+use super::wish::{Missed, WhenFull, WhyTier, Wish};
 use crate::config::{Balancing, Strategy};
-use crate::upstream::backend::Claim;
+use crate::upstream::backend::{Backend, Claim};
 
 /// The tiers of a service.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Tiers {
     balancing: Balancing,
     levels: Vec<Level>,
@@ -25,14 +27,14 @@ pub(super) struct Tiers {
 }
 
 /// One tier.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Level {
     priority: u16,
     order: Order,
 }
 
 /// Who is next within a tier.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Order {
     Edf(Edf),
     LeastConnections(LeastConnections),
@@ -52,9 +54,13 @@ impl Tiers {
         }
     }
 
-    /// The next backend, and the priority of its tier. `tiers` are those of the last
+    /// The next backend, the priority of its tier, and why that tier. `tiers` are those of the last
     /// [`Tiers::rebuild`].
-    pub(super) fn pick(&mut self, tiers: &[Tier], wish: Wish<'_>) -> Result<(u16, Claim), Missed> {
+    pub(super) fn pick(
+        &mut self,
+        tiers: &[Tier],
+        wish: Wish<'_>,
+    ) -> Result<(u16, WhyTier, Claim), Missed> {
         if self.levels.len() > 1 && Spill::matters(&self.balancing) {
             let next = self.spill.next(tiers, &self.balancing, wish.now);
             // The first one has its turn below.
@@ -62,18 +68,20 @@ impl Tiers {
                 let Level { priority, order } = &mut self.levels[next];
                 // If it has nobody after all, or nobody with room, it is as if nothing spilled.
                 if let Ok(claim) = order.pick(wish) {
-                    return Ok((*priority, claim));
+                    return Ok((*priority, WhyTier::Spill, claim));
                 }
             }
         }
         let mut missed = Missed::Nobody;
+        let mut why = WhyTier::First;
         for Level { priority, order } in &mut self.levels {
             match order.pick(wish) {
-                Ok(claim) => return Ok((*priority, claim)),
+                Ok(claim) => return Ok((*priority, why, claim)),
                 Err(Missed::Full) if wish.when_full == WhenFull::Waits => return Err(Missed::Full),
                 Err(Missed::Full) => missed = Missed::Full,
                 Err(Missed::Nobody) => {}
             }
+            why = WhyTier::Lower;
         }
         if missed == Missed::Full || !wish.last_resort {
             // They can serve, only not now; or those who cannot have been tried often enough.
@@ -82,12 +90,60 @@ impl Tiers {
         // Nobody can serve as far as we know: better to try than to refuse.
         for Level { priority, order } in &mut self.levels {
             match order.pick_out(wish) {
-                Ok(claim) => return Ok((*priority, claim)),
+                Ok(claim) => return Ok((*priority, WhyTier::Panic, claim)),
                 Err(Missed::Full) => missed = Missed::Full,
                 Err(Missed::Nobody) => {}
             }
         }
         Err(missed)
+    }
+
+    /// The probability of each member of that tier, if chance chooses among them; empty where there
+    /// are too many to say. `out`: as if nobody were out.
+    pub(super) fn chances(&self, priority: u16, wish: Wish<'_>, out: bool) -> Option<Vec<f64>> {
+        match (&self.level(priority)?.order, out) {
+            (Order::Edf(_) | Order::Hash(_), _) => None,
+            (Order::LeastConnections(order), false) => order.chances(wish),
+            (Order::LeastConnections(order), true) => Some(order.chances_out(wish)),
+            (Order::Random(order), false) => Some(order.chances(wish)),
+            (Order::Random(order), true) => Some(order.chances_out(wish)),
+            (Order::TwoChoices(order), false) => Some(order.chances(wish)),
+            (Order::TwoChoices(order), true) => Some(order.chances_out(wish)),
+        }
+    }
+
+    /// The members of that tier in the order in which they have a key; `None`: they have none.
+    pub(super) fn owners(&self, priority: u16, key: u64) -> Option<Vec<usize>> {
+        match &self.level(priority)?.order {
+            Order::Hash(order) => Some(order.owners(key)),
+            _ => None,
+        }
+    }
+
+    /// The part of all requests that each tier takes, as of the last pick; empty where the first that
+    /// can serve takes all.
+    pub(super) fn parts(&self) -> Vec<f64> {
+        match self.levels.len() > 1 && Spill::matters(&self.balancing) {
+            true => self.spill.parts(),
+            false => Vec::new(),
+        }
+    }
+
+    fn level(&self, priority: u16) -> Option<&Level> {
+        self.levels.iter().find(|level| level.priority == priority)
+    }
+
+    /// Calls `see` with each backend, perhaps more than once.
+    pub(super) fn backends(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        for Level { order, .. } in &mut self.levels {
+            match order {
+                Order::Edf(order) => order.backends(see),
+                Order::LeastConnections(order) => order.backends(see),
+                Order::Random(order) => order.backends(see),
+                Order::TwoChoices(order) => order.backends(see),
+                Order::Hash(order) => order.backends(see),
+            }
+        }
     }
 
     /// Takes over new records. A tier is the same tier while its priority is the same.

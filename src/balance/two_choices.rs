@@ -10,17 +10,18 @@
 //! With little under way the quicker and heavier of the two gets it, every time: two backends with
 //! one request after the other are one backend, until the other's latency has faded enough.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::candidates::Candidates;
 use super::snapshot::Member;
 use super::wish::{Missed, Wish};
 use crate::clock::Millis;
-use crate::upstream::backend::Claim;
+use crate::upstream::backend::{Backend, Claim};
 use crate::upstream::standing::Ejection;
 
 /// The members of one tier.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct TwoChoices(Candidates);
 
 /// What speaks against a member.
@@ -68,6 +69,46 @@ impl TwoChoices {
         }
     }
 
+    /// The probability with which [`TwoChoices::pick`] gives each member, as things stand; empty where
+    /// there are too many to say. O(members²).
+    pub(super) fn chances(&self, wish: Wish<'_>) -> Vec<f64> {
+        if self.0.len() > SAID_OF {
+            return Vec::new();
+        }
+        let drawn = self.0.chances(wish);
+        let mut chances = vec![0.0; drawn.len()];
+        let had = |chance: &f64| *chance > 0.0;
+        if drawn.iter().filter(|chance| had(chance)).count() < 2 {
+            return drawn;
+        }
+        let costs = (0..drawn.len()).map(|index| self.cost(index, wish.now));
+        let costs: Vec<Cost> = costs.collect();
+        for first in 0..drawn.len() {
+            for second in (0..drawn.len()).filter(|second| *second != first) {
+                let pair = drawn[first] * drawn[second] / (1.0 - drawn[first]);
+                if !had(&pair) {
+                    continue;
+                }
+                let better = match costs[second].beats(costs[first]) {
+                    true => second,
+                    false => first,
+                };
+                chances[better] += pair;
+            }
+        }
+        chances
+    }
+
+    /// The same for [`TwoChoices::pick_out`].
+    pub(super) fn chances_out(&self, wish: Wish<'_>) -> Vec<f64> {
+        self.0.chances_out(wish)
+    }
+
+    /// Calls `see` with each member's backend.
+    pub(super) fn backends(&mut self, see: &mut dyn FnMut(&mut Arc<Backend>)) {
+        self.0.backends(see);
+    }
+
     /// Anybody, as if nobody were out.
     pub(super) fn pick_out(&mut self, wish: Wish<'_>) -> Result<Claim, Missed> {
         self.0.pick_out(wish)
@@ -98,6 +139,9 @@ impl Cost {
         }
     }
 }
+
+/// Chances are told of tiers with so many members at most: a few milliseconds.
+const SAID_OF: usize = 1024;
 
 #[cfg(test)]
 #[path = "two_choices_tests.rs"]

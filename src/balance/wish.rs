@@ -1,4 +1,4 @@
-//! What a request asks of a schedule, and why it may get nobody.
+//! What a request asks of a schedule, why it is served where it is, and why it may get nobody.
 
 use super::affinity::Token;
 use crate::clock::Millis;
@@ -30,6 +30,37 @@ pub enum WhenFull {
     Waits,
     /// It has waited, or does not want to: the next tier.
     GoesOn,
+}
+
+/// Why it is this tier that serves a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyTier {
+    /// It is the first one.
+    First,
+    /// Those before it have nobody who can serve, or who has room.
+    Lower,
+    /// It takes its part of what one before it does not take (`spill`, `slow_start`).
+    Spill,
+    /// Nobody can serve, as far as is known: whoever is there is tried.
+    Panic,
+    /// All tiers take part (`cycle`).
+    Cycle,
+    /// The request's cookie led into it.
+    Cookie,
+}
+
+impl WhyTier {
+    /// In words, of the tier.
+    pub fn words(self) -> &'static str {
+        match self {
+            WhyTier::First => "the first one",
+            WhyTier::Lower => "those before it have nobody who can serve",
+            WhyTier::Spill => "it takes its part of what one before it does not take",
+            WhyTier::Panic => "nobody can serve: tried as if all were well",
+            WhyTier::Cycle => "all tiers take part in the cycle",
+            WhyTier::Cookie => "the cookie leads into it",
+        }
+    }
 }
 
 /// Why a tier has nobody for a request. By rising hope.

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RecordType};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use hyper::Request;
+use hyper::header::HOST;
 use tokio::time::timeout;
 
+use super::http::{self, Peer, Whole};
 use super::run_options::ConfigurationOptions;
 use super::url::Url;
 use crate::dns_server::client::{self, Failure};
@@ -62,7 +63,7 @@ pub struct Args {
 }
 
 /// The answer has a few lines; one per service that is waited for.
-const LARGEST: u64 = 64 * 1024;
+const LARGEST: usize = 64 * 1024;
 
 /// A DNS question goes out so often within the timeout: one packet may be lost.
 const DNS_TRIES: u32 = 2;
@@ -155,7 +156,7 @@ fn configured(options: &ConfigurationOptions) -> anyhow::Result<SocketAddr> {
 }
 
 /// Where a listener on all addresses can be reached from here.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -165,22 +166,14 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 async fn ask_probe(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut response = String::new();
-    stream.take(LARGEST).read_to_string(&mut response).await?;
-    let answer = response.split_once("\r\n\r\n").and_then(|(head, body)| {
-        let status: u16 = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-        Some(Answer {
-            well: status == 200,
-            text: body.to_owned(),
-        })
-    });
-    match answer {
-        Some(answer) => Ok(answer),
-        None => bail!("what answers is no probe listener"),
-    }
+    let request = Request::get(path).header(HOST, address.to_string());
+    let request = request.body(Whole::default())?;
+    let mut answer = http::ask(&Peer::Tcp(vec![address]), request).await?;
+    let text = answer.whole(LARGEST).await?;
+    Ok(Answer {
+        well: answer.status() == 200,
+        text: String::from_utf8_lossy(&text).into_owned(),
+    })
 }
 
 async fn ask_dns(server: SocketAddr, patience: Duration, name: &Name) -> anyhow::Result<Answer> {

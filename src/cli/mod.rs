@@ -10,17 +10,25 @@ pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod dns;
+pub mod drain;
+pub mod events;
+pub mod explain;
 pub mod health;
+mod http;
+mod instance;
 pub mod man;
 pub mod proxy_options;
 pub mod query;
 pub mod register;
+pub mod reload;
 pub mod run_options;
 pub mod schedule;
+pub mod status;
 pub mod url;
 pub mod version;
+pub mod weight;
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,6 +38,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Diagnostic, Loader};
 use crate::server::Source;
+use crate::tls::certificates::CertificateError;
+use crate::tls::server::TlsError;
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -72,6 +82,20 @@ pub enum Command {
     Schedule(schedule::Args),
     /// Ask the running process how it is, for HEALTHCHECK and probes
     Health(health::Args),
+    /// Show how a running instance is: its services, their backends, and why each is as it is
+    Status(status::Args),
+    /// Say where a request would go in a running instance, and why not elsewhere
+    Explain(explain::Args),
+    /// Show what happened in a running instance, and what happens
+    Events(events::Args),
+    /// Make a running instance unready, or give one of its backends no new request
+    Drain(drain::DrainArgs),
+    /// Take a drain back
+    Undrain(drain::UndrainArgs),
+    /// Override the weight of a backend of a running instance
+    Weight(weight::Args),
+    /// Have a running instance take up a changed configuration
+    Reload(reload::Args),
     /// Make certificates for development
     Cert(cert::Args),
     /// Print what a shell needs to complete these commands
@@ -100,6 +124,13 @@ impl Command {
             Command::Query(args) => query::run(args),
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
+            Command::Status(args) => status::run(args),
+            Command::Explain(args) => explain::run(args),
+            Command::Events(args) => events::run(args),
+            Command::Drain(args) => drain::drain(args),
+            Command::Undrain(args) => drain::undrain(args),
+            Command::Weight(args) => weight::run(args),
+            Command::Reload(args) => reload::run(args),
             Command::Cert(args) => cert::run(args),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),
@@ -137,9 +168,27 @@ pub fn main() -> ExitCode {
                 Some(diagnostic) => print_diagnostic(diagnostic),
                 None => eprintln!("evenkeel: {}", with_causes(&error)),
             }
+            if let Some(hint) = hint(&error) {
+                eprintln!("evenkeel: {hint}");
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// What to do about an error, where that is known.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let missing = |cause: &(dyn std::error::Error + 'static)| {
+        let TlsError::Certificate(CertificateError::Read { source, .. }) = cause.downcast_ref()?
+        else {
+            return None;
+        };
+        (source.kind() == ErrorKind::NotFound).then_some(())
+    };
+    let mut missing = error.chain().filter_map(missing);
+    missing
+        .next()
+        .map(|()| "`evenkeel cert dev` makes certs/dev.pem and certs/dev.key, to try with")
 }
 
 /// An error and its causes. Some errors of ours say their cause themselves, for those who log them
@@ -199,7 +248,7 @@ async fn interrupted() -> std::io::Result<()> {
 
 /// Prints on standard output; a reader that has seen enough (`| head`) is no error.
 fn print(text: impl AsRef<[u8]>) -> std::io::Result<()> {
-    use std::io::{ErrorKind, Write as _};
+    use std::io::Write as _;
     match std::io::stdout().lock().write_all(text.as_ref()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),

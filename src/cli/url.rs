@@ -8,17 +8,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use hyper::Request;
+use hyper::header::HOST;
 
-use crate::http::h1::parse::{self, HeadLimits};
-use crate::http::head::ResponseHead;
-
-/// The head of an answer is small.
-const LIMITS: HeadLimits = HeadLimits {
-    bytes: 16 << 10,
-    fields: 100,
-};
+use super::http::{self, Peer, Whole};
 
 /// `http://IP[:PORT][/path]`; `localhost` does for an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,26 +60,10 @@ impl fmt::Display for Url {
 impl Url {
     /// Asks once; gives the status of the final answer. Cancel-safe.
     pub async fn get(&self) -> io::Result<u16> {
-        let Url { host, path, .. } = self;
-        let mut stream = TcpStream::connect(&*self.addresses).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut input = Vec::new();
-        let mut head = ResponseHead::default();
-        loop {
-            if stream.read_buf(&mut input).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            while let Some(end) = parse::response_head(&input, LIMITS, &mut head)
-                .map_err(|_| io::Error::other("what answers does not speak HTTP"))?
-            {
-                match head.status {
-                    // Interim: the answer follows.
-                    100..=199 => drop(input.drain(..end)),
-                    status => return Ok(status),
-                }
-            }
-        }
+        let request = Request::get(&self.path).header(HOST, &self.host);
+        let request = request.body(Whole::default()).map_err(io::Error::other)?;
+        let peer = Peer::Tcp(self.addresses.clone());
+        Ok(http::ask(&peer, request).await?.status())
     }
 }
 
@@ -123,6 +100,7 @@ pub fn addresses(text: &str, port: Option<u16>) -> Option<Vec<SocketAddr>> {
 /// of whoever asks a URL.
 #[cfg(test)]
 pub(super) async fn answer_one(listener: &tokio::net::TcpListener, line: &str, response: &str) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {

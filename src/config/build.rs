@@ -14,7 +14,7 @@ use super::scalar::{Positive, Within};
 use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
-    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, access, backend_tls,
+    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, access, admin, backend_tls,
     identity, layer4, rate, routes, services, state_dir, sticky,
 };
 
@@ -48,7 +48,10 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     if trust_is_known {
         identity::check_trust(&raw_listeners, file.trusted_proxies.as_deref(), problems);
     }
-    refuse_shared_addresses(&raw_listeners, probe, problems);
+    identity::check_audience(file.explain_from.as_deref(), problems);
+    let raw_admin = file.admin.unwrap_or_default();
+    let (admin, control) = admin::build(&raw_admin, files, sources, problems);
+    refuse_shared_addresses(&raw_listeners, control, probe, problems);
     name_listeners(&raw_listeners, problems);
 
     // Once for the tables themselves, so that a mistake there is reported once.
@@ -92,6 +95,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         services,
         routes,
         trusted_proxies: values(file.trusted_proxies),
+        explain_from: values(file.explain_from),
         allowed_endpoints: values(dns.allow),
         state_dir: file
             .state_dir
@@ -99,8 +103,10 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         downstream: downstream(&defaults, limits, file.http.unwrap_or_default(), problems),
         memory,
         probe: probe.map(|(address, _)| address),
+        admin,
         log: log(file.log.unwrap_or_default(), problems),
         drain: drain(file.drain.unwrap_or_default()),
+        written: Arc::default(),
     }
 }
 
@@ -315,6 +321,7 @@ fn redirect(raw: &raw::RedirectTable, problems: &mut Problems) -> Redirect {
 /// Two sockets cannot share an address; a wildcard address covers the others of its port.
 fn refuse_shared_addresses(
     listeners: &[raw::Listener],
+    control: Option<(SocketAddr, Span)>,
     probe: Option<(SocketAddr, Option<Span>)>,
     problems: &mut Problems,
 ) {
@@ -323,7 +330,8 @@ fn refuse_shared_addresses(
         .iter()
         .filter_map(|l| l.address.as_ref())
         .map(|at| (at.value.0, Some(at.span)));
-    for (address, span) in own.chain(probe) {
+    let control = control.map(|(address, span)| (address, Some(span)));
+    for (address, span) in own.chain(control).chain(probe) {
         let earlier = taken
             .iter()
             .find(|(other, _)| overlap(*other, address))

@@ -10,6 +10,7 @@ use super::routes::is_token_byte;
 use super::schema;
 use super::source::Span;
 use super::tree::{Node, Value};
+use super::written::{REDACTED, is_secret};
 
 /// What a route asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,9 +109,14 @@ impl Conditions {
         let all = [("", &self.headers), ("?", &self.query)];
         for (mark, list) in all {
             for (name, wanted) in list {
+                // It stands in logs and on pages.
+                let shown = |value| match is_secret(name) {
+                    true => REDACTED,
+                    false => value,
+                };
                 text.push_str(&match wanted {
-                    Wanted::Value(value) => format!(" {mark}{name}={value}"),
-                    Wanted::Prefix(prefix) => format!(" {mark}{name}={prefix}*"),
+                    Wanted::Value(value) => format!(" {mark}{name}={}", shown(value)),
+                    Wanted::Prefix(prefix) => format!(" {mark}{name}={}*", shown(prefix)),
                     Wanted::Present => format!(" {mark}{name}"),
                     Wanted::Absent => format!(" !{mark}{name}"),
                 });

@@ -102,6 +102,21 @@ pub(super) fn client_certificates(
     })
 }
 
+/// Everybody would be told where backends are.
+pub(super) fn check_audience(told: Option<&[At<IpNet>]>, problems: &mut Problems) {
+    for at in told.unwrap_or_default() {
+        if at.value.prefix_len() == 0 {
+            problems.push(
+                Problem::warning(
+                    at.span,
+                    "anybody can ask where backends are, and what ails them",
+                )
+                .help("list the addresses from which you debug"),
+            );
+        }
+    }
+}
+
 /// With `proxy_protocol` and nobody to believe, every connection would be refused.
 pub(super) fn check_trust(
     listeners: &[raw::Listener],

@@ -3,11 +3,13 @@
 use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Problems};
 use super::read::{Key, Read};
 use super::source::{Files, Sources};
 use super::tree::{self, Format, Node, Value};
+use super::written::{self, Written};
 use super::zone::{self, ZoneConfig, ZoneFile};
 use super::{Config, build, overlay, raw, schema};
 
@@ -179,6 +181,10 @@ impl Loader {
     pub fn load(mut self) -> Result<Loaded, Diagnostic> {
         let mut sources = Sources::default();
         let mut problems = Problems::default();
+        let path = match &self.base {
+            Some(Base::File(path)) => Some(path.clone()),
+            _ => None,
+        };
         let Some(mut root) = self.root(&mut sources, &mut problems)? else {
             return Err(problems.into_diagnostic(sources));
         };
@@ -186,8 +192,14 @@ impl Loader {
         for flag in &self.flags {
             overlay::set(&mut root, flag, &mut sources, &mut problems);
         }
-        let config = raw::File::read(&root, &mut problems)
-            .map(|file| build::build(file, self.files, &sources, &mut problems));
+        let config = raw::File::read(&root, &mut problems).map(|file| {
+            let mut config = build::build(file, self.files, &sources, &mut problems);
+            config.written = Arc::new(Written {
+                file: path,
+                tree: written::redacted(&root),
+            });
+            config
+        });
         match config {
             Some(config) if !problems.any_error() => Ok(Loaded {
                 config,

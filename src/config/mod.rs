@@ -2,16 +2,18 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
+//! `build.rs`, `admin.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
 //! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `header_edits.rs`, `target.rs`,
-//! `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and where; reading goes on after an
-//! error, so that one run shows all of them. `schema.rs` tells editors how files are written.
+//! `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and where;
+//! reading goes on after an error, so that one run shows all of them. `schema.rs` tells editors how
+//! files are written.
 
 pub mod diagnostics;
 pub mod source;
 pub mod tree;
 
 mod access;
+mod admin;
 mod backend_tls;
 mod build;
 mod conditions;
@@ -34,6 +36,7 @@ mod services;
 mod state_dir;
 mod sticky;
 mod target;
+mod written;
 mod zone;
 
 use std::net::{IpAddr, SocketAddr};
@@ -48,6 +51,7 @@ pub use crate::telemetry::access::AccessFormat;
 pub use crate::telemetry::logging::LogFormat;
 
 pub use access::Access;
+pub use admin::{Admin, Place, USUAL_ADDRESS, token};
 pub use backend_tls::{BackendTls, ProxyHeader, Trust};
 pub use conditions::{Conditions, Rank, Wanted};
 pub use diagnostics::Diagnostic;
@@ -62,6 +66,7 @@ pub use redirect::{PathChange, Rewrite, RouteRedirect, Scheme};
 pub use sticky::Sticky;
 pub use target::{Share, Target};
 pub use tree::Format;
+pub use written::Written;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
 
 /// Everything that `evenkeel run` needs to know.
@@ -77,6 +82,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Peers whose `X-Forwarded-*` and kin are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Clients who are told why their requests went where they went.
+    pub explain_from: Vec<IpNet>,
     /// Addresses that DNS may give although they are refused by default (`[dns] allow`).
     pub allowed_endpoints: Vec<IpNet>,
     /// Folder in which the last good answer of each name is kept for a restart; `None`: nowhere.
@@ -88,19 +95,31 @@ pub struct Config {
     pub memory: MemoryLimit,
     /// Probe listener (`/livez`, `/readyz`, `/metrics`); `None` switches it off.
     pub probe: Option<SocketAddr>,
+    /// Where it is asked and told: the control listener.
+    pub admin: Admin,
     /// Logs.
     pub log: Log,
     /// How a TERM is carried out.
     pub drain: Drain,
+    /// Where all of this came from.
+    pub written: Arc<Written>,
 }
 
 impl Config {
     /// Is what a peer at this address says about its clients believed?
     pub fn trusts(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        let mut trusted = self.trusted_proxies.iter();
-        trusted.any(|net| net.contains(&address))
+        lists(&self.trusted_proxies, address)
     }
+
+    /// Is a client at this address told why its requests went where they went?
+    pub fn explains_to(&self, address: IpAddr) -> bool {
+        lists(&self.explain_from, address)
+    }
+}
+
+fn lists(nets: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    nets.iter().any(|net| net.contains(&address))
 }
 
 /// One `[[listener]]`.
@@ -594,5 +613,6 @@ pub struct Drain {
 pub fn own_addresses(config: &Config) -> Vec<SocketAddr> {
     let mut own: Vec<_> = config.listeners.iter().map(|l| l.address).collect();
     own.extend(config.probe);
+    own.extend(config.admin.wanted_address());
     own
 }

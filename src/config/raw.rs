@@ -1,6 +1,7 @@
 //! The file as it is written: one struct per table, one field per key, nothing decided yet.
 //!
-//! `rate.rs` has the table of a rate limit, `identity.rs` that of clients' certificates.
+//! `rate.rs` has the table of a rate limit, `identity.rs` that of clients' certificates, `admin.rs`
+//! `[admin]`.
 //! `docs/configuration.md` says what each key means; a test compares the two. Keys and words after
 //! `later` belong to Evenkeel and not to this version: they are refused by name, because taking them
 //! and doing nothing would be worse.
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::admin::AdminTable;
 use super::backend_tls::{ProxyHeader, TlsTable};
 use super::conditions::RawWanted;
 use super::diagnostics::Problems;
@@ -34,6 +36,7 @@ table! {
     pub struct File = "configuration" {
         "workers" => workers: At<Within<1, 1024>>,
         "trusted_proxies" => trusted_proxies: Vec<At<IpNet>>,
+        "explain_from" => explain_from: Vec<At<IpNet>>,
         "state_dir" => state_dir: At<String>,
         "listener" => listeners: Vec<Listener>,
         "service" => services: Vec<Service>,
@@ -42,12 +45,13 @@ table! {
         "defaults" => defaults: Defaults,
         "limits" => limits: Limits,
         "http" => http: Http,
+        "admin" => admin: AdminTable,
         "probe" => probe: Probe,
         "log" => log: Log,
         "drain" => drain: Drain,
     }
     required ["listener"]
-    later ["admin", "tickets", "cookies", "tsig", "explain_from"]
+    later ["tickets", "cookies", "tsig"]
 }
 
 table! {

@@ -1,6 +1,7 @@
 //! What happened to the names that are watched, and why: a bounded ring, and one log line each.
 //!
-//! Written by the discovery tasks, read by the admin listeners. It never decides anything.
+//! Written by the discovery tasks, which tell the journal of the process too. It never decides
+//! anything.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::Endpoint;
 use super::answers::Transport;
 use super::rotation::{Ended, Rotating, Turn};
+use crate::events::journal::{self, Kind, Severity, What};
 
 /// Entries that are kept; at some 200 bytes each a quarter of a megabyte at most.
 pub const CAPACITY: usize = 1024;
@@ -20,6 +22,8 @@ pub const CAPACITY: usize = 1024;
 pub struct Journal {
     /// Held to push one entry or to copy some; never across an await.
     ring: Mutex<Ring>,
+    /// The journal of the whole process, which is told too.
+    process: Arc<journal::Journal>,
 }
 
 #[derive(Debug, Default)]
@@ -178,9 +182,21 @@ pub enum Hold {
 }
 
 impl Journal {
-    /// Remembers `event` and logs it once.
-    pub fn record(&self, name: &Arc<str>, event: Event) {
+    /// An empty one beside the journal of the process.
+    pub fn beside(process: Arc<journal::Journal>) -> Journal {
+        Journal {
+            ring: Mutex::default(),
+            process,
+        }
+    }
+
+    /// Remembers `event` and logs it once. Gives its number in the journal of the process.
+    pub fn record(&self, name: &Arc<str>, event: Event) -> u64 {
         event.log(name);
+        let process = self.process.record(What {
+            name: Some(Arc::clone(name)),
+            ..What::new(event.kind(), event.to_string())
+        });
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.entries.len() == CAPACITY {
             ring.entries.pop_front();
@@ -193,6 +209,7 @@ impl Journal {
             name: Arc::clone(name),
             event,
         });
+        process
     }
 
     /// Entries from `number` on that are still kept, oldest first.
@@ -215,22 +232,29 @@ impl From<Turn> for Event {
 impl Event {
     /// A change is info, something that somebody should look at is a warning.
     fn log(&self, name: &Arc<str>) {
+        match self.kind().severity() {
+            Severity::Info => tracing::info!(%name, "dns: {self}"),
+            Severity::Warning => tracing::warn!(%name, "dns: {self}"),
+        }
+    }
+
+    fn kind(&self) -> Kind {
         match self {
-            Event::Joined { .. }
-            | Event::Left { .. }
-            | Event::Reweighted { .. }
-            | Event::Many { .. }
-            | Event::RotationEnded(_)
-            | Event::Restored { .. }
-            | Event::Recovered { .. } => tracing::info!(%name, "dns: {self}"),
-            Event::HeldBack { .. }
-            | Event::Rotates(_)
-            | Event::Cut(_)
-            | Event::Rejected { .. }
-            | Event::Waiting { .. }
-            | Event::Kept { .. }
-            | Event::Stale { .. }
-            | Event::Absent { .. } => tracing::warn!(%name, "dns: {self}"),
+            Event::Joined { .. } => Kind::DnsJoined,
+            Event::Left { .. } => Kind::DnsLeft,
+            Event::Reweighted { .. } => Kind::DnsReweighted,
+            Event::Many { .. } => Kind::DnsMany,
+            Event::HeldBack { .. } => Kind::DnsHeldBack,
+            Event::Rejected { .. } => Kind::DnsRejected,
+            Event::Waiting { .. } => Kind::DnsWaiting,
+            Event::Kept { .. } => Kind::DnsKept,
+            Event::Rotates(_) => Kind::DnsRotates,
+            Event::RotationEnded(_) => Kind::DnsRotationEnded,
+            Event::Cut(_) => Kind::DnsCut,
+            Event::Restored { .. } => Kind::DnsRestored,
+            Event::Stale { .. } => Kind::DnsStale,
+            Event::Recovered { .. } => Kind::DnsRecovered,
+            Event::Absent { .. } => Kind::DnsAbsent,
         }
     }
 }

@@ -5,12 +5,14 @@
 //! answers are cut, `system.rs` knows resolv.conf), `answers.rs` is what comes of it, `targets.rs`
 //! remembers the addresses of SRV targets, `admission.rs` refuses addresses, `srv.rs` turns an answer
 //! into endpoints, `policy.rs` decides what they change, `rotation.rs` sees when answers are parts of
-//! a larger set (`members.rs`), `journal.rs` remembers what happened and why, `stats.rs` counts.
+//! a larger set (`members.rs`), `journal.rs` remembers what happened and why, `changes.rs` by which answer,
+//! `stats.rs` counts.
 //! `keeper.rs` keeps the last good answers for a restart: `stored.rs` is their text, `state_dir.rs`
 //! their files.
 
 pub mod admission;
 pub mod answers;
+pub mod changes;
 mod cut;
 pub mod journal;
 pub mod keeper;

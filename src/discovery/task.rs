@@ -19,6 +19,7 @@ use super::answers::{
     Addresses, Answer as Asked, Glue, LookupError, Negative, OneFamily, SrvAnswer, SrvRecord,
     Target,
 };
+use super::journal::Event;
 use super::outcome::Outcome;
 use super::pace::{self, Answered};
 use super::policy::{Policy, Settings};
@@ -82,6 +83,9 @@ pub(super) struct Task {
     failures: u32,
     /// What is on disk of this name.
     kept: keep::Kept,
+    /// What was journaled since the last publication, and the number of the first of it.
+    told: Vec<Event>,
+    told_from: Option<u64>,
 }
 
 /// The last answer that was one.
@@ -97,7 +101,7 @@ struct Latest {
 enum Said {
     Srv(SrvAnswer),
     Addresses,
-    Nothing,
+    Nothing { name_exists: bool },
 }
 
 /// A lookup that has ended.
@@ -146,6 +150,8 @@ impl Task {
             settle_at: None,
             failures: 0,
             kept: keep::Kept::default(),
+            told: Vec::new(),
+            told_from: None,
         }
     }
 
@@ -328,7 +334,9 @@ impl Task {
 
     fn nothing(&mut self, negative: &Negative) {
         let now = Instant::now();
-        self.succeeded(Said::Nothing, negative.ttl, negative.server, now);
+        let name_exists = negative.name_exists;
+        let said = Said::Nothing { name_exists };
+        self.succeeded(said, negative.ttl, negative.server, now);
         self.settle();
     }
 

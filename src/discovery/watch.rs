@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::admission::{Admission, is_local};
+use super::changes::Changes;
 use super::journal::{Hold, Journal};
 use super::keeper::Keeper;
 use super::resolver::Limits;
@@ -22,6 +23,7 @@ use super::stats::{DnsStats, Stats};
 use super::task::{Task, asks_loopback};
 use super::{Discovered, Endpoint, Offer};
 use crate::config::{Discover, StaticEndpoint};
+use crate::events;
 
 /// Wishes that wait for a task. More are lost, which is harmless: they all ask for the same.
 const MAX_WISHES: usize = 64;
@@ -37,6 +39,7 @@ pub struct Watches {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) journal: Journal,
+    pub(super) changes: Changes,
     pub(super) stats: Arc<Stats>,
     pub(super) limits: Arc<Limits>,
     /// Keeps answers for a restart.
@@ -114,10 +117,21 @@ impl Watches {
         allowed: Vec<IpNet>,
         keeper: Option<Arc<Keeper>>,
     ) -> Watches {
+        Watches::telling(own_addresses, allowed, keeper, Arc::default())
+    }
+
+    /// The same, and what happens is told to the journal of the process.
+    pub fn telling(
+        own_addresses: Vec<SocketAddr>,
+        allowed: Vec<IpNet>,
+        keeper: Option<Arc<Keeper>>,
+        process: Arc<events::journal::Journal>,
+    ) -> Watches {
         let admission = Arc::new(Admission::new(own_addresses, allowed));
         Watches {
             shared: Arc::new(Shared {
-                journal: Journal::default(),
+                journal: Journal::beside(process),
+                changes: Changes::default(),
                 stats: Arc::default(),
                 limits: Arc::default(),
                 keeper,
@@ -209,6 +223,46 @@ impl Watches {
         &self.shared.journal
     }
 
+    /// What each of the last answers for a name changed.
+    pub fn changes(&self) -> &Changes {
+        &self.shared.changes
+    }
+
+    /// Every name that is watched, how it is asked, and what is known of it now.
+    pub fn watched(&self) -> Vec<(Discover, Publication)> {
+        let tasks = self.shared.lock();
+        let living = tasks
+            .iter()
+            .filter(|(_, entry)| entry.wishes.strong_count() > 0);
+        living
+            .map(|(discover, entry)| (discover.clone(), entry.offers.borrow().clone()))
+            .collect()
+    }
+
+    /// Has this name, or every one, asked for at the next moment at which that is allowed (at most once
+    /// a second each). Gives those that are.
+    pub fn refresh(&self, only: Option<&str>) -> Vec<Arc<str>> {
+        let tasks = self.shared.lock();
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for (discover, entry) in tasks.iter() {
+            let (Discover::Srv { name, .. } | Discover::Address { name, .. }) = discover else {
+                continue;
+            };
+            if only.is_some_and(|only| **name != *only) {
+                continue;
+            }
+            let Some(wishes) = entry.wishes.upgrade() else {
+                continue;
+            };
+            // A full queue holds plenty of the same wish already.
+            let _ = wishes.try_send(Wish::Refresh);
+            names.push(Arc::clone(name));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// The counters, for a reader on another thread.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.shared.stats)
@@ -239,6 +293,7 @@ impl Shared {
         };
         if !tasks.keys().any(watched) {
             self.stats.forget(name);
+            self.changes.forget(name);
         }
     }
 

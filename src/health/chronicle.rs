@@ -1,17 +1,20 @@
-//! What happens to backends, in the log: one line each, but of a backend that flaps only one in a
-//! while, with how many were left out.
+//! What happens to backends, in the log and in the journal: one line each, but of a backend that
+//! flaps only one in a while, with how many were left out.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Millis;
+use crate::events::journal::{Journal, Kind, What};
 use crate::upstream::backend::Backend;
 
 /// What was written of whom, and when.
 #[derive(Debug, Default)]
 pub(super) struct Chronicle {
     lately: HashMap<u64, Page>,
+    /// Is told whatever is logged.
+    pub(super) journal: Arc<Journal>,
 }
 
 #[derive(Debug)]
@@ -56,7 +59,7 @@ impl Chronicle {
             }
             known => {
                 let left_out = known.map_or(0, |page| page.left_out);
-                line.log(left_out);
+                line.tell(left_out, &self.journal);
                 self.open(backend.id.0, now);
             }
         }
@@ -71,7 +74,7 @@ impl Chronicle {
             .filter_map(|(&id, page)| Some((id, page.last.take()?, page.left_out)))
             .collect();
         for (id, line, left_out) in over {
-            line.log(left_out - 1);
+            line.tell(left_out - 1, &self.journal);
             self.open(id, now);
         }
         self.lately
@@ -102,6 +105,31 @@ impl Page {
 }
 
 impl Line {
+    /// Logs it, and tells the journal of the process.
+    fn tell(&self, left_out: u32, journal: &Journal) {
+        self.log(left_out);
+        let kind = match self.state {
+            "up" => Kind::BackendUp,
+            "ejected" => Kind::BackendEjected,
+            _ => Kind::BackendDown,
+        };
+        let mut text = format!(
+            "{} is {}: {}",
+            self.backend.address, self.state, self.reason
+        );
+        if let Some(detail) = &self.detail {
+            text = format!("{text}, {detail}");
+        }
+        if left_out > 0 {
+            text = format!("{text} ({left_out} changes before that are left out)");
+        }
+        journal.record(What {
+            service: Some(Arc::clone(&self.backend.service)),
+            backend: Some((*self.backend.address).into()),
+            ..What::new(kind, text)
+        });
+    }
+
     fn log(&self, left_out: u32) {
         let backend = &self.backend;
         let detail = self.detail.as_deref().unwrap_or_default();

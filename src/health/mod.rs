@@ -28,10 +28,11 @@ use chronicle::Chronicle;
 use ejection::{Ejector, Ruling, What};
 use prober::{News, Prober, Report};
 
-use crate::balance::snapshot::Snapshot;
+use crate::balance::snapshot::{Member, Snapshot};
 use crate::clock::Millis;
 use crate::config::{Check, EjectionRules, Service};
 use crate::events::ServiceId;
+use crate::events::journal::Journal;
 use crate::published::Published;
 use crate::upstream::backend::Backend;
 use crate::upstream::standing::Reason;
@@ -78,6 +79,11 @@ impl Health {
         }
     }
 
+    /// What happens is told to the journal of the process from now on.
+    pub fn tell(&mut self, journal: Arc<Journal>) {
+        self.chronicle.journal = journal;
+    }
+
     /// Takes a service into care, or goes on with it by other rules. What is known of its backends
     /// stays known.
     pub fn attend(
@@ -108,7 +114,7 @@ impl Health {
         }
         ward.check = service.check.clone();
         if ward.check.is_none() {
-            for backend in ward.snapshot.load().backends() {
+            for (_, Member { backend, .. }) in ward.snapshot.load().listed() {
                 // Nobody would ever say that it is back.
                 backend.set_down(Reason::None);
             }
@@ -138,7 +144,10 @@ impl Health {
             }
         }
         if let Some(prober) = &self.prober {
-            let backends = ward.snapshot.load().backends().cloned().collect();
+            let snapshot = ward.snapshot.load();
+            // Those that are drained too: who takes one back wants to know.
+            let listed = snapshot.listed().map(|(_, member)| &member.backend);
+            let backends = listed.cloned().collect();
             prober.watch(service, check, backends);
         }
     }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::probe::{Failed, probe};
 use super::rise_fall::{RiseFall, Verdict};
+use crate::clock::Millis;
 use crate::config::{Ask, BackendTls, Check};
 use crate::events::ServiceId;
 use crate::io::proxy_header::Version;
@@ -248,17 +249,20 @@ impl Task {
                 .interval
                 .mul_f64(1.0 - JITTER + 2.0 * JITTER * random.f64());
             next = Instant::now() + pause;
-            let passed = match self.probe(&check).await {
-                Found::Passed => true,
+            let reason = match self.probe(&check).await {
+                Found::Passed => Reason::None,
                 Found::Failed(failed) => {
-                    for (_, backend) in self.subject.borrow().iter() {
-                        backend.check_failed();
-                    }
+                    let reason = failed.reason;
                     self.last = Some(failed);
-                    false
+                    reason
                 }
                 Found::Nothing => continue,
             };
+            let now = Millis::now();
+            for (_, backend) in self.subject.borrow().iter() {
+                backend.checked(now, reason);
+            }
+            let passed = reason == Reason::None;
             if self.counts.observe(passed).is_some() && self.tell_all().await.is_err() {
                 return;
             }

@@ -37,6 +37,7 @@ pub enum Known {
     UserAgent,
     Via,
     WwwAuthenticate,
+    XEvenkeelExplain,
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
@@ -126,6 +127,7 @@ impl Known {
             (17, b's') if is(name, b"sec-websocket-key") => Known::SecWebSocketKey,
             (17, b't') if is(name, b"transfer-encoding") => Known::TransferEncoding,
             (17, b'x') if is(name, b"x-forwarded-proto") => Known::XForwardedProto,
+            (18, b'x') if is(name, b"x-evenkeel-explain") => Known::XEvenkeelExplain,
             (18, b'p') if is(name, b"proxy-authenticate") => Known::ProxyAuthenticate,
             (19, b'p') if is(name, b"proxy-authorization") => Known::ProxyAuthorization,
             (12.., b'x') if name[..12].eq_ignore_ascii_case(b"x-forwarded-") => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::choice::How;
 use super::failure::Meaning;
 use crate::upstream::backend::Backend;
 
@@ -25,6 +26,12 @@ pub struct Account {
     pub service: Option<usize>,
     /// The backend of the last attempt.
     pub backend: Option<Arc<Backend>>,
+    /// How the last attempt came to it.
+    pub how: Option<How>,
+    /// The last attempt was to find out whether its backend is back.
+    pub trial: bool,
+    /// Why the attempt before the last one failed.
+    pub after: Option<&'static str>,
     /// Attempts made.
     pub attempts: u32,
     /// Status the client got; 0: none.
@@ -41,6 +48,19 @@ pub struct Account {
     pub first_byte: Option<Duration>,
     /// How it failed, if it did.
     pub failure: Option<Meaning>,
+    /// What its client may hear of all this.
+    pub audience: Audience,
+}
+
+/// What a client may hear of where its request went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Nothing.
+    Anybody,
+    /// `explain_from` lists it: details, where something went wrong.
+    Listed,
+    /// It has asked, too: everything, in a field of the response.
+    Asking,
 }
 
 impl Account {
@@ -54,6 +74,9 @@ impl Account {
             path: None,
             service: None,
             backend: None,
+            how: None,
+            trial: false,
+            after: None,
             attempts: 0,
             status: 0,
             grpc_status: None,
@@ -62,6 +85,7 @@ impl Account {
             connect: None,
             first_byte: None,
             failure: None,
+            audience: Audience::Anybody,
         }
     }
 }

@@ -97,7 +97,7 @@ pub(super) async fn receive(
                         (Some(token), Coming::H1(_, inbox))
                             if forward::switches_to(response, token) =>
                         {
-                            forward::push_cookie(&mut response.fields, job.cookie);
+                            forward::push_own(&mut response.fields, job.cookie, job.explanation);
                             Ok(Done::Switched(Rest::H1(inbox)))
                         }
                         (Some(_), _) => Err(bad(state, "101 to another protocol")),
@@ -159,7 +159,7 @@ pub(super) async fn receive(
         && switches
         && let Some(incoming) = incoming.take()
     {
-        forward::push_cookie(&mut response.fields, job.cookie);
+        forward::push_own(&mut response.fields, job.cookie, job.explanation);
         return Ok(Done::Switched(Rest::H2(incoming)));
     }
     let framing = match &coming {
@@ -199,7 +199,7 @@ pub(super) async fn receive(
     if let Some(edits) = job.edits {
         edits.apply(&mut response.fields);
     }
-    forward::push_cookie(&mut response.fields, job.cookie);
+    forward::push_own(&mut response.fields, job.cookie, job.explanation);
 
     let mut source = match &mut coming {
         Coming::H1(io, inbox) => {

@@ -12,7 +12,7 @@ use super::pinned::Pinned;
 use super::preference::Preference;
 use super::worker::Worker;
 use crate::balance::picker::{NoBackend, Pick};
-use crate::balance::wish::{WhenFull, Wish};
+use crate::balance::wish::{WhenFull, WhyTier, Wish};
 use crate::io::deadline::Timer;
 use crate::io::duplex::Duplex;
 use crate::upstream::backend::{Backend, BackendId, InFlight, Trial};
@@ -26,8 +26,39 @@ pub(super) struct Choice {
     pub trial: bool,
     /// Over which connection.
     pub over: Over,
+    /// How it came to that.
+    pub how: How,
+}
+
+/// How an attempt came to its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// The schedule gave it.
+    Turn {
+        /// Priority of its tier.
+        priority: u16,
+        /// Why that tier.
+        why: WhyTier,
+        /// The request has something that tells it apart from others (strategy `hash`).
+        keyed: bool,
+    },
+    /// A connection leads there that serves this client only.
+    Own,
+    /// Its kept connection was stale, and nobody else is left.
+    Again,
+}
+
+impl How {
     /// The request's cookie led to it: its client needs no other one.
-    pub by_cookie: bool,
+    pub fn by_cookie(self) -> bool {
+        matches!(
+            self,
+            How::Turn {
+                why: WhyTier::Cookie,
+                ..
+            }
+        )
+    }
 }
 
 /// Over which connection an attempt goes.
@@ -102,7 +133,7 @@ impl Chooser {
                 guard: claim.guard,
                 trial: false,
                 over: Over::Own(own.io),
-                by_cookie: false,
+                how: How::Own,
             });
         }
         let picked = self
@@ -112,16 +143,19 @@ impl Chooser {
             Ok(Pick {
                 guard,
                 trial,
-                out,
-                by_cookie,
-                ..
+                priority,
+                why,
             }) => {
-                self.out += u32::from(out);
+                self.out += u32::from(why == WhyTier::Panic);
                 Ok(Choice {
                     guard,
                     trial,
                     over: Over::Any,
-                    by_cookie,
+                    how: How::Turn {
+                        priority,
+                        why,
+                        keyed: self.preference.key.is_some(),
+                    },
                 })
             }
             Err(NoBackend::Exhausted) => match self.stale.take() {
@@ -129,7 +163,7 @@ impl Chooser {
                     guard: backend.begin(),
                     trial: false,
                     over: Over::New,
-                    by_cookie: false,
+                    how: How::Again,
                 }),
                 None => Err(NoBackend::Exhausted),
             },

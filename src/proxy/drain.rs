@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
@@ -32,8 +32,13 @@ pub enum Phase {
 /// The present phase.
 #[derive(Debug, Default)]
 pub struct Drain {
-    /// Only ever grows. Relaxed: workers look again at every tick.
+    /// Grows, but for an announcement by hand that is taken back. Relaxed: workers look again at every
+    /// tick. Written by the control thread alone.
     phase: AtomicU8,
+    /// When it began, as [`Millis`]; 0: it has not. Written by the control thread.
+    since: AtomicU64,
+    /// It was announced by hand, and no signal has come since. Written by the control thread.
+    by_hand: AtomicBool,
     /// A deadline cut something off. Written by the workers, read when they have ended.
     cut: AtomicBool,
 }
@@ -69,6 +74,47 @@ impl Drain {
     /// Goes on to `phase`; never back.
     pub fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Announces it by hand, which can be taken back. False: a signal has begun one already.
+    pub fn announce(&self, now: Millis) -> bool {
+        if self.phase() == Phase::Serving {
+            self.since.store(now.0, Ordering::Relaxed);
+            self.by_hand.store(true, Ordering::Relaxed);
+            self.advance(Phase::Announced);
+        }
+        self.is_by_hand()
+    }
+
+    /// Was it announced by hand, and is not a signal's by now?
+    pub fn is_by_hand(&self) -> bool {
+        self.by_hand.load(Ordering::Relaxed)
+    }
+
+    /// When it began.
+    pub fn since(&self) -> Option<Millis> {
+        let since = Millis(self.since.load(Ordering::Relaxed));
+        (since != Millis(0)).then_some(since)
+    }
+
+    /// Takes an announcement by hand back. False: there is none.
+    pub fn take_back(&self) -> bool {
+        if !self.by_hand.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        self.since.store(0, Ordering::Relaxed);
+        self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
+        true
+    }
+
+    /// A signal begins it, or takes one that was announced by hand over: from now on it can't be taken
+    /// back. Gives for how long it has been announced.
+    pub fn begin(&self, now: Millis) -> Duration {
+        self.by_hand.store(false, Ordering::Relaxed);
+        let since = self.since().unwrap_or(now);
+        self.since.store(since.0, Ordering::Relaxed);
+        self.advance(Phase::Announced);
+        now.since(since)
     }
 }
 
@@ -124,6 +170,22 @@ mod tests {
     use std::future::poll_fn;
     use std::task::Poll;
     use tokio::time::{Instant, sleep};
+
+    #[test]
+    fn what_was_announced_by_hand_can_be_taken_back_until_a_signal_comes() {
+        let drain = Drain::new();
+        assert!(!drain.take_back(), "nothing to take back");
+        assert!(drain.announce(Millis(1_000)) && drain.announce(Millis(2_000)));
+        assert_eq!(drain.phase(), Phase::Announced);
+        assert!(drain.take_back());
+        assert_eq!(drain.phase(), Phase::Serving);
+
+        assert!(drain.announce(Millis(5_000)));
+        assert_eq!(drain.begin(Millis(7_000)), Duration::from_secs(2));
+        assert!(!drain.take_back() && !drain.announce(Millis(8_000)));
+        assert_eq!(drain.phase(), Phase::Announced);
+        assert_eq!(Drain::new().begin(Millis(7_000)), Duration::ZERO);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_withdrawn_backend_has_its_time_and_one_that_comes_back_has_no_end() {

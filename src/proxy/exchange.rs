@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::account::Account;
+use super::account::{Account, Audience};
 use super::attempt::attempt;
 use super::choice::{Choice, Chooser, Over};
 use super::drain::Withdrawal;
+use super::explain;
 use super::failure::{Cause, Failure, Progress, Side};
 use super::job::{Again, Client, Done, Job, OutOfPatience, Rest, State, Upstream, Watched};
 use super::pinned::{Pinned, why_pinned};
 use super::preference::Preference;
 use super::reach::{Reached, Reaching, Unreached};
-use super::retry::{Facts, Verdict, verdict};
+use super::retry::{Facts, Verdict, is_repeatable, trial, verdict};
 use super::worker::{Evidence, Worker};
-use crate::http::body::BodyFraming;
 use crate::http::head::ResponseHead;
 use crate::io::deadline::Timer;
 use crate::io::pace::Pace;
-use crate::upstream::backend::{Backend, BackendId, InFlight, Trial};
+use crate::upstream::backend::{Backend, BackendId, InFlight};
 
 /// How a request ended that was not a failure.
 #[derive(Debug)]
@@ -109,12 +109,8 @@ pub async fn exchange(
     let mut last: Option<Failed> = None;
     let mut refusals = 0;
     // With a body that is under way a second attempt is never made.
-    let repeatable = job.head.method.is_idempotent()
-        && matches!(job.framing, BodyFraming::None | BodyFraming::Length(0));
-    let trial = match repeatable && retries_left > 0 {
-        true => Trial::Welcome,
-        false => Trial::Reluctant,
-    };
+    let repeatable = is_repeatable(job.head.method, job.framing);
+    let trial = trial(job.head.method, job.framing, retries_left);
     let mut chooser = Chooser::new(service, trial, job.preference);
     tried.clear();
     worker.earn_retry(service);
@@ -136,7 +132,7 @@ pub async fn exchange(
             guard,
             trial,
             over: over_what,
-            by_cookie,
+            how,
         } = match chosen {
             Ok(choice) => choice,
             Err(none) => {
@@ -159,6 +155,9 @@ pub async fn exchange(
             _ => Instant::now(),
         };
         account.backend = Some(Arc::clone(&backend));
+        account.how = Some(how);
+        account.trial = trial;
+        account.after = last.as_ref().map(|last| last.failure.meaning().reason);
         tried.push(backend.id);
 
         let was_own = matches!(over_what, Over::Own(_));
@@ -225,7 +224,7 @@ pub async fn exchange(
         let Preference { token, secure, .. } = job.preference;
         let cookie = worker
             .affinity(service)
-            .filter(|_| !by_cookie)
+            .filter(|_| !how.by_cookie())
             .and_then(|affinity| affinity.set_cookie(&backend, token, secure));
         let watched = Watched {
             service,
@@ -234,8 +233,11 @@ pub async fn exchange(
             trial: Cell::new(trial),
         };
         let left = left.saturating_sub(connecting);
+        let explanation =
+            (account.audience == Audience::Asking).then(|| explain::field(account, worker));
         let job = Job {
             cookie: cookie.as_deref(),
+            explanation: explanation.as_deref(),
             watched: Some(&watched),
             ..this_attempt(job, service, tried, left, retries_left)
         };

@@ -102,6 +102,8 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
         | Known::XForwardedOther
         | Known::XRealIp
         | Known::XRequestId => hop.trusted,
+        // It is asked of us.
+        Known::XEvenkeelExplain => false,
         // RFC 9110 §10.1.1: not in HTTP/1.0, and the backend is spoken to in 1.1.
         Known::Expect => head.version != Version::Http10,
         Known::Other => hop.trusted || !tells_of_the_client(field.name),
@@ -138,7 +140,8 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
     id
 }
 
-/// Is this, underscores read as hyphens, a field by which a proxy tells where a client came from?
+/// Is this, underscores read as hyphens, a field by which a proxy tells where a client came from, or
+/// one that is for proxies alone?
 fn tells_of_the_client(name: &[u8]) -> bool {
     if is_about_client_certificate(name) {
         return true;
@@ -157,6 +160,7 @@ fn tells_of_the_client(name: &[u8]) -> bool {
             | Known::XForwardedOther
             | Known::XRealIp
             | Known::XRequestId
+            | Known::XEvenkeelExplain
     )
 }
 
@@ -181,12 +185,22 @@ pub fn push_upgrade(fields: &mut Fields, token: &str) {
     fields.push(b"Upgrade", token.as_bytes());
 }
 
-/// Gives the client a cookie of ours, beside those of the backend.
-pub fn push_cookie(fields: &mut Fields, cookie: Option<&str>) {
+/// Gives the client what is ours beside the backend's: a cookie, and why it is this backend.
+pub fn push_own(fields: &mut Fields, cookie: Option<&str>, explanation: Option<&str>) {
     if let Some(cookie) = cookie {
         fields.push_known(Known::SetCookie, b"Set-Cookie", cookie.as_bytes());
     }
+    if let Some(explanation) = explanation {
+        if fields.may_have(Known::XEvenkeelExplain) {
+            // A backend that is a balancer itself has been asked by somebody else.
+            fields.retain(|field| field.known != Known::XEvenkeelExplain);
+        }
+        fields.push_known(Known::XEvenkeelExplain, EXPLAIN, explanation.as_bytes());
+    }
 }
+
+/// The field by which a client asks why, and is told.
+pub const EXPLAIN: &[u8] = b"X-Evenkeel-Explain";
 
 #[cfg(test)]
 mod tests {
@@ -232,6 +246,7 @@ mod tests {
         ("X-Request-Id", "mine"),
         ("X_Api_Key", "1"),
         ("X-Forwarded-Client_Cert", "forged"),
+        ("X-Evenkeel-Explain", "1"),
         ("Accept", "*/*"),
     ];
 
@@ -258,6 +273,7 @@ mod tests {
         let mut head = head(&[
             ("X_Forwarded_For", "10.0.0.1"),
             ("x_real-ip", "10.0.0.1"),
+            ("x_evenkeel_explain", "10.0.0.1"),
             ("my_own", "1"),
         ]);
         let hop = Hop {

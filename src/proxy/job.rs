@@ -47,6 +47,8 @@ pub struct Job<'a> {
     pub cookie: Option<&'a str>,
     /// What is done to the fields of a response that goes on; `None`: nothing.
     pub(super) edits: Option<&'a Edits<'a>>,
+    /// Value of an `X-Evenkeel-Explain` that its client is given with the response.
+    pub explanation: Option<&'a str>,
     /// The client's connection may go on after the response.
     pub keep_alive: bool,
     /// The client waits for `100 (Continue)` before it sends its body.

@@ -13,8 +13,9 @@
 //! `rewrite.rs` (pure) paths, `edits.rs` what the configuration changes of
 //! fields;
 //! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
-//! `limits.rs` is what the workers together may take on; `splits.rs` has the schedules of routes that lead to several services;
-//! `seating.rs` says which worker a connection
+//! `explain.rs` says in words why a request went where it went, `samples.rs` keeps a few of them, and
+//! `questions.rs` has what the workers are asked; `limits.rs` is what the workers together may take on;
+//! `splits.rs` has the schedules of routes that lead to several services; `seating.rs` says which worker a connection
 //! goes to.
 //!
 //! `layer4.rs` is the other way through: a connection that is passed on as it is, with the same
@@ -30,6 +31,7 @@ pub mod connection;
 pub mod drain;
 mod edits;
 mod exchange;
+pub mod explain;
 pub mod failure;
 pub mod forward;
 mod grpc;
@@ -40,12 +42,14 @@ mod opening;
 pub mod peer;
 mod pinned;
 mod preference;
+pub mod questions;
 mod reach;
 mod recode;
 mod request;
 mod respond;
 pub mod retry;
 mod rewrite;
+pub mod samples;
 pub mod seating;
 pub mod serve;
 mod sink;

@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::account::Account;
+use super::account::{Account, Audience};
 use super::admission;
 use super::certificate_fields::Asked;
 use super::connection::Serving;
 use super::drain::Phase;
 use super::edits::{self, Edits, Told};
 use super::exchange::{Failed, Lent, Outcome, exchange};
+use super::explain;
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
 use super::grpc;
@@ -88,6 +89,7 @@ impl Serving<'_> {
                 return next;
             }
         };
+        account.audience = self.audience();
         let shared = &self.worker.shared;
         let keep_alive = request_keeps_alive(self.head)
             && !self.aged
@@ -303,6 +305,7 @@ impl Serving<'_> {
             preference: Preference::of(service, worker.affinity(index), self.head, self.peer),
             cookie: None,
             edits: edits.as_ref(),
+            explanation: None,
             keep_alive,
             expects_continue,
             max_body: service.max_body.unwrap_or(u64::MAX),
@@ -409,6 +412,21 @@ impl Serving<'_> {
         admitted.map_err(|cause| Failed::unconsumed(Failure::new(cause, Progress::NothingSent)))
     }
 
+    /// What the client may hear of where its request went. Nothing is looked at where nobody may.
+    fn audience(&self) -> Audience {
+        let config = &self.worker.shared.config;
+        if config.explain_from.is_empty() || self.peer.is_unknown {
+            return Audience::Anybody;
+        }
+        let fields = &self.head.fields;
+        let client = origin::client(self.peer.address.ip(), fields, config);
+        match config.explains_to(client) {
+            false => Audience::Anybody,
+            true if fields.first(Known::XEvenkeelExplain).is_some() => Audience::Asking,
+            true => Audience::Listed,
+        }
+    }
+
     /// Answers a request that failed, if anybody is there to be answered.
     async fn fail(
         &mut self,
@@ -461,6 +479,9 @@ impl Serving<'_> {
             account.grpc_status = Some(grpc::code_of(meaning.status));
         }
         let explanation = match &failure.cause {
+            _ if account.audience != Audience::Anybody => {
+                explain::details(failure, account, self.worker)
+            }
             // Which backend, and why, is for the log only.
             Cause::NoBackend(_) | Cause::Connect(_) => "no backend can serve this now".to_owned(),
             Cause::BadResponse(_) | Cause::ResponseBody(_) | Cause::UpstreamClosed => {
@@ -476,7 +497,10 @@ impl Serving<'_> {
             head,
         );
         let config = &self.worker.shared.config;
-        let own = own.edited(head.and_then(|head| self.edits(config, head, account)));
+        let mut own = own.edited(head.and_then(|head| self.edits(config, head, account)));
+        if account.audience == Audience::Asking {
+            own.explain(&explain::field(account, self.worker));
+        }
         account.sent = own.length();
         let buffers = &self.worker.buffers;
         let written = own.send(over, connection, self.writing, buffers).await;
@@ -525,6 +549,10 @@ impl Serving<'_> {
         }
         if self.worker.access.is_on() {
             self.log(account, head, took);
+        }
+        if self.worker.samples() {
+            let sample = explain::sample(account, head, self.worker, self.listener(), took);
+            self.worker.shared.samples.put(self.worker.index, sample);
         }
     }
 

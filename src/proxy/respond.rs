@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::edits::Edits;
+use super::forward::push_own;
 use super::grpc;
 use super::job::Downstream;
 use super::sink::Sink;
@@ -129,6 +130,11 @@ impl Own {
             edits.apply(&mut self.head.fields);
         }
         self
+    }
+
+    /// Says where the request went.
+    pub(super) fn explain(&mut self, explanation: &str) {
+        push_own(&mut self.head.fields, None, Some(explanation));
     }
 
     /// Bytes of its body, as far as the client gets them.

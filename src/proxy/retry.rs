@@ -2,7 +2,9 @@
 
 use super::failure::{Cause, Failure, Progress, Side};
 use crate::clock::Millis;
+use crate::http::body::BodyFraming;
 use crate::http::head::Method;
+use crate::upstream::backend::Trial;
 
 /// What is known of a request when an attempt at it has failed.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +28,19 @@ pub enum Verdict {
     Again,
     /// Yes, if the budget allows it.
     AgainIfAffordable,
+}
+
+/// May a request go again whatever became of it?
+pub fn is_repeatable(method: Method, framing: BodyFraming) -> bool {
+    method.is_idempotent() && matches!(framing, BodyFraming::None | BodyFraming::Length(0))
+}
+
+/// May a request find out whether an ejected backend is back? If it fails it has to go again.
+pub fn trial(method: Method, framing: BodyFraming, retries: u8) -> Trial {
+    match is_repeatable(method, framing) && retries > 0 {
+        true => Trial::Welcome,
+        false => Trial::Reluctant,
+    }
 }
 
 /// Decides after `failure`. That a kept connection was closed (RFC 9112 §9.3.1) uses up no retry,

@@ -20,7 +20,9 @@ use tokio::sync::mpsc;
 use super::drain::Drain;
 use super::failure::{self, Failure};
 use super::limits::{Admitted, Limits, Refused};
+use super::questions::Questions;
 use super::retry::Budget;
+use super::samples::{self, Samples};
 use super::seating::{Seat, Seating};
 use super::splits::Splits;
 use crate::balance::affinity::Affinity;
@@ -70,6 +72,10 @@ pub struct Shared {
     pub limits: Arc<Limits>,
     /// How many client connections each worker has.
     pub seating: Arc<Seating>,
+    /// What the control thread asks.
+    pub questions: Arc<Questions>,
+    /// Requests that people may look at.
+    pub samples: Arc<Samples>,
 }
 
 /// What workers need of a service.
@@ -131,6 +137,8 @@ pub struct Worker {
     pub deadlines: Rc<Deadlines>,
     /// How many there are, and how many are to go.
     pub crowd: Rc<Crowd>,
+    /// From then on a request may be sampled.
+    sample_due: Rc<Cell<Millis>>,
     /// Its share of the metrics.
     pub metrics: Rc<Shard>,
     /// Its end of the access log.
@@ -190,6 +198,7 @@ impl Worker {
             pipes: Rc::default(),
             deadlines,
             crowd: Rc::default(),
+            sample_due: Rc::default(),
             metrics,
             access: Rc::new(access),
             pool: Rc::new(RefCell::new(Pool::new(idle_connections(&shared)))),
@@ -219,6 +228,7 @@ impl Worker {
             pipes: Rc::clone(&self.pipes),
             deadlines: Rc::clone(&self.deadlines),
             crowd: Rc::clone(&self.crowd),
+            sample_due: Rc::clone(&self.sample_due),
             metrics: self.metrics.renamed(&shared.names),
             access: Rc::clone(&self.access),
             pool: Rc::clone(&self.pool),
@@ -280,6 +290,29 @@ impl Worker {
     /// The backend for the next request to a service.
     pub fn pick(&self, service: usize, wish: Wish<'_>) -> Result<Pick, NoBackend> {
         self.services[service].picker.borrow_mut().pick(wish)
+    }
+
+    /// Answers a question of the control thread, if there is one. To be called at every tick of the
+    /// deadlines. O(backends) if there is one.
+    pub fn answer(&self) {
+        let Some(question) = self.shared.questions.take(self.index) else {
+            return;
+        };
+        // Of another generation it knows nothing: whoever asks is told so as it is dropped.
+        if question.generation == self.shared.generation {
+            let forecast = self.services[question.service].picker.borrow().forecast();
+            question.answer(forecast);
+        }
+    }
+
+    /// Is the request that ends now to be sampled? One a second is.
+    pub fn samples(&self) -> bool {
+        let now = self.deadlines.now();
+        let due = now >= self.sample_due.get();
+        if due {
+            self.sample_due.set(now.after(samples::EVERY));
+        }
+        due
     }
 
     /// Where requests to a service wait, if what its backends have in flight is bounded.

@@ -16,15 +16,19 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
 use super::Source;
+use super::admin::{self, Entrances, Left, Steward};
 use super::generation::New;
 use super::prepare::{OwnKey, Sockets};
 use super::reload::{self, Reloader, Request};
 use super::services::Services;
+use super::systemd::Notifier;
 use crate::admin::probe;
 use crate::admin::state::State;
 use crate::clock::Millis;
 use crate::discovery::watch::Watches;
+use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Event, Sign};
+use crate::listener::inherited::Inherited;
 use crate::memory;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
@@ -60,6 +64,10 @@ pub struct Control {
     pub source: Option<Source>,
     /// The secret of cookies without a key file.
     pub own: OwnKey,
+    /// Sockets that were handed to this process.
+    pub inherited: Arc<Inherited>,
+    /// Who wants to know how we are.
+    pub notifier: Notifier,
     /// The generation that is in force.
     pub published: Arc<Published<Shared>>,
     /// The names that are watched.
@@ -74,21 +82,34 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     /// Lines that the access log had to drop.
     pub access_lines_dropped: Arc<AtomicU64>,
-    /// Where the probe listener listens.
-    pub probe: Option<SocketAddr>,
+    /// Addresses of ours besides the listeners'.
+    pub own_addresses: Vec<SocketAddr>,
+    /// What happens in this process.
+    pub journal: Arc<Journal>,
+    /// The ways in to the control listener.
+    pub entrances: Entrances,
+}
+
+/// What whoever started it needs of it.
+pub struct Started {
+    /// Where to ask for a reload.
+    pub reloads: mpsc::UnboundedSender<Request>,
+    /// The listening sockets of whichever generation is in force, for whoever closes them.
+    pub sockets: Rc<RefCell<Sockets>>,
+    /// What is to be taken away at the end.
+    pub left: Left,
 }
 
 impl Control {
-    /// Starts the tasks on the present runtime; they end with it. Returns where to ask for a reload, and
-    /// the listening sockets of whichever generation is in force, for whoever closes them.
+    /// Starts the tasks on the present runtime; they end with it.
     pub fn start(
         self,
         noticed: mpsc::Receiver<Event>,
         probe: Option<std::net::TcpListener>,
-    ) -> io::Result<(mpsc::UnboundedSender<Request>, Rc<RefCell<Sockets>>)> {
+    ) -> io::Result<Started> {
         let shared = self.published.load();
         let reloads = Rc::default();
-        let certificate_watch = Rc::new(CertificateWatch::start()?);
+        let certificate_watch = Rc::new(CertificateWatch::start(Arc::clone(&self.journal))?);
         certificate_watch.set(reload::watched(&shared));
         let state = Rc::new(State {
             certificate_watch: Rc::clone(&certificate_watch),
@@ -110,8 +131,15 @@ impl Control {
             let pressure = Arc::clone(&shared.limits.pressure);
             spawn_local(super::memory::watch(budget, pressure));
         }
-        spawn_local(forget_series(state));
-        let (services, found) = Services::new(self.watches);
+        let notifier = Rc::new(self.notifier);
+        spawn_local(super::systemd::attend(
+            Rc::clone(&notifier),
+            Rc::clone(&state),
+        ));
+        spawn_local(forget_series(Rc::clone(&state)));
+        let started = format!("evenkeel {} has started", env!("CARGO_PKG_VERSION"));
+        self.journal.record(What::new(Kind::Started, started));
+        let (services, found) = Services::new(self.watches, Arc::clone(&self.journal));
         for (index, service) in self.services {
             let discover = &shared.config.services[index].discover;
             services.begin(shared.services[index].id, service, discover);
@@ -124,20 +152,34 @@ impl Control {
         spawn_local(pass_on(noticed, Rc::clone(&services), burst_over));
         let sockets = Rc::new(RefCell::new(self.sockets));
         let (requests, requested) = mpsc::unbounded_channel();
+        let steward = Steward {
+            published: Arc::clone(&self.published),
+            services: Rc::clone(&services),
+            reloads: requests.clone(),
+            journal: Arc::clone(&self.journal),
+        };
+        let left = admin::start(self.entrances, &state, steward)?;
         let reloader = Reloader {
             source: self.source,
             own: self.own,
+            inherited: self.inherited,
+            notifier,
             published: self.published,
             services,
             sockets: Rc::clone(&sockets),
             signs: self.signs,
             certificate_watch,
-            own_addresses: self.probe.into_iter().collect(),
+            own_addresses: self.own_addresses,
+            journal: self.journal,
             first: Arc::clone(&shared.config),
             record: reloads,
         };
         spawn_local(reloader.run(requested));
-        Ok((requests, sockets))
+        Ok(Started {
+            reloads: requests,
+            sockets,
+            left,
+        })
     }
 }
 
@@ -154,21 +196,19 @@ pub fn report(shared: &Shared) {
     let now = Millis::now();
     for service in &shared.services {
         let snapshot = service.snapshot.load();
-        for tier in &snapshot.tiers {
-            for member in &tier.members {
-                let backend = &member.backend;
-                tracing::info!(
-                    service = %backend.service,
-                    backend = %backend.endpoint.socket(),
-                    name = %backend.endpoint.target,
-                    priority = tier.priority,
-                    weight = member.weight,
-                    in_flight = backend.in_flight(),
-                    state = backend.state(now).0.name(),
-                    reason = backend.state(now).1.name(),
-                    "state",
-                );
-            }
+        for (priority, member) in snapshot.listed() {
+            let backend = &member.backend;
+            tracing::info!(
+                service = %backend.service,
+                backend = %backend.endpoint.socket(),
+                name = %backend.endpoint.target,
+                priority,
+                weight = member.weight,
+                in_flight = backend.in_flight(),
+                state = backend.state(now).0.name(),
+                reason = backend.state(now).1.name(),
+                "state",
+            );
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::config::{self, Config};
 use crate::events::{Event, ServiceId};
 use crate::proxy::drain::Drain;
 use crate::proxy::limits::Limits;
+use crate::proxy::questions::Questions;
+use crate::proxy::samples::Samples;
 use crate::proxy::seating::Seating;
 use crate::proxy::worker::{Serviced, Shared};
 use crate::router::Router;
@@ -30,6 +32,10 @@ pub struct Common {
     pub events: mpsc::Sender<Event>,
     /// How many client connections each worker has.
     pub seating: Arc<Seating>,
+    /// What the workers are asked.
+    pub questions: Arc<Questions>,
+    /// Requests that they kept.
+    pub samples: Arc<Samples>,
 }
 
 /// The first generation. All its services are new.
@@ -44,6 +50,8 @@ pub fn next(prepared: &Prepared, before: &Shared) -> (Shared, New) {
         drain: Arc::clone(&before.drain),
         events: before.events.clone(),
         seating: Arc::clone(&before.seating),
+        questions: Arc::clone(&before.questions),
+        samples: Arc::clone(&before.samples),
     };
     let limits = before.limits.renewed(Arc::clone(&prepared.config));
     make(prepared, common, limits, before.generation + 1)
@@ -83,6 +91,8 @@ fn make(
         events: common.events,
         limits,
         seating: common.seating,
+        questions: common.questions,
+        samples: common.samples,
         config: Arc::clone(config),
     };
     (shared, new)

@@ -12,6 +12,7 @@ use crate::balance::affinity::Affinity;
 use crate::config::{self, Config, Listener, Protocol, Sticky};
 use crate::events::ListenerId;
 use crate::listener;
+use crate::listener::inherited::Inherited;
 use crate::proxy::worker::{Listened, Serviced, Shared};
 use crate::published::Published;
 use crate::tls::certificates::CertificateSet;
@@ -52,11 +53,17 @@ pub struct Draft {
 }
 
 impl Prepared {
-    /// Prepares `config`. `before`: the generation that is in force.
-    pub fn new(config: Config, before: Option<&Shared>, own: &OwnKey) -> anyhow::Result<Prepared> {
+    /// Prepares `config`. `before`: the generation that is in force; `inherited`: sockets that were
+    /// handed to this process.
+    pub fn new(
+        config: Config,
+        before: Option<&Shared>,
+        own: &OwnKey,
+        inherited: &Inherited,
+    ) -> anyhow::Result<Prepared> {
         let config = Arc::new(config);
         let mut renewals = Vec::new();
-        let listen = |listener| listened(listener, before, &mut renewals);
+        let listen = |listener| listened(listener, before, inherited, &mut renewals);
         let listeners = config.listeners.iter().map(listen);
         let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
         let (listeners, sockets) = listeners.into_iter().unzip();
@@ -89,6 +96,7 @@ pub fn addresses(sockets: &Sockets) -> std::io::Result<Vec<SocketAddr>> {
 fn listened(
     listener: &Listener,
     before: Option<&Shared>,
+    inherited: &Inherited,
     renewals: &mut Vec<(Arc<Published<CertificateSet>>, CertificateSet)>,
 ) -> anyhow::Result<(Listened, Arc<TcpListener>)> {
     let known = before.and_then(|before| {
@@ -100,7 +108,7 @@ fn listened(
     let name = || format!("listener {}", listener.name);
     let known = known.and_then(|(before, known)| Some((before, known, known.socket.upgrade()?)));
     let Some((before, known, socket)) = known else {
-        let socket = listener::bind(listener.address)
+        let socket = listener::listen(inherited, &listener.name, listener.address)
             .with_context(|| format!("{}: cannot listen on {}", name(), listener.address))?;
         let tls = match &listener.protocol {
             Protocol::Https(tls) => Some(front_end(tls, listener.http2).with_context(name)?),

@@ -18,9 +18,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::prepare::{OwnKey, Prepared, Sockets, addresses};
 use super::services::{Services, begun};
+use super::systemd::Notifier;
 use super::{Source, generation};
 use crate::config::{Config, Protocol};
+use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Reloaded, Reloads, ServiceId, Sign};
+use crate::listener::inherited::Inherited;
 use crate::proxy::drain::Phase;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
@@ -43,6 +46,8 @@ pub type Request = Option<oneshot::Sender<Reloaded>>;
 pub struct Reloader {
     pub(super) source: Option<Source>,
     pub(super) own: OwnKey,
+    pub(super) inherited: Arc<Inherited>,
+    pub(super) notifier: Rc<Notifier>,
     pub(super) published: Arc<Published<Shared>>,
     pub(super) services: Rc<Services>,
     /// Where the generation that is in force listens; nowhere any more when a drain has closed the
@@ -55,6 +60,7 @@ pub struct Reloader {
     /// The configuration of the start: what is taken up only then.
     pub(super) first: Arc<Config>,
     pub(super) record: Rc<RefCell<Reloads>>,
+    pub(super) journal: Arc<Journal>,
 }
 
 impl Reloader {
@@ -75,6 +81,7 @@ impl Reloader {
 
     async fn reload(&self) -> Reloaded {
         let begun = Instant::now();
+        self.notifier.reloading();
         let outcome = self.renew().await;
         let mut record = self.record.borrow_mut();
         let reloaded = Reloaded {
@@ -85,11 +92,29 @@ impl Reloader {
             at_next_start: outcome.unwrap_or_default(),
         };
         match &reloaded.error {
-            None => record.succeeded += 1,
+            None => {
+                record.succeeded += 1;
+                record.applied = Some(reloaded.at);
+            }
             Some(_) => record.failed += 1,
         }
         record.last = Some(reloaded.clone());
+        self.notifier.reloaded(&match &reloaded.error {
+            None => format!("serving, reloaded to generation {}", reloaded.generation),
+            Some(error) => format!("serving as before, the reload failed: {error}"),
+        });
         say(&reloaded);
+        self.journal.record(match &reloaded.error {
+            None => {
+                let text = format!("generation {} of the configuration", reloaded.generation);
+                What::new(Kind::Reloaded, text)
+            }
+            // What is wrong is a picture of several lines; its first says what.
+            Some(error) => {
+                let first = error.lines().next().unwrap_or_default();
+                What::new(Kind::ReloadRefused, first)
+            }
+        });
         reloaded
     }
 
@@ -106,8 +131,9 @@ impl Reloader {
             .iter()
             .map(|(index, _)| shared.services[*index].id)
             .collect();
-        for (index, service) in new {
+        for (index, mut service) in new {
             let discover = &config.services[index].discover;
+            self.services.hand_down(&mut service);
             let service = begun(service, discover, self.services.watches());
             self.services
                 .begin(shared.services[index].id, service, discover);
@@ -139,12 +165,13 @@ impl Reloader {
             return Err("there is no configuration to read again".into());
         };
         let (before, own) = (Arc::clone(before), self.own);
+        let inherited = Arc::clone(&self.inherited);
         let work = move || -> Result<Prepared, Arc<str>> {
             let loaded = source().map_err(|diagnostic| diagnostic.to_string())?;
             for warning in loaded.warnings.one_by_one() {
                 tracing::warn!("{warning}");
             }
-            let prepared = Prepared::new(loaded.config, Some(&before), &own);
+            let prepared = Prepared::new(loaded.config, Some(&before), &own, &inherited);
             prepared.map_err(|error| format!("{error:#}").into())
         };
         match spawn_blocking(work).await {
@@ -213,6 +240,7 @@ fn at_next_start(first: &Config, now: &Config) -> Vec<&'static str> {
         ("state_dir", first.state_dir != now.state_dir),
         ("limits.memory", first.memory != now.memory),
         ("probe.address", first.probe != now.probe),
+        ("admin", first.admin != now.admin),
         ("log", first.log != now.log),
     ];
     let differing = differs.into_iter().filter(|(_, differs)| *differs);

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -21,6 +22,8 @@ use crate::clock::Millis;
 use crate::config::Discover;
 use crate::discovery::Offer;
 use crate::discovery::watch::{STILL_OUT_EVERY, Subscription, Watches};
+use crate::events::command::{Change, Refused};
+use crate::events::journal::Journal;
 use crate::events::{Event, ServiceId};
 use crate::health::prober::Report;
 use crate::health::{Health, WentOut};
@@ -53,11 +56,13 @@ impl Drop for Running {
 
 impl Services {
     /// None yet. The second is what checks find, for [`Services::take_reports`].
-    pub fn new(watches: Watches) -> (Rc<Services>, mpsc::Receiver<Report>) {
+    pub fn new(watches: Watches, journal: Arc<Journal>) -> (Rc<Services>, mpsc::Receiver<Report>) {
         let (reports, found) = mpsc::channel(REPORTS);
+        let mut health = Health::new(reports);
+        health.tell(journal);
         let services = Services {
             watches,
-            health: RefCell::new(Health::new(reports)),
+            health: RefCell::new(health),
             running: RefCell::default(),
         };
         (Rc::new(services), found)
@@ -79,6 +84,29 @@ impl Services {
             subscription,
         };
         self.running.borrow_mut().insert(id, running);
+    }
+
+    /// What was set by hand of a running service of that name holds for one that takes its place.
+    pub fn hand_down(&self, service: &mut Service) {
+        let running = self.running.borrow();
+        let old = running.values().map(|running| running.service.borrow());
+        if let Some(old) = { old }.find(|old| old.name() == service.name()) {
+            service.take_over(old.by_hand().clone());
+        }
+    }
+
+    /// Changes something by hand of those who are at `address` in a service of the newest generation.
+    pub fn set_by_hand(
+        &self,
+        service: ServiceId,
+        address: SocketAddr,
+        change: Change,
+    ) -> Result<(), Refused> {
+        let running = self.running.borrow();
+        let running = running.get(&service).ok_or(Refused::Unknown)?;
+        let mut service = running.service.borrow_mut();
+        service.set_by_hand(address, change, Millis::now())?;
+        Ok(())
     }
 
     /// The rules of a generation hold for its services.

@@ -96,7 +96,9 @@ impl WorkerStart {
                 seen = phase;
                 deadlines.wake_all();
             }
-            entrance.worker().shed();
+            let newest = entrance.worker();
+            newest.shed();
+            newest.answer();
             let closed = doors.are_closed() && taking.is_finished();
             if phase >= Phase::CutAll || (closed && crowd.connections.get() == 0) {
                 break;

@@ -79,6 +79,23 @@ impl Adaptive {
         }
     }
 
+    /// The same numbers, which nobody else writes.
+    pub(super) fn copy(&self) -> Adaptive {
+        let relaxed = Ordering::Relaxed;
+        let gradient = *self.gradient.lock().unwrap_or_else(PoisonError::into_inner);
+        Adaptive {
+            limit: AtomicU32::new(self.limit.load(relaxed)),
+            in_flight: AtomicU32::new(self.in_flight.load(relaxed)),
+            peak: AtomicU32::new(self.peak.load(relaxed)),
+            sum: AtomicU64::new(self.sum.load(relaxed)),
+            count: AtomicU32::new(self.count.load(relaxed)),
+            ends: AtomicU64::new(self.ends.load(relaxed)),
+            probe_ends: AtomicU64::new(self.probe_ends.load(relaxed)),
+            probes: AtomicU32::new(self.probes.load(relaxed)),
+            gradient: Mutex::new(gradient),
+        }
+    }
+
     /// In flight at most, now.
     pub fn limit(&self) -> u32 {
         self.limit.load(Ordering::Relaxed)

@@ -60,6 +60,8 @@ pub struct Backend {
     /// A [`Reason`] for which its checks keep it out; none: they do not. Written by the control
     /// thread.
     down: AtomicU8,
+    /// When they began to. Written with `down`.
+    down_since: AtomicU64,
     /// A [`Reason`] for the ejection. Written by the control thread before the ejection is.
     ejected_for: AtomicU8,
     /// Attempts that failed in a row. Written by the workers.
@@ -72,6 +74,9 @@ pub struct Backend {
     rising_since: AtomicU64,
     /// Checks that failed, ever. Written by the thread that checks.
     check_failures: AtomicU64,
+    /// When it was checked last, as [`Millis`], and the [`Reason`] for which that failed in the lowest
+    /// byte; 0: never. Written by the thread that checks.
+    checked: AtomicU64,
     /// Times that it was ejected, for failures in a row and for its success rate. Written by the
     /// control thread.
     ejections: [AtomicU64; 2],
@@ -80,6 +85,9 @@ pub struct Backend {
     /// No longer listed by discovery. Written by the service, read by the pools: a pool that sees
     /// it late keeps an idle connection until its own deadline.
     withdrawn: AtomicBool,
+    /// Drained by hand. Written by the service, which keeps it out of the schedules; for whoever
+    /// shows it.
+    drained: AtomicBool,
 }
 
 /// Counts one exchange in flight until it is dropped.
@@ -153,15 +161,59 @@ impl Backend {
             connects: AtomicU64::new(Connects::default().pack()),
             ejection: AtomicU64::new(Ejection::None.pack()),
             down: AtomicU8::new(Reason::None as u8),
+            down_since: AtomicU64::new(0),
             ejected_for: AtomicU8::new(Reason::None as u8),
             failures: AtomicU32::new(0),
             outcomes: AtomicU64::new(0),
             rising_since: AtomicU64::new(0),
             check_failures: AtomicU64::new(0),
+            checked: AtomicU64::new(0),
             ejections: [const { AtomicU64::new(0) }; 2],
             load: Load::default(),
             withdrawn: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
         })
+    }
+
+    /// Backends with the same identity and the same numbers, which nobody else writes: to find out
+    /// what a schedule would do, without doing it. They share one copy of what bounds them together.
+    /// In the order of `backends`.
+    pub fn copies<'a>(backends: impl Iterator<Item = &'a Arc<Backend>>) -> Vec<Arc<Backend>> {
+        let mut gate: Option<Arc<Gate>> = None;
+        let copy = |backend: &Arc<Backend>| {
+            let own = backend.gate.as_ref();
+            let gate = own.map(|own| Arc::clone(gate.get_or_insert_with(|| own.copy())));
+            Arc::new(backend.copy(gate))
+        };
+        backends.map(copy).collect()
+    }
+
+    fn copy(&self, gate: Option<Arc<Gate>>) -> Backend {
+        let relaxed = Ordering::Relaxed;
+        let number = |of: &AtomicU64| AtomicU64::new(of.load(relaxed));
+        Backend {
+            id: self.id,
+            service: Arc::clone(&self.service),
+            endpoint: self.endpoint.clone(),
+            address: self.address.clone(),
+            layers: self.layers.clone(),
+            gate,
+            in_flight: AtomicU32::new(self.in_flight.load(relaxed)),
+            connects: number(&self.connects),
+            ejection: number(&self.ejection),
+            down: AtomicU8::new(self.down.load(relaxed)),
+            down_since: number(&self.down_since),
+            ejected_for: AtomicU8::new(self.ejected_for.load(relaxed)),
+            failures: AtomicU32::new(self.failures.load(relaxed)),
+            outcomes: number(&self.outcomes),
+            rising_since: number(&self.rising_since),
+            check_failures: number(&self.check_failures),
+            checked: number(&self.checked),
+            ejections: [number(&self.ejections[0]), number(&self.ejections[1])],
+            load: self.load.copy(),
+            withdrawn: AtomicBool::new(self.withdrawn.load(relaxed)),
+            drained: AtomicBool::new(self.drained.load(relaxed)),
+        }
     }
 
     // ---- may it be picked?
@@ -187,10 +239,16 @@ impl Backend {
                 return Err(Unavailable::Until(held_back));
             }
         }
-        match &self.gate {
-            Some(gate) if gate.is_full(self.in_flight()) => Err(Unavailable::Full),
-            _ => Ok(()),
+        match self.has_room() {
+            true => Ok(()),
+            false => Err(Unavailable::Full),
         }
+    }
+
+    /// Has it room for one more exchange, as things look?
+    pub fn has_room(&self) -> bool {
+        let gate = self.gate.as_ref();
+        !gate.is_some_and(|gate| gate.is_full(self.in_flight()))
     }
 
     /// Wins it for a request, if it may be picked and has room.
@@ -242,6 +300,9 @@ impl Backend {
 
     /// What people are told: its state and the reason.
     pub fn state(&self, now: Millis) -> (State, Reason) {
+        if self.drained() {
+            return (State::Drained, Reason::ByHand);
+        }
         let down = self.down();
         if down != Reason::None {
             return (State::Down, down);
@@ -379,14 +440,33 @@ impl Backend {
         Reason::of(self.down.load(Ordering::Relaxed))
     }
 
+    /// Since when its checks keep it out; `None`: they do not.
+    pub fn down_since(&self) -> Option<Millis> {
+        let since = Millis(self.down_since.load(Ordering::Relaxed));
+        (self.down() != Reason::None).then_some(since)
+    }
+
     /// Its checks keep it out from now on, or no longer.
     pub fn set_down(&self, reason: Reason) {
+        if self.down() == Reason::None {
+            self.down_since.store(Millis::now().0, Ordering::Relaxed);
+        }
         self.down.store(reason as u8, Ordering::Relaxed);
     }
 
-    /// One of its checks failed.
-    pub fn check_failed(&self) {
-        self.check_failures.fetch_add(1, Ordering::Relaxed);
+    /// It was checked; [`Reason::None`]: it passed.
+    pub fn checked(&self, now: Millis, failed: Reason) {
+        if failed != Reason::None {
+            self.check_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let word = (now.0 << 8) | u64::from(failed as u8);
+        self.checked.store(word, Ordering::Relaxed);
+    }
+
+    /// When it was checked last, and why that failed; `None`: it never was.
+    pub fn last_check(&self) -> Option<(Millis, Reason)> {
+        let word = self.checked.load(Ordering::Relaxed);
+        (word != 0).then(|| (Millis(word >> 8), Reason::of(word as u8)))
     }
 
     /// Checks that failed so far.
@@ -431,6 +511,18 @@ impl Backend {
     /// Discovery has withdrawn it, or brought it back.
     pub fn set_withdrawn(&self, withdrawn: bool) {
         self.withdrawn.store(withdrawn, Ordering::Relaxed);
+    }
+
+    // ---- by hand
+
+    /// Is it drained by hand? Then it gets no new request, but those that a cookie leads to it.
+    pub fn drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// It is drained by hand, or no longer.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
     }
 
     // ---- in flight

@@ -82,6 +82,12 @@ impl Gate {
         })
     }
 
+    /// One that counts on from the same numbers, for itself. Nobody waits at it.
+    pub(super) fn copy(&self) -> Arc<Gate> {
+        let adaptive = self.adaptive.as_ref().map(Adaptive::copy);
+        Gate::new(self.per_backend, adaptive, self.room, self.patience)
+    }
+
     /// Requests that wait.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)

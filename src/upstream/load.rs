@@ -48,6 +48,14 @@ pub struct Burden {
 }
 
 impl Load {
+    /// The same numbers, which nobody else writes.
+    pub(super) fn copy(&self) -> Load {
+        Load {
+            latency: AtomicU64::new(self.latency.load(Ordering::Relaxed)),
+            burden: AtomicU64::new(self.burden.load(Ordering::Relaxed)),
+        }
+    }
+
     /// An attempt succeeded: the first byte of the response came after so long.
     pub fn succeeded(&self, now: Millis, latency: Duration) {
         let before = Latency::unpack(self.latency.load(Ordering::Relaxed));

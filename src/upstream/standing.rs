@@ -42,6 +42,8 @@ pub enum Reason {
     SuccessRate,
     /// Connects to it failed a moment ago.
     Connect,
+    /// Somebody said so.
+    ByHand,
 }
 
 /// Whether a backend may be picked.
@@ -57,6 +59,8 @@ pub enum State {
     Trial,
     /// Its checks fail.
     Down,
+    /// It gets no new request, but those that a cookie leads to it.
+    Drained,
 }
 
 impl Ejection {
@@ -104,6 +108,7 @@ impl Reason {
             Reason::Failures => "failures",
             Reason::SuccessRate => "success_rate",
             Reason::Connect => "connect",
+            Reason::ByHand => "by_hand",
         }
     }
 
@@ -117,6 +122,7 @@ impl Reason {
             Reason::Failures,
             Reason::SuccessRate,
             Reason::Connect,
+            Reason::ByHand,
         ]
         .get(usize::from(byte))
         .copied()
@@ -126,12 +132,13 @@ impl Reason {
 
 impl State {
     /// All of them.
-    pub const ALL: [State; 5] = [
+    pub const ALL: [State; 6] = [
         State::Up,
         State::PassedOver,
         State::Ejected,
         State::Trial,
         State::Down,
+        State::Drained,
     ];
 
     /// As logs and metrics call it.
@@ -142,6 +149,7 @@ impl State {
             State::Ejected => "ejected",
             State::Trial => "trial",
             State::Down => "down",
+            State::Drained => "drained",
         }
     }
 }
@@ -176,7 +184,7 @@ mod tests {
             let reason = Reason::of(byte);
             assert!(reason == Reason::None || reason as u8 == byte);
         }
-        assert_eq!(Reason::of(Reason::Connect as u8), Reason::Connect);
+        assert_eq!(Reason::of(Reason::ByHand as u8), Reason::ByHand);
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub struct Server {
     pub addresses: Vec<SocketAddr>,
     /// Where the probe listener listens.
     pub probe: Option<SocketAddr>,
+    /// Where the control listener listens: nowhere, unless the configuration says so.
+    pub admin: Option<SocketAddr>,
     kind: Kind,
 }
 
@@ -121,6 +123,7 @@ impl Server {
         Server {
             addresses: running.addresses.clone(),
             probe: running.probe,
+            admin: running.admin,
             kind: Kind::Thread(Some(running)),
         }
     }
@@ -129,8 +132,9 @@ impl Server {
     pub fn from_file(file: &Path) -> Server {
         let file = file.to_owned();
         let source: Source = Arc::new(move || {
-            let loader = Loader::file(&file).set(PROBE_ANYWHERE);
-            loader.set("log.access=off").load()
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let loader = Loader::file(&file).set("log.access=off");
+            settings(&text).into_iter().fold(loader, Loader::set).load()
         });
         let config = match source() {
             Ok(loaded) => loaded.config,
@@ -141,6 +145,7 @@ impl Server {
         Server {
             addresses: running.addresses.clone(),
             probe: running.probe,
+            admin: running.admin,
             kind: Kind::Thread(Some(running)),
         }
     }
@@ -187,8 +192,8 @@ impl Server {
         let file = folder.path().join("evenkeel.toml");
         std::fs::write(&file, toml).expect("the folder can be written");
         command.arg("run").arg("-c").arg(&file);
-        if !names_probe(toml) {
-            command.arg("--set").arg(PROBE_ANYWHERE);
+        for setting in settings(toml) {
+            command.arg("--set").arg(setting);
         }
         let mut process = Process::spawn(command.stdin(Stdio::null()));
         process.folder = Some(folder);
@@ -204,6 +209,7 @@ impl Server {
         Server {
             addresses: process.bound("listening"),
             probe: process.bound("probe listening").pop(),
+            admin: process.bound("control listening").pop(),
             kind: Kind::Process(process),
         }
     }
@@ -382,16 +388,23 @@ pub fn binary() -> Command {
 
 const PROBE_ANYWHERE: &str = "probe.address=127.0.0.1:0";
 
-fn names_probe(toml: &str) -> bool {
-    toml.lines().any(|line| line.trim() == "[probe]")
+/// What keeps several servers on one machine out of each other's way, where a configuration does not
+/// say it itself.
+fn settings(toml: &str) -> Vec<&'static str> {
+    let has = |table: &str| toml.lines().any(|line| line.trim() == table);
+    let mut settings = Vec::new();
+    if !has("[probe]") {
+        settings.push(PROBE_ANYWHERE);
+    }
+    if !has("[admin]") {
+        settings.extend(["admin.address=off", "admin.socket=off"]);
+    }
+    settings
 }
 
 fn load(toml: &str) -> Config {
-    let mut loader = Loader::text(toml, Format::Toml);
-    if !names_probe(toml) {
-        loader = loader.set(PROBE_ANYWHERE);
-    }
-    match loader.load() {
+    let loader = Loader::text(toml, Format::Toml);
+    match settings(toml).into_iter().fold(loader, Loader::set).load() {
         Ok(loaded) => loaded.config,
         Err(diagnostic) => panic!("a test's configuration is wrong:\n{diagnostic}"),
     }

@@ -5,6 +5,8 @@ use crate::discovery::{Discovered, Endpoint, Offer};
 use crate::events::{ListenerId, ServiceId};
 use crate::proxy::drain::Drain;
 use crate::proxy::limits::Limits;
+use crate::proxy::questions::Questions;
+use crate::proxy::samples::Samples;
 use crate::proxy::seating::Seating;
 use crate::proxy::worker::{Listened, Serviced};
 use crate::router::Router;
@@ -71,6 +73,8 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         events: mpsc::channel(1).0,
         limits: Limits::new(Arc::clone(&config)),
         seating: Seating::new(1).0,
+        questions: Questions::new(1),
+        samples: Samples::new(1),
         config,
     };
     let sign = |_| {
@@ -83,7 +87,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         metrics: Metrics::new(Arc::clone(&shared.names)),
         generations: Published::new(shared),
         signs: (0..2).map(sign).collect(),
-        certificate_watch: Rc::new(CertificateWatch::start().unwrap()),
+        certificate_watch: Rc::new(CertificateWatch::start(Arc::default()).unwrap()),
         discovery: Arc::default(),
         access_lines_dropped: Arc::default(),
         reloads: Rc::default(),

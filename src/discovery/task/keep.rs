@@ -70,7 +70,7 @@ impl Task {
             endpoints: stored.endpoints.len(),
             age,
         };
-        self.shared.journal.record(&self.name, event);
+        self.tell(event);
         self.kept.restored = Some((stored, age));
         self.admit_restored();
     }

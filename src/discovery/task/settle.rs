@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::super::admission::is_local;
 use super::super::answers::{SrvAnswer, SrvRecord, Target, Transport};
+use super::super::changes::{Answered, Change};
 use super::super::journal::Event;
 use super::super::members::{Member, Shown};
 use super::super::outcome::Outcome;
@@ -66,7 +67,7 @@ impl Task {
     }
 
     /// Tells once that answers are cut, or may be.
-    pub(super) fn carried(&self, answer: &SrvAnswer) {
+    pub(super) fn carried(&mut self, answer: &SrvAnswer) {
         let before = match &self.latest {
             Some(Latest {
                 said: Said::Srv(before),
@@ -78,7 +79,7 @@ impl Task {
         let told = std::mem::discriminant(before) == std::mem::discriminant(transport);
         if !told && matches!(transport, Transport::Cut { .. } | Transport::Unchecked(_)) {
             let event = Event::Cut(transport.clone());
-            self.shared.journal.record(&self.name, event);
+            self.tell(event);
         }
     }
 
@@ -86,7 +87,7 @@ impl Task {
     fn members(&self, said: &Said) -> Option<BTreeMap<Member, Shown>> {
         let mut members = BTreeMap::new();
         match said {
-            Said::Nothing => return None,
+            Said::Nothing { .. } => return None,
             Said::Srv(answer) if declined(&answer.records) => return None,
             Said::Srv(answer) => {
                 for record in &answer.records {
@@ -125,7 +126,7 @@ impl Task {
         let max = self.lookup.max_endpoints;
         let family = self.lookup.family;
         match said {
-            Said::Nothing => (Answer::Nothing, Assembled::default()),
+            Said::Nothing { .. } => (Answer::Nothing, Assembled::default()),
             Said::Srv(answer) if declined(&answer.records) => {
                 (Answer::Declined, Assembled::default())
             }
@@ -206,7 +207,7 @@ impl Task {
             } else {
                 Event::Kept { target, reason }
             };
-            self.shared.journal.record(&self.name, event);
+            self.tell(event);
         }
         self.troubles = troubles;
         self.rejects(assembled.rejected);
@@ -220,12 +221,12 @@ impl Task {
         stats.update(&self.name, |n| n.rejected += new.len() as u64);
         for Rejected { record, reason } in new.into_iter().take(MAX_SPELT_OUT) {
             let event = Event::Rejected { record, reason };
-            self.shared.journal.record(&self.name, event);
+            self.tell(event);
         }
         self.rejected = rejected;
     }
 
-    pub(super) fn record(&self, outcome: Outcome) {
+    pub(super) fn record(&mut self, outcome: Outcome) {
         self.shared.stats.update(&self.name, |n| {
             n.joined += outcome.joined as u64;
             n.left += outcome.left as u64;
@@ -234,11 +235,63 @@ impl Task {
             n.held_back += outcome.events.iter().filter(held).count() as u64;
         });
         for event in outcome.events {
-            self.shared.journal.record(&self.name, event);
+            self.tell(event);
+        }
+    }
+
+    /// Journals it; the next publication says by which answer it came.
+    pub(super) fn tell(&mut self, event: Event) {
+        let number = self.shared.journal.record(&self.name, event.clone());
+        self.told_from.get_or_insert(number);
+        self.told.push(event);
+    }
+
+    /// Remembers what was journaled since the last publication as the change of one answer.
+    fn told(&mut self) {
+        let Some(number) = self.told_from.take() else {
+            return;
+        };
+        let change = Change {
+            number,
+            at: SystemTime::now(),
+            answer: match (&self.error, &self.latest) {
+                (None, Some(latest)) => Some(self.answered(latest)),
+                // Nobody answered, or not since the start.
+                _ => None,
+            },
+            events: std::mem::take(&mut self.told),
+            held: self.policy.hold(),
+        };
+        self.shared.changes.push(&self.name, change);
+    }
+
+    fn answered(&self, latest: &Latest) -> Answered {
+        let (code, nodata) = match latest.said {
+            Said::Nothing { name_exists: false } => ("NXDOMAIN", false),
+            Said::Nothing { name_exists: true } => ("NOERROR", true),
+            Said::Srv(_) | Said::Addresses => ("NOERROR", false),
+        };
+        let (transport, records, glue) = match &latest.said {
+            Said::Srv(answer) => {
+                let transport = answer.origin.transport.clone();
+                (Some(transport), answer.records.len(), answer.glue.len())
+            }
+            Said::Addresses => (None, self.located_here().len(), 0),
+            Said::Nothing { .. } => (None, 0, 0),
+        };
+        Answered {
+            server: latest.server,
+            code,
+            nodata,
+            ttl: latest.ttl,
+            transport,
+            records,
+            glue,
         }
     }
 
     pub(super) fn publish(&mut self) {
+        self.told();
         let new = Publication {
             offer: self.policy.offer(),
             stale_since: self.policy.stale_since(),

@@ -55,6 +55,7 @@ fn names_that_are_known() {
         ("X-Forwarded-Port", Known::XForwardedOther),
         ("X-Forwarded-Client-Cert", Known::XForwardedOther),
         ("X-Forwarded-", Known::XForwardedOther),
+        ("X-Evenkeel-Explain", Known::XEvenkeelExplain),
         ("X-Real-IP", Known::XRealIp),
         ("X-Request-Id", Known::XRequestId),
     ] {

@@ -49,6 +49,8 @@ impl Workers {
             events,
             limits: Limits::new(Arc::clone(&config)),
             seating,
+            questions: Questions::new(count),
+            samples: Samples::new(count),
             config,
         };
         let metrics = Metrics::new(Arc::clone(&shared.names));

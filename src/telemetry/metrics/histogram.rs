@@ -73,6 +73,35 @@ impl HistogramTotals {
         self.sum += other.sum;
     }
 
+    /// What was counted since `earlier`.
+    pub fn since(&self, earlier: &HistogramTotals) -> HistogramTotals {
+        let bucket = |n: usize| self.buckets[n].saturating_sub(earlier.buckets[n]);
+        HistogramTotals {
+            buckets: std::array::from_fn(bucket),
+            sum: self.sum.saturating_sub(earlier.sum),
+        }
+    }
+
+    /// So many of all (0 to 1) took no longer, in seconds; `None`: nothing was counted. Within a bucket
+    /// they are taken to lie evenly; above the last bound, at it.
+    pub fn quantile(&self, part: f64) -> Option<f64> {
+        let all = self.count();
+        let wanted = part * all as f64;
+        let (mut below, mut from) = (0.0, 0.0);
+        for (bound, count) in self.buckets() {
+            let count = count as f64;
+            if below + count >= wanted && count > 0.0 {
+                let to = if bound.is_finite() { bound } else { from };
+                return Some(from + (to - from) * ((wanted - below) / count).clamp(0.0, 1.0));
+            }
+            below += count;
+            if bound.is_finite() {
+                from = bound;
+            }
+        }
+        None
+    }
+
     /// How many durations were counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -95,6 +124,30 @@ impl HistogramTotals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantiles_lie_within_their_bucket() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.totals().quantile(0.5), None);
+        // 90 of up to 1 ms, 10 of up to 100 ms.
+        for n in 0..100 {
+            let millis = if n < 90 { 1 } else { 100 };
+            histogram.record(Duration::from_millis(millis));
+        }
+        let earlier = histogram.totals();
+        let close = |got: Option<f64>, wanted: f64| {
+            let got = got.expect("something was counted");
+            assert!((got - wanted).abs() < 1e-9, "{got} is not {wanted}");
+        };
+        close(earlier.quantile(0.45), 0.000_75);
+        close(earlier.quantile(0.9), 0.001);
+        close(earlier.quantile(0.95), 0.075);
+        close(earlier.quantile(1.0), 0.1);
+        histogram.record(Duration::from_secs(600));
+        let since = histogram.totals().since(&earlier);
+        assert_eq!(since.count(), 1);
+        close(since.quantile(0.5), 60.0);
+    }
 
     /// OpenMetrics 1.0: a bucket counts what is less than or equal to its bound.
     #[test]

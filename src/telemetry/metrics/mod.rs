@@ -11,15 +11,18 @@
 //!
 //! - `shard.rs`: what the request path calls.
 //! - `histogram.rs`: times in classic buckets.
+//! - `totals.rs`: what was counted so far, in short.
 //! - `ledger.rs`: how long a backend's series outlive the backend.
 //! - `exposition.rs`: the page, written with `family.rs`. `process.rs`: the `process_*` series, from /proc.
 
+pub mod classic;
 mod exposition;
 mod family;
 mod histogram;
 mod ledger;
 pub mod process;
 mod shard;
+mod totals;
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +30,7 @@ use std::time::SystemTime;
 
 pub use histogram::{Histogram, HistogramTotals};
 pub use shard::{Handshake, OpenConnection, Shard, Side};
+pub use totals::{Requests, Totals};
 
 use crate::clock::Millis;
 use exposition::Page;

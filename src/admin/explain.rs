@@ -1,0 +1,257 @@
+//! Where a request would go, and why: for `GET /api/v1/explain` and `evenkeel explain`.
+//!
+//! `question.rs` makes a request of what somebody asks about, by the parser and the rules of real ones;
+//! `answer.rs` is what people and programs are told; `service.rs` says of a service's backends what they
+//! can do. What decides is asked of whoever decides: routes of `router::explain`, tiers and turns of
+//! each worker's schedule.
+
+pub mod answer;
+pub mod question;
+mod service;
+
+use std::time::SystemTime;
+
+use answer::{Explanation, Listener, Named, RequestAsked, SampledRequest};
+use question::{Asked, BadQuestion, Question, Verdict};
+pub use service::{Known, serve};
+
+use super::state::State;
+use crate::config::{Access, Config, Protocol, Redirect, Target};
+use crate::http::head::has_encoded_slash;
+use crate::proxy::limits::origin;
+use crate::proxy::samples::Sample;
+use crate::router::Request;
+use crate::router::explain;
+
+impl State {
+    /// Where a request would go that came in now. Waits for the workers, for a second at most.
+    pub async fn explain(&self, asked: &Asked) -> Result<Explanation, BadQuestion> {
+        let shared = self.generations.load();
+        let (mut explanation, routed) = route(&shared.config, asked)?;
+        let Some(routed) = routed else {
+            return Ok(explanation);
+        };
+        let service = &shared.services[routed.service];
+        let known = Known {
+            snapshot: service.snapshot.load(),
+            affinity: service.affinity.as_deref(),
+            gate: service.gate.as_deref(),
+            forecasts: shared
+                .questions
+                .ask(shared.generation, routed.service)
+                .await,
+        };
+        serve(&shared.config, &routed, known, &mut explanation);
+        Ok(explanation)
+    }
+
+    /// A few requests of late, and why they went where they went; the latest first.
+    pub fn sampled(&self) -> Vec<SampledRequest> {
+        let samples = self.generations.load().samples.latest();
+        samples.iter().map(sampled).collect()
+    }
+}
+
+/// A request that has a route.
+#[derive(Debug)]
+pub struct Routed {
+    /// The request.
+    pub question: Question,
+    /// Index of the service.
+    pub service: usize,
+}
+
+/// As far as the configuration says it: listener and route. `None`: the request gets no further, and
+/// the explanation is whole.
+pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Routed>), BadQuestion> {
+    let mut explanation = Explanation {
+        request: RequestAsked {
+            method: asked.method.clone(),
+            url: asked.url.clone(),
+            client: asked.client.clone(),
+        },
+        ..Explanation::default()
+    };
+    let question = match question::read(config, asked)? {
+        Verdict::Asked(question) => *question,
+        Verdict::NoListener(why) => {
+            explanation.outcome = why;
+            return Ok((explanation, None));
+        }
+        Verdict::Refused(listener, rejection) => {
+            explanation.listener = Some(listener);
+            explanation.outcome = format!("{}: {}", rejection.status, rejection.reason);
+            return Ok((explanation, None));
+        }
+    };
+    explanation.listener = Some(question.listener.clone());
+    let listener = &config.listeners[question.index];
+    let connects = listener.protocol.is_layer4();
+    let admits = |access: &Option<Access>| {
+        let client = match connects {
+            true => question.client,
+            false => origin::client(question.client, &question.head.fields, config),
+        };
+        access
+            .as_ref()
+            .is_none_or(|access| access.admits(Some(client)))
+    };
+    let denied = match connects {
+        true => "closed",
+        false => "403",
+    };
+    if !admits(&listener.access) {
+        explanation.outcome = format!("{denied}: the listener does not admit this client");
+        return Ok((explanation, None));
+    }
+    if let Some(to) = listener.redirect {
+        explanation.outcome = redirect(to, &question);
+        return Ok((explanation, None));
+    }
+    if config.downstream.reject_encoded_slash && has_encoded_slash(&question.head.path) {
+        explanation.outcome = "400: encoded slash in the path (`reject_encoded_slash`)".to_owned();
+        return Ok((explanation, None));
+    }
+    let head = &question.head;
+    let verdicts = match listener.protocol {
+        Protocol::Http | Protocol::Https(_) => explain::request(
+            config,
+            Request {
+                listener: question.index,
+                method: &head.method_text,
+                host: &head.host,
+                path: &head.path,
+                query: &head.query,
+                fields: &head.fields,
+            },
+        ),
+        Protocol::Tls => explain::connection(config, question.index, Some(&head.host), &[]),
+        Protocol::Tcp => explain::connection(config, question.index, None, &[]),
+    };
+    let mut found = None;
+    for (route, verdict) in config.routes.iter().zip(&verdicts) {
+        let label = route.label.to_string();
+        if *verdict == explain::Verdict::Wins {
+            found = Some(route);
+            explanation.route = Some(Named {
+                label,
+                why: why_it_won(&verdicts).to_owned(),
+            });
+        } else {
+            let why = verdict.to_string();
+            explanation.routes_lost.push(Named { label, why });
+        }
+    }
+    let Some(route) = found else {
+        explanation.outcome = match connects {
+            true => "closed: no route matches".to_owned(),
+            false => "404: no route matches".to_owned(),
+        };
+        return Ok((explanation, None));
+    };
+    if !admits(&route.access) {
+        explanation.outcome = format!("{denied}: the route does not admit this client");
+        return Ok((explanation, None));
+    }
+    let service = match &route.target {
+        Target::Service(service) => *service,
+        Target::Split(shares) => {
+            // What is asked about is one request: that of the service which has most of them.
+            let most = shares.iter().max_by_key(|share| share.weight);
+            let most = most.map_or(0, |share| share.service);
+            let total: u32 = shares.iter().map(|share| share.weight).sum();
+            let parts = shares.iter().map(|share| {
+                let name = &config.services[share.service].name;
+                format!("{name} {} of {total}", share.weight)
+            });
+            if let Some(named) = &mut explanation.route {
+                let parts = parts.collect::<Vec<_>>().join(", ");
+                let name = &config.services[most].name;
+                named.why += &format!("; of its requests have {parts}: this is one of {name}'s");
+            }
+            most
+        }
+        Target::Redirect(to) => {
+            explanation.outcome = format!("{}: the route redirects", to.status);
+            return Ok((explanation, None));
+        }
+    };
+    Ok((explanation, Some(Routed { question, service })))
+}
+
+/// By what the others lost that matched too.
+fn why_it_won(verdicts: &[explain::Verdict]) -> &'static str {
+    use explain::Verdict::{FewerConditions, LaterProtocol, LessExactHost, ShorterPath};
+    let any = |verdict: explain::Verdict| verdicts.contains(&verdict);
+    if any(FewerConditions) {
+        "its conditions are more, or more exact, than those of others that match"
+    } else if any(ShorterPath) {
+        "its path is the longest of those that match"
+    } else if any(LessExactHost) {
+        "its host is the most exact of those that match"
+    } else if any(LaterProtocol) {
+        "it asks for a protocol that the client prefers"
+    } else {
+        "no other matches"
+    }
+}
+
+fn redirect(to: Redirect, question: &Question) -> String {
+    let host = &question.head.host;
+    match to.port {
+        443 => format!("{}: the listener redirects to https://{host}", to.status),
+        port => format!(
+            "{}: the listener redirects to https://{host}:{port}",
+            to.status
+        ),
+    }
+}
+
+fn sampled(sample: &Sample) -> SampledRequest {
+    let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
+    let service = sample.service.as_ref();
+    let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+    SampledRequest {
+        at: timestamp(sample.at),
+        request_id: Some(text(&sample.request_id)),
+        method: text(&sample.method),
+        host: (!sample.host.is_empty()).then(|| text(&sample.host)),
+        path: text(&sample.path),
+        listener: sample.listener.to_string(),
+        route: sample.route.as_ref().map(ToString::to_string),
+        service: service.map(ToString::to_string),
+        backend: service
+            .zip(sample.backend.as_ref())
+            .map(|(service, address)| format!("{service}/{address}")),
+        priority: sample.priority,
+        status: sample.status,
+        attempts: sample.attempts,
+        connect_ms: sample.connect.map(milliseconds),
+        first_byte_ms: sample.first_byte.map(milliseconds),
+        duration_ms: milliseconds(sample.total),
+        why: sample.why.clone(),
+    }
+}
+
+/// What clients sent, as it may be shown: without control characters.
+fn printable(text: &str) -> String {
+    let show = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().map(show).collect()
+}
+
+/// RFC 3339, to the millisecond.
+fn timestamp(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+impl Listener {
+    fn new(listener: &crate::config::Listener, why: String) -> Listener {
+        Listener {
+            name: listener.name.to_string(),
+            why,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
