@@ -15,8 +15,8 @@ use super::scalar::{Positive, Within};
 use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
-    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, acme, admin, backend_tls,
-    identity, layer4, rate, routes, services, state_dir, sticky,
+    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, access, acme, admin,
+    backend_tls, identity, layer4, rate, routes, services, state_dir, sticky,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -226,6 +226,12 @@ fn listener(
         address,
         protocol,
         redirect,
+        access: access::build(
+            raw.allow.as_deref(),
+            raw.deny.as_deref(),
+            |key| raw.key(key),
+            problems,
+        ),
         proxy_protocol: raw.proxy_protocol.as_ref().is_some_and(|at| at.value.0),
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn sample(
         request_id: account.request_id,
         method: cut(&head.method_text),
         host: cut(&head.authority),
-        path: cut(&head.path),
+        path: cut(account.path.as_deref().unwrap_or(&head.path)),
         listener: Arc::clone(&listener.name),
         route: account.route.clone(),
         service: service.map(|service| Arc::clone(&service.name)),
