@@ -2,7 +2,7 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `admin.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
+//! `build.rs`, `acme.rs`, `admin.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
 //! `rate.rs`, `routes.rs`, `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs`
 //! says what is wrong and where; reading goes on after an error, so that one run shows all of them.
 //! `schema.rs` tells editors how files are written.
@@ -11,6 +11,7 @@ pub mod diagnostics;
 pub mod source;
 pub mod tree;
 
+mod acme;
 mod admin;
 mod backend_tls;
 mod build;
@@ -33,6 +34,7 @@ mod sticky;
 mod written;
 mod zone;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -44,6 +46,7 @@ use ipnet::IpNet;
 pub use crate::telemetry::access::AccessFormat;
 pub use crate::telemetry::logging::LogFormat;
 
+pub use acme::{Acme, AcmeCertificate, AcmeChallenge, AcmeDns, ExternalAccount};
 pub use admin::{Admin, Place, USUAL_ADDRESS, token};
 pub use backend_tls::{BackendTls, ProxyHeader, Trust};
 pub use diagnostics::Diagnostic;
@@ -78,6 +81,8 @@ pub struct Config {
     /// Folder in which the last good answer of each name is kept for a restart; `None`: nowhere.
     /// It need not exist.
     pub state_dir: Option<PathBuf>,
+    /// Where certificates are ordered; `None`: nowhere.
+    pub acme: Option<Acme>,
     /// Limits of the client's side.
     pub downstream: Downstream,
     /// How much memory there may be.
@@ -161,8 +166,10 @@ impl Protocol {
 /// TLS of one listener.
 #[derive(Debug, Clone)]
 pub struct TlsFrontEnd {
-    /// Certificates, chosen by SNI; the first one is the default. Never empty.
+    /// Certificates, chosen by SNI; the first one is the default. Empty only if some are ordered.
     pub certificates: Vec<CertificateFiles>,
+    /// Certificates that are ordered.
+    pub acme: BTreeSet<AcmeCertificate>,
     /// Lowest version that is accepted.
     pub min_version: TlsVersion,
     /// What is wanted of clients' certificates; `None`: nobody is asked for one.

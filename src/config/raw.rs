@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::acme::RawAcme;
 use super::admin::AdminTable;
 use super::backend_tls::{ProxyHeader, TlsTable};
 use super::diagnostics::Problems;
@@ -38,6 +39,7 @@ table! {
         "service" => services: Vec<Service>,
         "route" => routes: Vec<Route>,
         "dns" => dns: Dns,
+        "acme" => acme: RawAcme,
         "defaults" => defaults: Defaults,
         "limits" => limits: Limits,
         "http" => http: Http,
@@ -62,9 +64,10 @@ table! {
         "redirect" => redirect: Redirect,
         "proxy_protocol" => proxy_protocol: At<ReadsProxyHeader>,
         "client_certificates" => client_certificates: RawClientCertificates,
+        "acme" => acme: At<bool>,
     }
     required ["address", "protocol"]
-    later ["acme"]
+    later []
 }
 
 /// `protocol` of a listener.

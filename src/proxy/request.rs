@@ -127,6 +127,18 @@ impl Serving<'_> {
         Ok(framing)
     }
 
+    /// What an authority gets that validates a name over plain HTTP; `None`: this request is none of
+    /// that kind, or about a challenge of somebody else, who may be behind a route.
+    fn answer_to_authority(&self) -> Option<String> {
+        let shared = &self.worker.shared;
+        shared.config.acme.as_ref()?;
+        let path = &self.head.path;
+        if self.peer.tls.is_some() || !path.starts_with(b"/.well-known/") {
+            return None;
+        }
+        shared.challenges.load().answer(path).map(str::to_owned)
+    }
+
     async fn forward(
         &mut self,
         mut over: Downstream<'_>,
@@ -143,6 +155,15 @@ impl Serving<'_> {
             self.worker.shared.drain.cut();
             let failure = Failure::new(Cause::Drained, Progress::NothingSent);
             return Err(Failed::unconsumed(failure));
+        }
+        if let Some(answer) = self.answer_to_authority() {
+            let close = self.skip_body(&mut over, framing, keep_alive);
+            let own = respond::text(answer, self.head, &account.request_id);
+            account.sent = own.length();
+            account.status = 200;
+            let buffers = &self.worker.buffers;
+            let written = own.send(&over, close, self.writing, buffers).await;
+            return Ok(after_own(close, written));
         }
         if let Some(to) = self.listener().redirect {
             if self.head.host.is_empty() {

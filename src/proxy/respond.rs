@@ -1,4 +1,4 @@
-//! Responses of our own: errors and redirects.
+//! Responses of our own: errors, redirects, and what authorities ask for.
 
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -103,6 +103,17 @@ pub(super) fn redirect(to: Redirect, head: &RequestHead, request_id: &[u8; 32]) 
     }
 }
 
+/// A text, as it is.
+pub(super) fn text(body: String, head: &RequestHead, request_id: &[u8; 32]) -> Own {
+    let mut response = own(200, request_id);
+    response.fields.push(b"Content-Type", b"text/plain");
+    Own {
+        head: response,
+        body: body.into_bytes(),
+        is_head: head.method == Method::Head,
+    }
+}
+
 impl Own {
     /// A head and nothing else.
     pub(super) fn bare(head: ResponseHead) -> Own {
@@ -184,6 +195,7 @@ pub(super) fn own(status: u16, request_id: &[u8; 32]) -> ResponseHead {
 /// Reason phrases of the statuses that are ours to send.
 fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         301 => "Moved Permanently",
         302 => "Found",
         307 => "Temporary Redirect",

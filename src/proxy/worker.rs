@@ -40,6 +40,7 @@ use crate::router::Router;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{self, BackendLabels, Names, Shard, Side};
 use crate::telemetry::seldom::Seldom;
+use crate::tls::challenges::Challenges;
 use crate::tls::server::FrontEnd;
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::connect::is_exhaustion;
@@ -75,6 +76,8 @@ pub struct Shared {
     pub questions: Arc<Questions>,
     /// Requests that people may look at.
     pub samples: Arc<Samples>,
+    /// What authorities are answered that validate a name.
+    pub challenges: Arc<Published<Challenges>>,
 }
 
 /// What workers need of a service.

@@ -64,7 +64,7 @@ fn three() -> ([Backend; 3], Vec<(SocketAddr, u16, u16)>) {
     (backends, endpoints)
 }
 
-fn state<'e>(explanation: &'e Value, address: SocketAddr) -> &'e Value {
+fn state(explanation: &Value, address: SocketAddr) -> &Value {
     let backends = explanation["backends"].as_array().expect("a list");
     let id = format!("web/{address}");
     let found = backends.iter().find(|backend| backend["id"] == *id);

@@ -21,12 +21,16 @@ pub(super) fn of(config: &Config) -> String {
             (Protocol::Tcp, None) => "tcp".to_owned(),
             (Protocol::Tls, None) => "tls, passed through".to_owned(),
             (Protocol::Https(tls), None) => format!(
-                "https, TLS {} or later, {}{}",
+                "https, TLS {} or later, {}{}{}",
                 match tls.min_version {
                     TlsVersion::Tls12 => "1.2",
                     TlsVersion::Tls13 => "1.3",
                 },
                 count(tls.certificates.len(), "certificate"),
+                match tls.acme.len() {
+                    0 => String::new(),
+                    n => format!(" and {n} ordered"),
+                },
                 match tls.client_certificates.as_ref().map(|wanted| wanted.mode) {
                     None => "",
                     Some(ClientCertificateMode::Required) => ", clients' certificates required",
