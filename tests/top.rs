@@ -197,6 +197,21 @@ fn a_signal_gives_the_terminal_back() {
     }
 }
 
+/// As when the window is closed, or the connection to the host breaks.
+#[test]
+fn it_ends_with_its_terminal() {
+    let Some(play) = Play::new() else {
+        return;
+    };
+    let terminal = Terminal::top(&play.folder, "");
+    terminal.shows(&["● ready", "▾ web"]);
+    let command = format!("/proc/{}/cmdline", play.pid().as_raw_nonzero());
+    let runs = || std::fs::read(&command).is_ok_and(|line| !line.is_empty());
+    assert!(runs());
+    drop(terminal);
+    wait_until("it has ended too", || !runs());
+}
+
 #[test]
 fn there_are_colours_unless_they_are_not_wanted() {
     let Some(play) = Play::new() else {

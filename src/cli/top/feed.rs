@@ -2,14 +2,15 @@
 //! own, so that keys are never waited for.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::screen::{Command, View};
 use crate::admin::model::{Changed, Dns, Event, Events, Service, Status, WeightRequest};
@@ -46,6 +47,9 @@ const EVENTS: usize = 64;
 /// Updates that wait for the screen, which turns ten times a second.
 const UPDATES: usize = 8;
 
+/// The screen's thread turns ten times a second; one that has not ended after that is stuck.
+const GRACE: Duration = Duration::from_secs(1);
+
 impl Feed {
     /// Starts asking `instance`.
     pub fn start(instance: Instance) -> anyhow::Result<Feed> {
@@ -58,7 +62,7 @@ impl Feed {
                 let ended = runtime.block_on(run(&instance, &updates, ordered));
                 if let Err(error) = ended {
                     // Who would read it may be gone.
-                    let _ = updates.send(Update::Failed(format!("{error:#}")));
+                    let _ = updates.try_send(Update::Failed(format!("{error:#}")));
                 }
             })
             .context("no thread")?;
@@ -88,14 +92,17 @@ async fn run(
     let mut journal = Journal::default();
     loop {
         let command = tokio::select! {
-            _ = ticks.tick() => None,
+            _ = ticks.tick() => match is_gone() {
+                true => return end(updates).await,
+                false => None,
+            },
             command = ordered.recv() => match command {
                 Some(command) => Some(command),
                 None => return Ok(()),
             },
-            _ = term.recv() => return end(updates),
-            _ = interrupt.recv() => return end(updates),
-            _ = hangup.recv() => return end(updates),
+            _ = term.recv() => return end(updates).await,
+            _ = interrupt.recv() => return end(updates).await,
+            _ = hangup.recv() => return end(updates).await,
         };
         if let Some(command) = command {
             let done = timeout(PATIENCE, obey(instance, command)).await;
@@ -104,7 +111,7 @@ async fn run(
                 Ok(Err(error)) => format!("not done: {error:#}"),
                 Err(_) => format!("no answer within {PATIENCE:?}: it may have been done"),
             };
-            if updates.send(Update::Done(words)).is_err() {
+            if !tell(updates, Update::Done(words)) {
                 return Ok(());
             }
         }
@@ -114,15 +121,38 @@ async fn run(
             Ok(Err(error)) => Update::Failed(format!("{error:#}")),
             Err(_) => Update::Failed(format!("no answer within {PATIENCE:?}")),
         };
-        if updates.send(update).is_err() {
+        if !tell(updates, update) {
             return Ok(());
         }
     }
 }
 
-fn end(updates: &SyncSender<Update>) -> anyhow::Result<()> {
-    let sent = updates.send(Update::Ended);
-    sent.map_err(|_| anyhow!("nobody shows anything any more"))
+/// Never waits: a screen that is stuck must not keep signals from being heard. What it has no room
+/// for is lost, and the next look says more. False: nobody shows anything any more.
+fn tell(updates: &SyncSender<Update>, update: Update) -> bool {
+    !matches!(updates.try_send(update), Err(TrySendError::Disconnected(_)))
+}
+
+/// Has the screen end, and ends the process where it cannot: crossterm reads the end of a terminal
+/// that is gone over and over, and never comes back from there.
+async fn end(updates: &SyncSender<Update>) -> anyhow::Result<()> {
+    if tell(updates, Update::Ended) {
+        sleep(GRACE).await;
+        ratatui::restore();
+        std::process::exit(0);
+    }
+    Ok(())
+}
+
+/// The terminal is gone for good, which not every process that has lost it is told by a signal.
+fn is_gone() -> bool {
+    let stdout = std::io::stdout();
+    let mut ends = [PollFd::new(&stdout, PollFlags::empty())];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut ends, Some(&at_once)).is_ok() && ends[0].revents().contains(PollFlags::HUP)
 }
 
 /// The latest events, asked for as they come.
