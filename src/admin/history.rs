@@ -183,7 +183,7 @@ impl History {
             self.samples.push_back(Arc::clone(&sample));
             self.newest.send_replace(Some(sample));
         }
-        if self.ticks % STEP == 0 {
+        if self.ticks.is_multiple_of(STEP) {
             if self.steps.len() == STEPS {
                 self.steps.pop_front();
             }

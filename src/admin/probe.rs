@@ -21,7 +21,8 @@ use super::state::State;
 use crate::clock::Millis;
 use crate::http::h1::parse::{HeadLimits, request_head};
 use crate::http::head::{Method, RequestHead};
-use crate::telemetry::metrics::CONTENT_TYPE;
+use crate::http::headers::list_members;
+use crate::telemetry::metrics::{CONTENT_TYPE, classic};
 
 /// Connections at a time; one more is closed at once.
 const CONNECTIONS: usize = 64;
@@ -126,12 +127,25 @@ fn reply(head: &RequestHead, state: &State, now: Millis) -> Reply {
     match &*head.path {
         b"/livez" => Reply::verdict("alive", &state.stuck(now)),
         b"/readyz" => Reply::verdict("ready", &state.unmet(now)),
-        _ => Reply {
-            status: 200,
-            content_type: CONTENT_TYPE,
-            body: state.scrape(now),
-        },
+        _ => {
+            let open_metrics = state.scrape(now);
+            let (content_type, body) = match takes_open_metrics(head) {
+                true => (CONTENT_TYPE, open_metrics),
+                false => (classic::CONTENT_TYPE, classic::classic(&open_metrics)),
+            };
+            Reply {
+                status: 200,
+                content_type,
+                body,
+            }
+        }
     }
+}
+
+/// Is the newer format asked for? Prometheus does; who says nothing gets what everybody reads.
+fn takes_open_metrics(head: &RequestHead) -> bool {
+    let mut accepted = list_members(head.fields.named("accept"));
+    accepted.any(|member| member.starts_with(b"application/openmetrics-text"))
 }
 
 impl Reply {

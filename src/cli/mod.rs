@@ -28,7 +28,7 @@ pub mod url;
 pub mod version;
 pub mod weight;
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Diagnostic, Loader};
 use crate::server::Source;
+use crate::tls::certificates::CertificateError;
+use crate::tls::server::TlsError;
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -166,9 +168,27 @@ pub fn main() -> ExitCode {
                 Some(diagnostic) => print_diagnostic(diagnostic),
                 None => eprintln!("evenkeel: {}", with_causes(&error)),
             }
+            if let Some(hint) = hint(&error) {
+                eprintln!("evenkeel: {hint}");
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// What to do about an error, where that is known.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let missing = |cause: &(dyn std::error::Error + 'static)| {
+        let TlsError::Certificate(CertificateError::Read { source, .. }) = cause.downcast_ref()?
+        else {
+            return None;
+        };
+        (source.kind() == ErrorKind::NotFound).then_some(())
+    };
+    let mut missing = error.chain().filter_map(missing);
+    missing
+        .next()
+        .map(|()| "`evenkeel cert dev` makes certs/dev.pem and certs/dev.key, to try with")
 }
 
 /// An error and its causes. Some errors of ours say their cause themselves, for those who log them
@@ -228,7 +248,7 @@ async fn interrupted() -> std::io::Result<()> {
 
 /// Prints on standard output; a reader that has seen enough (`| head`) is no error.
 fn print(text: impl AsRef<[u8]>) -> std::io::Result<()> {
-    use std::io::{ErrorKind, Write as _};
+    use std::io::Write as _;
     match std::io::stdout().lock().write_all(text.as_ref()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),

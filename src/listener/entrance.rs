@@ -16,6 +16,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::complaints::{Complaints, is_about_certificate};
 use super::introduction::{self, Client};
 use super::refusal::{self, Refusals};
 use crate::config::ProxyHeader;
@@ -49,6 +50,7 @@ pub struct Entrance {
     before: RefCell<Option<Rc<Worker>>>,
     runners: Rc<Runners>,
     refusals: Refusals,
+    complaints: Rc<Complaints>,
 }
 
 impl Entrance {
@@ -59,6 +61,7 @@ impl Entrance {
             worker: RefCell::new(worker),
             before: RefCell::default(),
             refusals: Refusals::default(),
+            complaints: Rc::default(),
         })
     }
 
@@ -196,7 +199,7 @@ impl Entrance {
         listener: usize,
         seat: Seat,
     ) {
-        if !introduction::expected(worker, listener, address) {
+        if !introduction::expected(worker, &self.complaints, listener, address) {
             return;
         }
         let opened = OpenConnection::open(worker, seat, listener, address.ip());
@@ -213,7 +216,8 @@ impl Entrance {
         }
         let (entrance, worker) = (Rc::clone(self), Rc::clone(worker));
         tokio::task::spawn_local(async move {
-            let client = introduction::client(&worker, listener, &stream, address);
+            let complaints = &entrance.complaints;
+            let client = introduction::client(&worker, complaints, listener, &stream, address);
             let Some(client) = client.await else { return };
             match open.identify(&worker, client.address.ip()) {
                 Ok(()) => entrance.serve(&worker, stream, client, listener, open),
@@ -261,8 +265,10 @@ impl Entrance {
                 tokio::task::spawn_local(Serve::new(connection, runners));
             }
             Some(config) => {
+                let complaints = Rc::clone(&self.complaints);
                 tokio::task::spawn_local(async move {
-                    let shaken = handshake(&worker, config, listener, stream).await;
+                    let arrived = (listener, peer.address);
+                    let shaken = handshake(&worker, &complaints, config, arrived, stream).await;
                     if let Some((tls, certificate)) = shaken {
                         let is_h2 = tls.alpn() == Some(h2::ALPN);
                         let peer = Peer {
@@ -297,11 +303,16 @@ type Shaken = (Box<TlsStream>, Option<Rc<ClientCertificate>>);
 
 async fn handshake(
     worker: &Rc<Worker>,
+    complaints: &Complaints,
     config: Arc<ServerConfig>,
-    listener: usize,
+    (listener, address): (usize, SocketAddr),
     stream: TcpStream,
 ) -> Option<Shaken> {
     let metrics = &worker.metrics;
+    let refused = |error: &dyn std::error::Error| {
+        let name = &worker.shared.config.listeners[listener].name;
+        complaints.client_certificate(address, name, error);
+    };
     let failed = |error: &dyn std::error::Error| {
         tracing::debug!(%error, "TLS handshake failed");
         metrics.handshake(None, Handshake::Failed);
@@ -332,6 +343,7 @@ async fn handshake(
                 Ok(certificate) => certificate,
                 Err(e) => {
                     failed(&e);
+                    refused(&e);
                     return None;
                 }
             };
@@ -345,6 +357,9 @@ async fn handshake(
         }
         Ok(Err(e)) => {
             failed(&e);
+            if is_about_certificate(tls.failure()) {
+                refused(&e);
+            }
             // The alert says to the client what was wrong. Then it is dropped, either way. Boxed, so
             // that connections that live need no room for it.
             let _ = timer.limit(LAST_WORDS, Box::pin(part(&mut tls))).await;

@@ -7,19 +7,25 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 
+use super::complaints::Complaints;
 use crate::config::Protocol;
 use crate::io::proxy_header::receive::{NoHeader, receive};
 use crate::proxy::worker::Worker;
 
 /// May a connection from `address` come to this listener? If not, it is counted.
-pub(super) fn expected(worker: &Worker, listener: usize, address: SocketAddr) -> bool {
+pub(super) fn expected(
+    worker: &Worker,
+    complaints: &Complaints,
+    listener: usize,
+    address: SocketAddr,
+) -> bool {
     let config = &worker.shared.config;
-    let proxied = config.listeners[listener].proxy_protocol;
-    if !proxied || config.trusts(address.ip()) {
+    let listener = &config.listeners[listener];
+    if !listener.proxy_protocol || config.trusts(address.ip()) {
         return true;
     }
     worker.metrics.refused("proxy_untrusted");
-    tracing::debug!(%address, "a PROXY header is expected, and not from this peer");
+    complaints.untrusted(address, &listener.name);
     false
 }
 
@@ -36,6 +42,7 @@ pub(super) struct Client {
 /// says so. `None`: there is no header, and that is counted.
 pub(super) async fn client(
     worker: &Worker,
+    complaints: &Complaints,
     listener: usize,
     stream: &TcpStream,
     peer: SocketAddr,
@@ -61,6 +68,7 @@ pub(super) async fn client(
         NoHeader::Late => worker.metrics.refused("proxy_timeout"),
         NoHeader::Bad(_) | NoHeader::Cut | NoHeader::Io(_) => {
             worker.metrics.refused("proxy_header");
+            complaints.no_header(peer, &config.listeners[listener].name, &no);
         }
     }
     tracing::debug!(address = %peer, error = %no, "a connection ends without a PROXY header");

@@ -3,8 +3,9 @@
 //! One socket per address, given to every worker as a duplicated descriptor, so that no queue is lost
 //! when a worker goes and a second instance on the same port is refused. `entrance` says what becomes
 //! of an accepted connection, `introduction` whose it is that a proxy passes on, `refusal` what a
-//! client is told that is not taken in.
+//! client is told that is not taken in, `complaints` what is said of those who are refused.
 
+mod complaints;
 pub mod entrance;
 mod introduction;
 mod refusal;

@@ -103,7 +103,7 @@ impl Control {
     ) -> io::Result<Started> {
         let shared = self.published.load();
         let reloads = Rc::default();
-        let certificate_watch = Rc::new(CertificateWatch::start()?);
+        let certificate_watch = Rc::new(CertificateWatch::start(Arc::clone(&self.journal))?);
         certificate_watch.set(reload::watched(&shared));
         let state = Rc::new(State {
             certificate_watch: Rc::clone(&certificate_watch),

@@ -5,16 +5,18 @@
 use std::fmt::{Debug, Write};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::fmt::time::FormatTime;
-use tracing_subscriber::fmt::{self, MakeWriter};
 
+use super::characters::steers;
 use super::date::Rfc3339;
 
 /// Format of the program's own log.
@@ -40,6 +42,10 @@ pub enum LoggingError {
     },
     #[error("the log was set up before")]
     Twice(#[source] tracing::dispatcher::SetGlobalDefaultError),
+    #[error("the log was not set up")]
+    NotYet,
+    #[error("the log is gone: {0}")]
+    Gone(#[source] tracing_subscriber::reload::Error),
 }
 
 /// Environment variables that take the place of the configured level, in this order.
@@ -58,9 +64,28 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LoggingError> {
         LogFormat::Json => true,
     };
     let unhurried = || Unhurried(io::stderr().lock());
-    let dispatch = dispatch(filter, json, terminal, unhurried);
-    tracing::dispatcher::set_global_default(dispatch).map_err(LoggingError::Twice)
+    let (dispatch, change) = dispatch(filter, json, terminal, unhurried);
+    tracing::dispatcher::set_global_default(dispatch).map_err(LoggingError::Twice)?;
+    // `set_global_default` lets one through, so nobody was here before.
+    let _ = CHANGE.set(change);
+    Ok(())
 }
+
+/// Gives the log of the process another level or filter, as [`init`] takes them, from now on. It
+/// takes the place of what the environment says, too. After an error all is as it was.
+pub fn set_level(level: &str) -> Result<(), LoggingError> {
+    let filter = filter(("log level", level.to_owned()))?;
+    let change = CHANGE.get().ok_or(LoggingError::NotYet)?;
+    change(filter).map_err(LoggingError::Gone)?;
+    tracing::info!(level, "log level changed");
+    Ok(())
+}
+
+/// Gives a log another filter.
+type Change = Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync>;
+
+/// That of the log of the process: `tracing` has one for all, and so there is one of this.
+static CHANGE: OnceLock<Change> = OnceLock::new();
 
 /// Where a filter was given, and the filter.
 type Chosen = (&'static str, String);
@@ -93,23 +118,45 @@ fn filter((origin, text): Chosen) -> Result<EnvFilter, LoggingError> {
         })
 }
 
-fn dispatch<W>(filter: EnvFilter, json: bool, colours: bool, writer: W) -> tracing::Dispatch
+fn dispatch<W, O>(
+    filter: EnvFilter,
+    json: bool,
+    colours: bool,
+    writer: W,
+) -> (tracing::Dispatch, Change)
 where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    W: Fn() -> O + Send + Sync + 'static,
+    O: io::Write + 'static,
 {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_timer(Utc)
         .with_ansi(colours)
         // Else it complains on standard error, and panics when nobody reads that any more.
-        .log_internal_errors(false)
-        .with_writer(writer);
+        .log_internal_errors(false);
     if json {
-        builder.json().flatten_event(true).into()
+        let harmless = move || Harmless(writer());
+        let builder = builder
+            .json()
+            .flatten_event(true)
+            .with_writer(harmless)
+            .with_filter_reloading();
+        let handle = builder.reload_handle();
+        (
+            builder.into(),
+            Box::new(move |filter| handle.reload(filter)),
+        )
     } else {
-        builder
-            .fmt_fields(debug_fn(write_field).delimited(" "))
-            .into()
+        let fields = debug_fn(write_field).delimited(" ");
+        let builder = builder
+            .fmt_fields(fields)
+            .with_writer(writer)
+            .with_filter_reloading();
+        let handle = builder.reload_handle();
+        (
+            builder.into(),
+            Box::new(move |filter| handle.reload(filter)),
+        )
     }
 }
 
@@ -131,12 +178,46 @@ struct Escaped<'a, 'b>(&'a mut fmt::format::Writer<'b>);
 
 impl Write for Escaped<'_, '_> {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        for part in text.split_inclusive(char::is_control) {
-            let plain = part.trim_end_matches(char::is_control);
+        for part in text.split_inclusive(steers) {
+            let plain = part.trim_end_matches(steers);
             self.0.write_str(plain)?;
             write!(self.0, "{}", part[plain.len()..].escape_default())?;
         }
         Ok(())
+    }
+}
+
+/// Takes lines of JSON, and escapes what JSON lets stand in a text and a terminal obeys.
+struct Harmless<W>(W);
+
+impl<W: io::Write> io::Write for Harmless<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // What was not taken of a line comes again from there on, perhaps in the middle of a
+        // character, which is none that steers: those are passed on by themselves.
+        let tail = bytes
+            .iter()
+            .take_while(|byte| **byte & 0xc0 == 0x80)
+            .count();
+        if tail > 0 {
+            return self.0.write(&bytes[..tail]);
+        }
+        // Lines are formatted as text.
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let mut characters = text.char_indices();
+        match characters.find(|(_, c)| *c != '\n' && steers(*c)) {
+            Some((0, character)) => {
+                write!(self.0, "\\u{:04x}", character as u32)?;
+                Ok(character.len_utf8())
+            }
+            Some((plain, _)) => self.0.write(&bytes[..plain]),
+            None => self.0.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -193,7 +274,7 @@ mod tests {
         let out = Out::default();
         let writer = out.clone();
         let filter = filter(("test", level.to_owned())).unwrap();
-        let dispatch = dispatch(filter, json, false, move || writer.clone());
+        let (dispatch, _) = dispatch(filter, json, false, move || writer.clone());
         tracing::dispatcher::with_default(&dispatch, events);
         let bytes = out.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -259,18 +340,40 @@ mod tests {
 
     /// What peers send ends up in messages: it must not steer a terminal or forge a line.
     #[test]
-    fn text_escapes_control_characters() {
-        let name = "x\u{1b}[31m\r\nforged \u{9b}";
-        let text = logged(
-            "info",
-            false,
-            || tracing::info!(target: "evenkeel", %name, ?name, "{name}"),
-        );
-        assert_eq!(
-            text.trim_end().chars().find(|c| c.is_control()),
-            None,
-            "{text:?}"
-        );
+    fn no_character_steers() {
+        let name = "x\u{1b}[31m\r\nforged \u{9b}\u{7f}\u{202e}é";
+        for json in [false, true] {
+            let log = || tracing::info!(target: "evenkeel", %name, ?name, "{name}");
+            let text = logged("info", json, log);
+            let line = text.strip_suffix('\n').expect("a line");
+            assert_eq!(line.chars().find(|c| steers(*c)), None, "{text:?}");
+            assert!(line.contains('é'), "{text}");
+            if json {
+                let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                assert_eq!(event["message"], name);
+            }
+        }
+    }
+
+    /// However little is taken at once.
+    #[test]
+    fn lines_are_harmless_in_parts() {
+        use std::io::Write as _;
+        struct Slow(Vec<u8>);
+        impl io::Write for Slow {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.extend(bytes.iter().take(1));
+                Ok(bytes.len().min(1))
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut log = Harmless(Slow(Vec::new()));
+        log.write_all("\u{9b}aé\u{202e}\u{7f}é\u{9b}\n".as_bytes())
+            .unwrap();
+        let text = String::from_utf8(log.0.0).unwrap();
+        assert_eq!(text, "\\u009baé\\u202e\\u007fé\\u009b\n");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Floor 0: it knows numbers and labels, and nothing of requests, backends or names in DNS.
 
 pub mod access;
+pub mod characters;
 pub mod date;
 pub mod logging;
 pub mod metrics;

@@ -22,6 +22,7 @@ use super::certificates::{Certificate, CertificateSet, load};
 use super::contents::Contents;
 use super::expiry::{Nearness, nearness};
 use crate::config::CertificateFiles;
+use crate::events::journal::{Journal, Kind, What};
 use crate::io::folders::Folders;
 use crate::published::Published;
 use crate::telemetry::date::Rfc3339;
@@ -54,6 +55,8 @@ struct Counts {
     refused: AtomicU64,
     /// Pairs of files that cannot be used as they are now.
     unusable: AtomicU64,
+    /// What happens is told to it.
+    journal: Arc<Journal>,
 }
 
 /// The way to the thread that looks. Dropped, the thread ends.
@@ -66,11 +69,14 @@ pub struct CertificateWatch {
 }
 
 impl CertificateWatch {
-    /// Starts the thread, which watches nothing yet.
-    pub fn start() -> io::Result<CertificateWatch> {
+    /// Starts the thread, which watches nothing yet. What happens is told to `journal`.
+    pub fn start(journal: Arc<Journal>) -> io::Result<CertificateWatch> {
         let (lists, listed) = channel();
         let (woken, wake) = io::pipe()?;
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(Counts {
+            journal,
+            ..Counts::default()
+        });
         let counted = Arc::clone(&counts);
         let thread = std::thread::Builder::new().name("certificates".to_owned());
         thread.spawn(move || run(&listed, woken, &counted))?;
@@ -95,12 +101,22 @@ impl CertificateWatch {
             replaced,
             refused,
             unusable,
+            ..
         } = &*self.counts;
         CertificateFilesSample {
             replaced: replaced.load(Ordering::Relaxed),
             refused: refused.load(Ordering::Relaxed),
             unusable: unusable.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl Counts {
+    fn tell(&self, kind: Kind, file: &Path, text: String) {
+        self.journal.record(What {
+            name: Some(file.display().to_string().into()),
+            ..What::new(kind, text)
+        });
     }
 }
 
@@ -234,7 +250,7 @@ impl Listener {
             changed |= taken.is_some();
             let certificate = taken.or_else(|| held.cloned());
             if let Some(certificate) = &certificate {
-                pair.say_nearness(certificate, &self.name, now);
+                pair.say_nearness(certificate, &self.name, now, counts);
             }
             certificates.extend(certificate);
         }
@@ -272,6 +288,8 @@ impl Pair {
                 let until = Rfc3339::seconds(found.validity().not_after);
                 let names = found.names().join(" ");
                 tracing::info!(listener, names, %until, "certificate replaced");
+                let text = format!("listener {listener}: {names}, valid until {until}");
+                counts.tell(Kind::CertificateLoaded, &self.files.cert, text);
                 for warning in found.warnings(now) {
                     tracing::warn!(listener, "{warning}");
                 }
@@ -280,18 +298,28 @@ impl Pair {
             Err(error) => {
                 counts.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(listener, "the certificate stays as it was: {error}");
+                let text = format!("listener {listener}: the certificate stays as it was: {error}");
+                counts.tell(Kind::CertificateFailed, &self.files.cert, text);
                 None
             }
         }
     }
 
-    fn say_nearness(&mut self, certificate: &Certificate, listener: &str, now: SystemTime) {
+    fn say_nearness(
+        &mut self,
+        certificate: &Certificate,
+        listener: &str,
+        now: SystemTime,
+        counts: &Counts,
+    ) {
         let validity = certificate.validity();
         let is = nearness(validity, now);
         let was = self.said.filter(|(end, _)| *end == validity.not_after);
         if is > was.map_or(Nearness::Far, |(_, said)| said) {
             let until = Rfc3339::seconds(validity.not_after);
             let file = self.files.cert.display();
+            let text = format!("listener {listener}: valid until {until}");
+            counts.tell(Kind::CertificateExpiring, &self.files.cert, text);
             match is {
                 Nearness::Over => tracing::error!(listener, "{file}: expired on {until}"),
                 _ => tracing::warn!(

@@ -95,13 +95,13 @@ fn what_is_asked_and_answered() {
                 "metrics",
                 "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
                 "HTTP/1.1 200 OK\r\n",
-                "\n# EOF\n",
+                "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
             ),
             (
                 "OpenMetrics",
-                "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
-                "HTTP/1.1 200",
-                "Content-Type: application/openmetrics-text; version=1.0.0",
+                "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: text/plain;q=0.1, application/openmetrics-text\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nServer: evenkeel\r\nContent-Type: application/openmetrics-text; version=1.0.0",
+                "\n# EOF\n",
             ),
             (
                 "nothing else",

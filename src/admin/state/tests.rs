@@ -87,7 +87,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         metrics: Metrics::new(Arc::clone(&shared.names)),
         generations: Published::new(shared),
         signs: (0..2).map(sign).collect(),
-        certificate_watch: Rc::new(CertificateWatch::start().unwrap()),
+        certificate_watch: Rc::new(CertificateWatch::start(Arc::default()).unwrap()),
         discovery: Arc::default(),
         access_lines_dropped: Arc::default(),
         reloads: Rc::default(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::telemetry::characters::steers;
+
 /// Whose rules a text is escaped by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quoting {
@@ -84,15 +86,7 @@ fn json_escape<'a>(out: &mut Vec<u8>, rest: &'a [u8]) -> &'a [u8] {
     let code = character as u32;
     match character {
         '"' | '\\' => out.extend_from_slice(&[b'\\', code as u8]),
-        // Controls, and the marks that change the direction of text or end lines for some tools;
-        // all of them are below U+10000.
-        '\0'..=' '
-        | '\u{7f}'..='\u{9f}'
-        | '\u{200e}'
-        | '\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2066}'..='\u{2069}'
-        | '\u{61c}' => {
+        steering if steers(steering) => {
             let [_, _, high, low] = code.to_be_bytes();
             out.extend_from_slice(b"\\u");
             out.extend([high >> 4, high, low >> 4, low].map(hex));

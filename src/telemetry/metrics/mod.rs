@@ -15,6 +15,7 @@
 //! - `ledger.rs`: how long a backend's series outlive the backend.
 //! - `exposition.rs`: the page, written with `family.rs`. `process.rs`: the `process_*` series, from /proc.
 
+pub mod classic;
 mod exposition;
 mod family;
 mod histogram;
