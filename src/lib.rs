@@ -29,12 +29,13 @@
 //! | 7 | [`server`]: composition root |
 //! | 6 | [`admin`], [`listener`] |
 //! | 5 | [`proxy`]: one request, or one connection that is passed on, from route to account; [`health`]: checks and ejection |
-//! | 4 | [`balance`]: service, snapshot, picker; [`sample`]: a sample backend |
+//! | 4 | [`balance`]: service, snapshot, picker; [`sample`]: a sample backend; [`acme`]: certificates that are ordered |
 //! | 3 | [`upstream`]: backends, pool, how connections are made; [`dns_server`]: a zone, updates and both their sides |
 //! | 2 | [`discovery`], [`router`], [`tls`] |
 //! | 1 | [`http`], [`io`], [`config`] |
 //! | 0 | [`telemetry`], [`clock`], [`events`], [`published`], [`id_map`], [`memory`] |
 
+pub mod acme;
 pub mod admin;
 pub mod balance;
 pub mod cli;

@@ -3,17 +3,19 @@
 //! Which route wins, first difference decides:
 //! 1. an exact host before a wildcard (the longer suffix first) before no host;
 //! 2. the longer path, in whole segments;
-//! 3. more header conditions.
+//! 3. more conditions (method, header fields, parameters of the query), and then more exact ones.
 //!
-//! Every route that matches takes part: when no path of the exact host matches, or its header
+//! Every route that matches takes part: when no path of the exact host matches, or its
 //! conditions are not met, the wildcard's routes are tried, and then those without a host. What is
 //! left equal is refused when the configuration is read.
 //!
 //! A lookup costs one hash per label of the host and one per segment of the path, both bounded by
 //! the longest that is configured, so that a long request costs no more. It allocates nothing.
 //!
-//! `layer4.rs` has the routes of connections that are passed on as they are.
+//! `conditions.rs` says whether a request meets the conditions of a route; `layer4.rs` has the routes
+//! of connections that are passed on as they are; `explain.rs` says why each route won or lost.
 
+pub mod conditions;
 pub mod explain;
 mod layer4;
 
@@ -22,7 +24,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use crate::config::{Config, HostPattern, Route};
+use crate::config::{Conditions, Config, HostPattern, Route};
 use crate::http::headers::Fields;
 
 /// A table of what the configuration says. Nobody else puts anything in, so that nobody can make its
@@ -40,20 +42,37 @@ pub struct Router {
     layer4: layer4::Layer4,
 }
 
-/// Where a request goes.
+/// The route of a request, or of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteMatch {
-    /// Index into [`Config::services`].
-    pub service: usize,
+    /// Index into [`Config::routes`].
+    pub route: usize,
     /// What logs call the route.
     pub label: Arc<str>,
+}
+
+/// A request as far as routes go by it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Index of the listener that it came in on, into [`Config::listeners`].
+    pub listener: usize,
+    /// As it was sent; that of a WebSocket is GET, over HTTP/2 too.
+    pub method: &'a [u8],
+    /// Lower case without port and final dot.
+    pub host: &'a str,
+    /// Normalised; `*` of `OPTIONS *` matches what has no path.
+    pub path: &'a [u8],
+    /// With its `?`, or empty.
+    pub query: &'a [u8],
+    /// Its fields.
+    pub fields: &'a Fields,
 }
 
 /// The routes of one host pattern.
 #[derive(Debug, Default)]
 struct Paths {
     /// By path without a final slash, so that `/` is the empty key; each list begins with the
-    /// routes that ask for most headers.
+    /// routes that ask for most.
     by_path: Table<Box<[u8]>, Vec<Candidate>>,
     /// Bytes of the longest key.
     longest: usize,
@@ -63,7 +82,7 @@ struct Paths {
 struct Candidate {
     /// Indexes of listeners; empty: all.
     listeners: Box<[usize]>,
-    headers: Box<[(Box<str>, Box<str>)]>,
+    conditions: Conditions,
     found: RouteMatch,
 }
 
@@ -75,7 +94,8 @@ impl Router {
             ..Router::default()
         };
         // No request says what its connection offered.
-        for route in config.routes.iter().filter(|r| r.alpn.is_empty()) {
+        let of_requests = |(_, route): &(usize, &Route)| route.alpn.is_empty();
+        for (index, route) in config.routes.iter().enumerate().filter(of_requests) {
             let paths = match &route.host {
                 HostPattern::Any => &mut router.any,
                 HostPattern::Exact(host) => router.exact.entry(host.clone()).or_default(),
@@ -84,7 +104,7 @@ impl Router {
                     router.wildcard.entry(suffix.clone()).or_default()
                 }
             };
-            paths.insert(route);
+            paths.insert(index, route);
         }
         let all = router
             .exact
@@ -92,34 +112,22 @@ impl Router {
             .chain(router.wildcard.values_mut());
         for paths in all.chain([&mut router.any]) {
             for candidates in paths.by_path.values_mut() {
-                candidates.sort_by_key(|c| std::cmp::Reverse(c.headers.len()));
+                candidates.sort_by_key(|c| std::cmp::Reverse(c.conditions.rank()));
             }
         }
         router
     }
 
-    /// The route of a request that came in on `listener` (index into [`Config::listeners`]).
-    /// `host` is lower case without port and final dot, `path` is normalised, as a
-    /// [`RequestHead`](crate::http::head::RequestHead) has them; the path `*` of `OPTIONS *`
-    /// matches what has no path.
-    pub fn route(
-        &self,
-        listener: usize,
-        host: &str,
-        path: &[u8],
-        fields: &Fields,
-    ) -> Option<&RouteMatch> {
-        if let Some(found) = self
-            .exact
-            .get(host)
-            .and_then(|paths| paths.find(listener, path, fields))
-        {
+    /// The route of a request.
+    pub fn route(&self, request: Request<'_>) -> Option<&RouteMatch> {
+        let exact = self.exact.get(request.host);
+        if let Some(found) = exact.and_then(|paths| paths.find(&request)) {
             return Some(found);
         }
-        self.suffixes(host)
+        self.suffixes(request.host)
             .filter_map(|suffix| self.wildcard.get(suffix))
-            .find_map(|paths| paths.find(listener, path, fields))
-            .or_else(|| self.any.find(listener, path, fields))
+            .find_map(|paths| paths.find(&request))
+            .or_else(|| self.any.find(&request))
     }
 
     /// The route of a connection that came in on `listener`, which is to be passed on as it is.
@@ -152,20 +160,21 @@ impl Router {
 }
 
 impl Paths {
-    fn insert(&mut self, route: &Route) {
+    fn insert(&mut self, index: usize, route: &Route) {
         let key = route.path.trim_end_matches('/').as_bytes();
         self.longest = self.longest.max(key.len());
         self.by_path.entry(key.into()).or_default().push(Candidate {
             listeners: route.listeners.clone().into(),
-            headers: route.headers.clone().into(),
+            conditions: route.conditions.clone(),
             found: RouteMatch {
-                service: route.service,
+                route: index,
                 label: route.label.clone(),
             },
         });
     }
 
-    fn find(&self, listener: usize, path: &[u8], fields: &Fields) -> Option<&RouteMatch> {
+    fn find(&self, request: &Request<'_>) -> Option<&RouteMatch> {
+        let path = request.path;
         let whole = (path.len() <= self.longest).then_some(path.len());
         // A key ends where a slash follows, so slashes after `longest` cannot end one.
         let reach = &path[..path.len().min(self.longest + 1)];
@@ -176,38 +185,16 @@ impl Paths {
             .chain((!path.starts_with(b"/")).then_some(0))
             .filter_map(|end| self.by_path.get(&path[..end]))
             .flatten()
-            .find(|candidate| candidate.matches(listener, fields))
+            .find(|candidate| candidate.matches(request))
             .map(|candidate| &candidate.found)
     }
 }
 
 impl Candidate {
-    fn matches(&self, listener: usize, fields: &Fields) -> bool {
-        (self.listeners.is_empty() || self.listeners.contains(&listener))
-            && self
-                .headers
-                .iter()
-                .all(|(name, value)| has_value(fields, name, value.as_bytes()))
+    fn matches(&self, request: &Request<'_>) -> bool {
+        (self.listeners.is_empty() || self.listeners.contains(&request.listener))
+            && conditions::unmet(&self.conditions, request).is_none()
     }
-}
-
-/// True if the field has that value, exactly. Several lines of it are one value, joined with a
-/// comma and a space (RFC 9110 §5.3).
-fn has_value(fields: &Fields, name: &str, value: &[u8]) -> bool {
-    let mut rest = value;
-    let mut lines = 0;
-    for line in fields.named(name) {
-        let expected = match lines {
-            0 => Some(rest),
-            _ => rest.strip_prefix(b", "),
-        };
-        match expected.and_then(|e| e.strip_prefix(line)) {
-            Some(behind) => rest = behind,
-            None => return false,
-        }
-        lines += 1;
-    }
-    lines > 0 && rest.is_empty()
 }
 
 #[cfg(test)]

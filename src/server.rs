@@ -5,6 +5,7 @@
 //! control thread writes snapshots and never touches a request.
 
 mod admin;
+mod certificates;
 mod control;
 mod file_watch;
 mod generation;
@@ -13,6 +14,7 @@ mod orders;
 mod prepare;
 mod reload;
 mod services;
+mod systemd;
 mod worker_thread;
 
 use std::cell::RefCell;
@@ -33,6 +35,7 @@ use control::{Control, Started};
 pub use orders::Order;
 use orders::Signals;
 use prepare::{Prepared, Sockets};
+use systemd::Notifier;
 use worker_thread::WorkerStart;
 
 use crate::clock::Millis;
@@ -42,6 +45,7 @@ use crate::discovery::watch::Watches;
 use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Reloaded, Sign};
 use crate::listener;
+use crate::listener::inherited::Inherited;
 use crate::proxy::drain::{Drain, Phase};
 use crate::proxy::questions::Questions;
 use crate::proxy::samples::Samples;
@@ -50,6 +54,7 @@ use crate::proxy::worker::Shared;
 use crate::published::Published;
 use crate::telemetry::access::AccessWriter;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::challenges::Challenges;
 
 /// Events that wait for the control thread; more are dropped.
 const EVENTS: usize = 1024;
@@ -94,10 +99,14 @@ pub enum Drained {
 /// Runs until a signal ends it: the body of `evenkeel run` and `evenkeel proxy`. `source`: where
 /// `config` came from. `watched`: a file to look at, which is reloaded when it holds something else.
 pub fn run(config: Config, source: Source, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let surroundings = Surroundings {
+        inherited: Inherited::take(),
+        notifier: Notifier::from_env(),
+    };
     let runtime = runtime().context("cannot start a runtime for signals")?;
     // Before anybody can know that we are there: a signal that nobody listens for kills.
     let signals = runtime.block_on(async { Signals::listen() })?;
-    let running = start_from(config, Some(source), std::io::stdout())?;
+    let running = start_within(config, Some(source), std::io::stdout(), surroundings)?;
     let orders = running.orders.clone();
     if let Some(file) = watched {
         file_watch::watch(file, orders.clone())?;
@@ -151,12 +160,34 @@ pub fn start_from(
     source: Option<Source>,
     out: impl std::io::Write + Send + 'static,
 ) -> anyhow::Result<Running> {
+    start_within(config, source, out, Surroundings::default())
+}
+
+/// What whoever started this process has for it: systemd, or nobody.
+#[derive(Debug, Default)]
+struct Surroundings {
+    inherited: Inherited,
+    notifier: Notifier,
+}
+
+fn start_within(
+    config: Config,
+    source: Option<Source>,
+    out: impl std::io::Write + Send + 'static,
+    surroundings: Surroundings,
+) -> anyhow::Result<Running> {
+    let Surroundings {
+        inherited,
+        notifier,
+    } = surroundings;
+    let inherited = Arc::new(inherited);
     let mut own = [0; 32];
     aws_lc_rs::rand::fill(&mut own).map_err(|_| anyhow::anyhow!("no random numbers"))?;
-    let prepared = Prepared::new(config, None, &own)?;
+    let challenges = Published::new(Challenges::default());
+    let prepared = Prepared::new(config, None, &own, &inherited, &challenges)?;
     let config = Arc::clone(&prepared.config);
     let probe = config.probe.map(|address| {
-        listener::bind(address).with_context(|| {
+        listener::listen(&inherited, "probe", address).with_context(|| {
             format!(
                 "probe listener: cannot listen on {address} (another address: \
                  --set probe.address=127.0.0.1:9903; none: --set probe.address=off)"
@@ -166,7 +197,8 @@ pub fn start_from(
     let probe = probe.transpose()?;
     let addresses = prepare::addresses(&prepared.sockets)?;
     let probe_address = probe.as_ref().map(|s| s.local_addr()).transpose()?;
-    let entrances = Entrances::open(&config.admin)?;
+    let entrances = Entrances::open(&config.admin, &inherited)?;
+    inherited.warn_of_unused();
     let admin_address = entrances.address();
 
     let others: Vec<_> = probe_address.into_iter().chain(admin_address).collect();
@@ -189,6 +221,7 @@ pub fn start_from(
         seating,
         questions: Questions::new(config.workers.get()),
         samples: Samples::new(config.workers.get()),
+        challenges,
     };
     let (shared, new) = generation::first(&prepared, common);
     // The first client may be here before the control thread is.
@@ -233,6 +266,8 @@ pub fn start_from(
     let control = Control {
         source,
         own,
+        inherited,
+        notifier,
         published: Arc::clone(&published),
         watches,
         services: new,

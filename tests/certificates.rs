@@ -14,9 +14,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use rustls::pki_types::CertificateDer;
-use rustls::version::TLS13;
-use rustls::{ClientConfig, HandshakeKind};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio::time::Instant;
 
 use support::backend::Backend;
@@ -56,7 +57,10 @@ impl Authority {
     fn issue(&self) -> Issued {
         let names = vec!["localhost".to_owned()];
         let mut params = CertificateParams::new(names).expect("the name is sound");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let key = KeyPair::generate().expect("there is randomness");
         let made = params.signed_by(&key, &self.issuer);
         let made = made.expect("it can be signed");
@@ -289,6 +293,64 @@ fn what_cannot_be_used_leaves_the_old_one() {
     site.await_soon(&other);
     assert_eq!(site.unusable(), 0.0);
     assert_eq!(site.refused(), refused);
+}
+
+#[test]
+fn authorities_of_clients_are_taken_up_too() {
+    let folder = Folder::new();
+    let own = folder.certificate("own", &["localhost"]);
+    let folders = [Folder::new(), Folder::new()];
+    let [old, new] = folders.each_ref().map(Authority::new);
+    let trusted = folder.path().join("clients.pem");
+    fs::copy(&old.file, &trusted).expect("the folder can be written");
+    let backend = Backend::start("one");
+    let server = Server::in_process(&format!(
+        r#"
+        [[listener]]
+        address = "127.0.0.1:0"
+        protocol = "https"
+        certificates = [{}]
+        client_certificates = {{ ca = "{}" }}
+
+        [[service]]
+        name = "one"
+        discover = {{ static = ["{}"] }}
+
+        [[route]]
+        service = "one"
+        "#,
+        own.entry(),
+        trusted.display(),
+        backend.address,
+    ));
+    let [old_client, new_client] = [&old, &new].map(|by| with_certificate(&own.ca, &by.issue()));
+    let is_served = |client: &Arc<ClientConfig>| {
+        let client = Client::tls(server.addresses[0], client, "localhost");
+        let answer = client.ok().map(|mut client| client.get("localhost", "/"));
+        answer.is_some_and(|answer| answer.is_ok_and(|answer| answer.status() == 200))
+    };
+    assert!(is_served(&old_client) && !is_served(&new_client));
+    fs::copy(&new.file, folder.path().join("beside")).expect("the folder can be written");
+    fs::rename(folder.path().join("beside"), &trusted).expect("the folder can be written");
+    wait_until("the new one is let in", || is_served(&new_client));
+    assert!(!is_served(&old_client), "not even by its session");
+}
+
+/// A client that shows a certificate, and remembers sessions.
+fn with_certificate(ca: &Path, shown: &Issued) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(ca).expect("it was written");
+    roots.add(ca).expect("it is a certificate");
+    let chain = vec![shown.der.clone()];
+    let key = PrivateKeyDer::from_pem_slice(shown.key.as_bytes()).expect("it is PEM");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        // There a refusal is part of the handshake.
+        .with_protocol_versions(&[&TLS12])
+        .expect("the provider has it")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key);
+    Arc::new(config.expect("they belong together"))
 }
 
 #[test]

@@ -88,10 +88,23 @@ fn the_curl_line_works_and_an_interrupt_ends_with_a_summary() {
     let mut child = Ended(child);
     let mut output = BufReader::new(child.0.stdout.take().expect("piped"));
     let mut line = String::new();
+    let mut dashboard = None;
     while !line.contains("curl ") {
         line.clear();
         assert!(output.read_line(&mut line).expect("text") > 0, "it ended");
+        let url = line.trim().strip_prefix("dashboard ");
+        dashboard = url.map(|url| url.trim().to_owned()).or(dashboard);
     }
+    let page = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail", "--max-time", "10"])
+        .arg(dashboard.expect("it says where the dashboard is"))
+        .output()
+        .expect("curl starts");
+    assert!(
+        text(&page).contains("<title>evenkeel</title>"),
+        "{}",
+        text(&page)
+    );
     let (_, arguments) = line.split_once("curl ").expect("just seen");
     let curl = Command::new("curl")
         .args(["--silent", "--show-error", "--max-time", "10"])

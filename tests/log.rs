@@ -73,6 +73,9 @@ async fn logs(format: &'static str, access: &'static str) -> (Vec<String>, Vec<S
             trusted_proxies = ["127.0.0.0/8"]
             [probe]
             address = "off"
+            [admin]
+            address = "off"
+            socket = "off"
             [log]
             level = "trace"
             format = "{format}"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use divan::{Bencher, black_box};
 use evenkeel::config::{self, Config, HostPattern};
 use evenkeel::http::headers::Fields;
-use evenkeel::router::Router;
+use evenkeel::router::{Request, Router};
 
 const SIZES: [usize; 3] = [1, 100, 10_000];
 
@@ -55,9 +55,17 @@ fn by_path(n: usize) -> Router {
 
 fn find(bencher: Bencher<'_, '_>, router: &Router, host: &str, path: &[u8], hits: bool) {
     let fields = Fields::default();
-    assert_eq!(router.route(0, host, path, &fields).is_some(), hits);
+    let request = Request {
+        listener: 0,
+        method: b"GET",
+        host,
+        path,
+        query: b"",
+        fields: &fields,
+    };
+    assert_eq!(router.route(request).is_some(), hits);
     bencher.bench_local(|| {
-        let found = router.route(0, black_box(host), black_box(path), &fields);
+        let found = router.route(black_box(request));
         found.is_some()
     });
 }

@@ -30,12 +30,37 @@ fuzz_target!(|input: &str| {
                     HostPattern::Exact(host) => host.to_string(),
                     HostPattern::Wildcard(suffix) => format!("x.{suffix}"),
                 };
+                use evenkeel::config::Wanted;
+                let value = |wanted: &Wanted| match wanted {
+                    Wanted::Value(text) | Wanted::Prefix(text) => Some(text.to_string()),
+                    Wanted::Present => Some("x".to_owned()),
+                    Wanted::Absent => None,
+                };
+                let conditions = &route.conditions;
                 let mut fields = evenkeel::http::headers::Fields::default();
-                for (name, value) in &route.headers {
-                    fields.push(name.as_bytes(), value.as_bytes());
+                for (name, wanted) in &conditions.headers {
+                    if let Some(value) = value(wanted) {
+                        fields.push(name.as_bytes(), value.as_bytes());
+                    }
+                }
+                let escaped = |text: &str| -> String {
+                    text.bytes().map(|b| format!("%{b:02x}")).collect()
+                };
+                let mut query = "?".to_owned();
+                for (name, wanted) in &conditions.query {
+                    if let Some(value) = value(wanted) {
+                        query += &format!("{}={}&", escaped(name), escaped(&value));
+                    }
                 }
                 let listener = route.listeners.first().copied().unwrap_or(0);
-                let found = router.route(listener, &host, route.path.as_bytes(), &fields);
+                let found = router.route(evenkeel::router::Request {
+                    listener,
+                    method: conditions.methods.first().map_or("GET", |m| m).as_bytes(),
+                    host: &host,
+                    path: route.path.as_bytes(),
+                    query: query.as_bytes(),
+                    fields: &fields,
+                });
                 assert!(found.is_some(), "{}", route.label);
             }
         }

@@ -17,11 +17,13 @@ use service::id;
 pub use service::{Known, serve};
 
 use super::state::State;
-use crate::config::{Config, Protocol, Redirect};
+use crate::config::{Access, Config, Protocol, Redirect, Target};
 use crate::http::head::has_encoded_slash;
 use crate::proxy::explain::{How, steps};
+use crate::proxy::limits::origin;
 use crate::proxy::samples::Sample;
-use crate::router::explain::{self, Request};
+use crate::router::Request;
+use crate::router::explain;
 
 impl State {
     /// Where a request would go that came in now. Waits for the workers, for a second at most.
@@ -86,6 +88,24 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
     };
     explanation.listener = Some(question.listener.clone());
     let listener = &config.listeners[question.index];
+    let connects = listener.protocol.is_layer4();
+    let admits = |access: &Option<Access>| {
+        let client = match connects {
+            true => question.client,
+            false => origin::client(question.client, &question.head.fields, config),
+        };
+        access
+            .as_ref()
+            .is_none_or(|access| access.admits(Some(client)))
+    };
+    let denied = match connects {
+        true => "closed",
+        false => "403",
+    };
+    if !admits(&listener.access) {
+        explanation.outcome = format!("{denied}: the listener does not admit this client");
+        return Ok((explanation, None));
+    }
     if let Some(to) = listener.redirect {
         explanation.outcome = redirect(to, &question);
         return Ok((explanation, None));
@@ -100,8 +120,10 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
             config,
             Request {
                 listener: question.index,
+                method: &head.method_text,
                 host: &head.host,
                 path: &head.path,
+                query: &head.query,
                 fields: &head.fields,
             },
         ),
@@ -112,7 +134,7 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
     for (route, verdict) in config.routes.iter().zip(&verdicts) {
         let label = route.label.to_string();
         if *verdict == explain::Verdict::Wins {
-            found = Some(route.service);
+            found = Some(route);
             explanation.route = Some(Named {
                 label,
                 why: why_it_won(&verdicts).to_owned(),
@@ -122,22 +144,49 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
             explanation.routes_lost.push(Named { label, why });
         }
     }
-    let Some(service) = found else {
-        explanation.outcome = match listener.protocol.is_layer4() {
+    let Some(route) = found else {
+        explanation.outcome = match connects {
             true => "closed: no route matches".to_owned(),
             false => "404: no route matches".to_owned(),
         };
         return Ok((explanation, None));
+    };
+    if !admits(&route.access) {
+        explanation.outcome = format!("{denied}: the route does not admit this client");
+        return Ok((explanation, None));
+    }
+    let service = match &route.target {
+        Target::Service(service) => *service,
+        Target::Split(shares) => {
+            // What is asked about is one request: that of the service which has most of them.
+            let most = shares.iter().max_by_key(|share| share.weight);
+            let most = most.map_or(0, |share| share.service);
+            let total: u32 = shares.iter().map(|share| share.weight).sum();
+            let parts = shares.iter().map(|share| {
+                let name = &config.services[share.service].name;
+                format!("{name} {} of {total}", share.weight)
+            });
+            if let Some(named) = &mut explanation.route {
+                let parts = parts.collect::<Vec<_>>().join(", ");
+                let name = &config.services[most].name;
+                named.why += &format!("; of its requests have {parts}: this is one of {name}'s");
+            }
+            most
+        }
+        Target::Redirect(to) => {
+            explanation.outcome = format!("{}: the route redirects", to.status);
+            return Ok((explanation, None));
+        }
     };
     Ok((explanation, Some(Routed { question, service })))
 }
 
 /// By what the others lost that matched too.
 fn why_it_won(verdicts: &[explain::Verdict]) -> &'static str {
-    use explain::Verdict::{FewerHeaders, LaterProtocol, LessExactHost, ShorterPath};
+    use explain::Verdict::{FewerConditions, LaterProtocol, LessExactHost, ShorterPath};
     let any = |verdict: explain::Verdict| verdicts.contains(&verdict);
-    if any(FewerHeaders) {
-        "it asks for more header fields than others that match"
+    if any(FewerConditions) {
+        "its conditions are more, or more exact, than those of others that match"
     } else if any(ShorterPath) {
         "its path is the longest of those that match"
     } else if any(LessExactHost) {

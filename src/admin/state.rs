@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::acme::Acme;
 use crate::clock::Millis;
 use crate::discovery::stats::{DURATION_BOUNDS, DnsStats, Stats};
 use crate::events::{Reloads, Sign};
@@ -34,6 +35,8 @@ pub struct State {
     pub signs: Vec<Arc<Sign>>,
     /// Whoever takes up other certificates.
     pub certificate_watch: Rc<CertificateWatch>,
+    /// Whoever orders them.
+    pub acme: Rc<Acme>,
     /// What the workers counted.
     pub metrics: Arc<Metrics>,
     /// What discovery counted.
@@ -117,6 +120,7 @@ impl State {
             backends: backends(&shared, now),
             certificates: certificates(&shared),
             certificate_files: self.certificate_watch.counted(),
+            acme: self.acme.sample(),
             bounds: bounds(&shared, &dns),
             dns: dns_sample(dns),
             access_lines_dropped: self.access_lines_dropped.load(Ordering::Relaxed),
@@ -133,7 +137,8 @@ impl State {
             .sweep(now, &backends(&self.generations.load(), now));
     }
 
-    fn draining(&self) -> bool {
+    /// Has a drain begun?
+    pub fn draining(&self) -> bool {
         self.generations.load().drain.phase() > Phase::Serving
     }
 }

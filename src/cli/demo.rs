@@ -271,12 +271,17 @@ impl Play {
         let port = stage.address().port();
         let metrics = stage.probe().map(|probe| format!("http://{probe}/metrics"));
         let metrics = metrics.unwrap_or_default();
+        let dashboard = stage.dashboard().map(|page| format!("http://{page}/"));
+        let dashboard = dashboard.unwrap_or_default();
         println!(
             "\
 Evenkeel in one process: HTTPS in, DNS decides, kept-alive HTTP out.
 
   balancer  https://localhost:{port}, {RATE} requests a second over {CONNECTIONS} connections
   DNS       dig @{} -p {} {SERVICE} SRV
+  dashboard {dashboard}
+            to drain a backend there, the token is in {}
+  terminal  evenkeel top --socket {}
   metrics   {metrics}
   try it    curl --cacert {} https://localhost:{port}/
 
@@ -284,6 +289,8 @@ Below: the share of the requests that each backend got, in brackets the share by
 ",
             dns.ip(),
             dns.port(),
+            stage.token_file().display(),
+            stage.socket().display(),
             stage.ca_file().display(),
         );
     }

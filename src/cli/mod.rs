@@ -24,6 +24,7 @@ pub mod reload;
 pub mod run_options;
 pub mod schedule;
 pub mod status;
+pub mod top;
 pub mod url;
 pub mod version;
 pub mod weight;
@@ -84,6 +85,8 @@ pub enum Command {
     Health(health::Args),
     /// Show how a running instance is: its services, their backends, and why each is as it is
     Status(status::Args),
+    /// Watch a running instance: services, tiers, backends, events; drain and weigh by key
+    Top(top::Args),
     /// Say where a request would go in a running instance, and why not elsewhere
     Explain(explain::Args),
     /// Show what happened in a running instance, and what happens
@@ -125,6 +128,7 @@ impl Command {
             Command::Schedule(args) => schedule::run(args),
             Command::Health(args) => health::run(args),
             Command::Status(args) => status::run(args),
+            Command::Top(args) => top::run(args),
             Command::Explain(args) => explain::run(args),
             Command::Events(args) => events::run(args),
             Command::Drain(args) => drain::drain(args),

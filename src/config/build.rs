@@ -1,6 +1,7 @@
 //! From the raw file to the [`Config`] that the rest of the program sees: defaults are filled in
 //! here, names become indexes, and what contradicts itself is refused.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -14,8 +15,8 @@ use super::scalar::{Positive, Within};
 use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
-    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, admin, backend_tls,
-    identity, layer4, rate, routes, services, state_dir, sticky,
+    MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, access, acme, admin,
+    backend_tls, identity, layer4, rate, routes, services, state_dir, sticky,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -37,7 +38,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     let raw_listeners = file.listeners.unwrap_or_default();
     let raw_services = file.services.unwrap_or_default();
 
-    let listeners: Vec<Listener> = raw_listeners
+    let mut listeners: Vec<Listener> = raw_listeners
         .iter()
         .map(|l| listener(l, files, sources, problems))
         .collect();
@@ -83,6 +84,15 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         );
     }
 
+    let has_acme = file.present.iter().any(|(key, _)| *key == "acme");
+    let raw_acme = file.acme.as_ref();
+    let acme = raw_acme.and_then(|raw| acme::build(raw, files, sources, problems));
+    for raw in &raw_listeners {
+        acme::check_listener(raw, has_acme, problems);
+    }
+    let authority = acme.as_ref().zip(raw_acme);
+    acme::name_certificates(authority, &raw_listeners, &mut listeners, &routes, problems);
+
     let limits = file.limits.unwrap_or_default();
     let memory = memory(&limits, problems);
     Config {
@@ -100,6 +110,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         state_dir: file
             .state_dir
             .map(|at| state_dir::path(&at, files, sources, problems)),
+        acme,
         downstream: downstream(&defaults, limits, file.http.unwrap_or_default(), problems),
         memory,
         probe: probe.map(|(address, _)| address),
@@ -110,7 +121,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     }
 }
 
-fn values<T>(list: Option<Vec<At<T>>>) -> Vec<T> {
+pub(super) fn values<T>(list: Option<Vec<At<T>>>) -> Vec<T> {
     list.into_iter().flatten().map(|at| at.value).collect()
 }
 
@@ -188,7 +199,7 @@ fn listener(
     // One that cannot be read might have been https.
     let protocol_is_known = raw.protocol.is_some() || raw.key("protocol").is_none();
     if let Some((what, help)) = passes_over.filter(|_| protocol_is_known) {
-        for key in ["certificates", "min_tls", "client_certificates"] {
+        for key in ["certificates", "min_tls", "client_certificates", "acme"] {
             if let Some(span) = raw.key(key) {
                 let title = format!("`{key}` has no effect on {what}");
                 problems.push(Problem::error(span, title).help(help));
@@ -215,6 +226,12 @@ fn listener(
         address,
         protocol,
         redirect,
+        access: access::build(
+            raw.allow.as_deref(),
+            raw.deny.as_deref(),
+            |key| raw.key(key),
+            problems,
+        ),
         proxy_protocol: raw.proxy_protocol.as_ref().is_some_and(|at| at.value.0),
     }
 }
@@ -226,7 +243,9 @@ fn tls(
     problems: &mut Problems,
 ) -> TlsFrontEnd {
     let given = raw.certificates.as_deref().unwrap_or_default();
-    if given.is_empty() && (raw.certificates.is_some() || raw.key("certificates").is_none()) {
+    let ordered = raw.acme.as_ref().is_some_and(|at| at.value);
+    let missing = raw.certificates.is_some() || raw.key("certificates").is_none();
+    if given.is_empty() && missing && !ordered {
         problems.push(
             Problem::error(
                 raw.key("certificates").unwrap_or(raw.span),
@@ -244,6 +263,8 @@ fn tls(
         .collect();
     TlsFrontEnd {
         certificates,
+        // When the routes are known.
+        acme: BTreeSet::new(),
         min_version: raw
             .min_tls
             .as_ref()

@@ -10,16 +10,27 @@ use super::{
     Config, HashBy, HostPattern, Listener, Protocol, Route, Service, UpstreamProtocol, raw,
 };
 
+/// Keys of a route that do something with requests.
+const OF_REQUESTS: &[&str] = &[
+    "redirect",
+    "strip_prefix",
+    "rewrite",
+    "request_headers",
+    "response_headers",
+];
+
 /// RFC 7301 §3.1: a protocol's name has one length byte.
 const LONGEST_PROTOCOL: usize = 255;
 
 impl Config {
     /// The routes of a listener of layer 4 (index into [`Config::listeners`]): those that name it. If
     /// none does, those that name no listener and ask for nothing that it cannot see.
-    pub fn layer4_routes(&self, listener: usize) -> impl Iterator<Item = &Route> {
+    /// With their indexes.
+    pub fn layer4_routes(&self, listener: usize) -> impl Iterator<Item = (usize, &Route)> {
         let protocol = &self.listeners[listener].protocol;
         let has = has(listener, protocol, self.routes.iter());
-        self.routes.iter().filter(move |route| has(route))
+        let routes = self.routes.iter().enumerate();
+        routes.filter(move |(_, route)| has(route))
     }
 }
 
@@ -38,7 +49,8 @@ fn has<'r>(
 
 /// Can a listener tell whether a connection is what `route` asks for?
 fn sees(protocol: &Protocol, route: &Route) -> bool {
-    let of_requests = &*route.path != "/" || !route.headers.is_empty();
+    let of_requests =
+        &*route.path != "/" || !route.conditions.is_empty() || route.acts_on_requests();
     let of_hellos = route.host != HostPattern::Any || !route.alpn.is_empty();
     match protocol {
         Protocol::Http | Protocol::Https(_) => route.alpn.is_empty(),
@@ -62,17 +74,34 @@ pub(super) fn refuse_unseen(
         ),
         Protocol::Tcp => (
             "tcp",
-            &["host", "path", "headers", "alpn"],
+            &["host", "path", "methods", "headers", "query", "alpn"],
             "all that comes to a tcp listener goes to one service; names are seen with \
              protocol = \"tls\", paths and headers with \"http\" and \"https\"",
         ),
         Protocol::Tls => (
             "tls",
-            &["path", "headers"],
+            &["path", "methods", "headers", "query"],
             "a client says only its `host` and `alpn` before it speaks in secret; \
              protocol = \"https\" sees all",
         ),
     };
+    let without_effect = match protocol.is_layer4() {
+        true => OF_REQUESTS,
+        false => &[],
+    };
+    for key in without_effect {
+        if let Some(span) = route.key(key) {
+            let title = format!(
+                "`{key}` has no effect on listener `{}`, which speaks {speaks}",
+                listener.value
+            );
+            problems.push(
+                Problem::error(span, title)
+                    .and(listener.span, "named here")
+                    .help("it is about requests, which are not looked at there"),
+            );
+        }
+    }
     for key in unseen {
         if let Some(span) = route.key(key) {
             let title = format!(
@@ -163,17 +192,15 @@ pub(super) fn refuse_protocols(
             continue;
         }
         let has = has(index, &listener.protocol, routes.iter());
-        for route in routes.iter().filter(|route| has(route)) {
-            let service = &services[route.service];
+        let its = routes.iter().filter(|route| has(route));
+        for index in its.flat_map(|route| route.target.services()) {
+            let service = &services[index];
             let spoken = service.upstream.protocol;
             let refused = match listener.protocol {
                 Protocol::Tls => spoken != UpstreamProtocol::Http,
                 _ => spoken.is_h2(),
             };
-            let Some(span) = raw_services[route.service]
-                .key("upstream")
-                .filter(|_| refused)
-            else {
+            let Some(span) = raw_services[index].key("upstream").filter(|_| refused) else {
                 continue;
             };
             problems.push(
@@ -207,12 +234,24 @@ pub(super) fn warn_of_unused(
         by.next().is_some()
     };
     for (index, service) in raw_services.iter().enumerate() {
-        let mut leading = routes.iter().filter(|r| r.service == index).peekable();
+        let mut leading = routes
+            .iter()
+            .filter(|r| r.target.services().any(|s| s == index))
+            .peekable();
         if leading.peek().is_none() || leading.any(brings_requests) {
             continue;
         }
         let by_address = (service.hash_by.as_ref()).is_some_and(|at| at.value == HashBy::Address);
-        for key in ["hash_by", "max_body", "retry_on", "sticky", "upgrade"] {
+        for key in [
+            "hash_by",
+            "max_body",
+            "retry_on",
+            "sticky",
+            "upgrade",
+            "request_headers",
+            "response_headers",
+            "security_headers",
+        ] {
             if let Some(span) = service.key(key).filter(|_| key != "hash_by" || !by_address) {
                 let title = format!("`{key}` has no effect: no request leads to this service");
                 problems.push(

@@ -2,18 +2,23 @@
 //!
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
-//! `build.rs`, `admin.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
-//! `rate.rs`, `routes.rs`, `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs`
-//! says what is wrong and where; reading goes on after an error, so that one run shows all of them.
-//! `schema.rs` tells editors how files are written.
+//! `build.rs`, `acme.rs`, `admin.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
+//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `header_edits.rs`, `target.rs`,
+//! `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and where;
+//! reading goes on after an error, so that one run shows all of them. `schema.rs` tells editors how
+//! files are written.
 
 pub mod diagnostics;
 pub mod source;
 pub mod tree;
 
+mod access;
+mod acme;
 mod admin;
 mod backend_tls;
 mod build;
+mod conditions;
+mod header_edits;
 mod health;
 mod identity;
 mod in_flight;
@@ -24,15 +29,18 @@ mod overlay;
 mod rate;
 mod raw;
 mod read;
+mod redirect;
 mod routes;
 mod scalar;
 mod schema;
 mod services;
 mod state_dir;
 mod sticky;
+mod target;
 mod written;
 mod zone;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -44,16 +52,22 @@ use ipnet::IpNet;
 pub use crate::telemetry::access::AccessFormat;
 pub use crate::telemetry::logging::LogFormat;
 
+pub use access::Access;
+pub use acme::{Acme, AcmeCertificate, AcmeChallenge, AcmeDns, ExternalAccount};
 pub use admin::{Admin, Place, USUAL_ADDRESS, token};
 pub use backend_tls::{BackendTls, ProxyHeader, Trust};
+pub use conditions::{Conditions, Rank, Wanted};
 pub use diagnostics::Diagnostic;
+pub use header_edits::{HeaderEdits, Piece, Template};
 pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
 pub use in_flight::{AdaptiveLimit, InFlightLimits};
 pub use load::{
     Loaded, Loader, from_toml_str, json_schema, keys, load, zone_json_schema, zone_keys,
 };
 pub use rate::{RateKey, RateLimit};
+pub use redirect::{PathChange, Rewrite, RouteRedirect, Scheme};
 pub use sticky::Sticky;
+pub use target::{Share, Target};
 pub use tree::Format;
 pub use written::Written;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
@@ -78,6 +92,8 @@ pub struct Config {
     /// Folder in which the last good answer of each name is kept for a restart; `None`: nowhere.
     /// It need not exist.
     pub state_dir: Option<PathBuf>,
+    /// Where certificates are ordered; `None`: nowhere.
+    pub acme: Option<Acme>,
     /// Limits of the client's side.
     pub downstream: Downstream,
     /// How much memory there may be.
@@ -126,6 +142,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// Answer every request with a redirect to https instead of routing it.
     pub redirect: Option<Redirect>,
+    /// Whom it takes requests and connections from; `None`: everybody.
+    pub access: Option<Access>,
 }
 
 impl Listener {
@@ -161,8 +179,10 @@ impl Protocol {
 /// TLS of one listener.
 #[derive(Debug, Clone)]
 pub struct TlsFrontEnd {
-    /// Certificates, chosen by SNI; the first one is the default. Never empty.
+    /// Certificates, chosen by SNI; the first one is the default. Empty only if some are ordered.
     pub certificates: Vec<CertificateFiles>,
+    /// Certificates that are ordered.
+    pub acme: BTreeSet<AcmeCertificate>,
     /// Lowest version that is accepted.
     pub min_version: TlsVersion,
     /// What is wanted of clients' certificates; `None`: nobody is asked for one.
@@ -289,6 +309,12 @@ pub struct Service {
     pub max_body: Option<u64>,
     /// How many requests a client may make; `None`: as many as it likes.
     pub rate_limit: Option<RateLimit>,
+    /// What is done to the fields of requests; `None`: nothing.
+    pub request_headers: Option<HeaderEdits>,
+    /// The same of responses.
+    pub response_headers: Option<HeaderEdits>,
+    /// Browsers are told to be careful, where backends say nothing of it.
+    pub security_headers: bool,
 }
 
 /// Where endpoints come from.
@@ -529,12 +555,30 @@ pub struct Route {
     pub host: HostPattern,
     /// Path prefix of whole segments, normalised, `/` for any.
     pub path: Box<str>,
-    /// All of these fields must have exactly that value.
-    pub headers: Vec<(Box<str>, Box<str>)>,
+    /// What else a request must be like.
+    pub conditions: Conditions,
     /// The client must offer one of these (ALPN); empty: whatever it offers. None is listed twice.
     pub alpn: Vec<Box<str>>,
-    /// Index into [`Config::services`].
-    pub service: usize,
+    /// Whose requests, or connections, it takes on; `None`: everybody's.
+    pub access: Option<Access>,
+    /// By which path requests go on; `None`: by their own.
+    pub rewrite: Option<Rewrite>,
+    /// What is done to the fields of its requests, after what its service does; `None`: nothing.
+    pub request_headers: Option<HeaderEdits>,
+    /// The same of responses.
+    pub response_headers: Option<HeaderEdits>,
+    /// Where it leads.
+    pub target: Target,
+}
+
+impl Route {
+    /// Does it do anything that takes requests?
+    fn acts_on_requests(&self) -> bool {
+        self.rewrite.is_some()
+            || self.request_headers.is_some()
+            || self.response_headers.is_some()
+            || matches!(self.target, Target::Redirect(_))
+    }
 }
 
 /// Host of a route.

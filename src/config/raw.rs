@@ -10,20 +10,25 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::acme::RawAcme;
 use super::admin::AdminTable;
 use super::backend_tls::{ProxyHeader, TlsTable};
+use super::conditions::RawWanted;
 use super::diagnostics::Problems;
+use super::header_edits::{HeaderEditsTable, SecurityHeaders};
 use super::health::{Ejection, Health, RawRetryOn};
 use super::identity::{RawClientCertificates, ReadsProxyHeader};
 use super::in_flight::Adaptive;
 use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
+use super::redirect::{RawRouteRedirect, RewriteTable};
 use super::scalar::{
     Bind, BindOrOff, ByteSize, Connect, NameServer, Positive, PositiveOrOff, SizeOrOff, Spill,
     Within, WithinOrOff,
 };
 use super::schema;
 use super::sticky::RawSticky;
+use super::target::RawTarget;
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion, UpstreamProtocol};
 
@@ -38,6 +43,7 @@ table! {
         "service" => services: Vec<Service>,
         "route" => routes: Vec<Route>,
         "dns" => dns: Dns,
+        "acme" => acme: RawAcme,
         "defaults" => defaults: Defaults,
         "limits" => limits: Limits,
         "http" => http: Http,
@@ -62,9 +68,12 @@ table! {
         "redirect" => redirect: Redirect,
         "proxy_protocol" => proxy_protocol: At<ReadsProxyHeader>,
         "client_certificates" => client_certificates: RawClientCertificates,
+        "acme" => acme: At<bool>,
+        "allow" => allow: Vec<At<IpNet>>,
+        "deny" => deny: Vec<At<IpNet>>,
     }
     required ["address", "protocol"]
-    later ["acme"]
+    later []
 }
 
 /// `protocol` of a listener.
@@ -200,6 +209,9 @@ table! {
         "slow_start" => slow_start: At<PositiveOrOff>,
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
+        "request_headers" => request_headers: HeaderEditsTable,
+        "response_headers" => response_headers: HeaderEditsTable,
+        "security_headers" => security_headers: At<SecurityHeaders>,
     }
     required ["name", "discover"]
     later []
@@ -302,13 +314,20 @@ table! {
         "listener" => listeners: Vec<At<String>>,
         "host" => host: At<String>,
         "path" => path: At<String>,
-        "headers" => headers: Pairs<At<String>>,
+        "methods" => methods: Vec<At<String>>,
+        "headers" => headers: Pairs<RawWanted>,
+        "query" => query: Pairs<RawWanted>,
         "alpn" => alpn: Vec<At<String>>,
-        "service" => service: At<String>,
+        "allow" => allow: Vec<At<IpNet>>,
+        "deny" => deny: Vec<At<IpNet>>,
+        "service" => service: RawTarget,
+        "redirect" => redirect: RawRouteRedirect,
+        "strip_prefix" => strip_prefix: At<bool>,
+        "rewrite" => rewrite: RewriteTable,
+        "request_headers" => request_headers: HeaderEditsTable,
+        "response_headers" => response_headers: HeaderEditsTable,
     }
-    required ["service"]
     later ["client_certificates"]
-    elsewhere { "redirect" => "a listener redirects: redirect = \"https\" in its [[listener]]", }
 }
 
 table! {
@@ -378,6 +397,7 @@ table! {
         "hash_by" => hash_by: At<HashBy>,
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
+        "security_headers" => security_headers: At<SecurityHeaders>,
     }
     later []
 }

@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use super::build::{missing, unique};
 use super::diagnostics::{Problem, Problems};
+use super::header_edits::{self, Of};
 use super::read::At;
 pub(super) use super::scalar::is_token_byte;
 use super::source::Span;
-use super::written::{REDACTED, is_secret};
-use super::{HostPattern, Listener, Route, layer4, names, raw};
+use super::target::{self, RawTarget};
+use super::{
+    Conditions, HostPattern, Listener, Route, Target, access, conditions, layer4, names, raw,
+    redirect,
+};
 
 /// The names that routes refer to.
 pub struct Known<'a> {
@@ -140,60 +144,78 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
                 .help("leave `listener` out for all of them"),
         );
     }
-    let headers = headers(raw, problems);
+    let conditions = conditions::build(raw, problems);
+    let access = access::build(
+        raw.allow.as_deref(),
+        raw.deny.as_deref(),
+        |key| raw.key(key),
+        problems,
+    );
     let alpn = layer4::alpn(raw, problems);
-    let service = match &raw.service {
-        Some(name) => known.service(name, problems),
-        None => {
-            missing(
-                &raw.present,
-                "service",
-                raw.span,
-                "the name of a [[service]]",
-                problems,
-            );
+    let target = match (&raw.redirect, &raw.service) {
+        (Some(redirect), _) => {
+            let span = raw.key("redirect").unwrap_or(raw.span);
+            redirect::refuse_both(raw, span, problems);
+            let on = |index: &usize| listeners.is_empty() || listeners.contains(index);
+            let matched = redirect::Matched {
+                host: host.as_ref().unwrap_or(&HostPattern::Any),
+                path: path.as_deref().unwrap_or("/"),
+                listeners: (0..known.built.len())
+                    .filter(on)
+                    .map(|i| &known.built[i])
+                    .collect(),
+            };
+            redirect::redirect(redirect, &matched, problems).map(Target::Redirect)
+        }
+        (None, Some(RawTarget::Name(name))) => known.service(name, problems).map(Target::Service),
+        (None, Some(RawTarget::Shares(shares))) => {
+            let span = raw.key("service").unwrap_or(raw.span);
+            target::split(shares, span, |name, p| known.service(name, p), problems)
+        }
+        (None, None) => {
+            let help = "the name of a [[service]]; or `redirect`";
+            missing(&raw.present, "service", raw.span, help, problems);
             None
         }
     };
-    let (host, path, service) = (host?, path?, service?);
+    let rewrite = match (&raw.redirect, &path) {
+        (None, Some(path)) => redirect::rewrite(raw, path, problems),
+        _ => None,
+    };
+    let request_headers = header_edits::build(raw.request_headers.as_ref(), Of::Requests, problems);
+    let response_headers =
+        header_edits::build(raw.response_headers.as_ref(), Of::Responses, problems);
+    let (host, path, target) = (host?, path?, target?);
     if problems.count() > before {
         return None;
     }
     Some(Route {
         label: match &raw.name {
             Some(name) => Arc::from(name.value.as_str()),
-            None => label(&host, &path, &headers, &alpn),
+            None => label(&host, &path, &conditions, &alpn),
         },
         listeners,
         host,
         path,
-        headers,
+        conditions,
         alpn,
-        service,
+        access,
+        rewrite,
+        request_headers,
+        response_headers,
+        target,
     })
 }
 
 /// What a route without a name is called.
-fn label(
-    host: &HostPattern,
-    path: &str,
-    headers: &[(Box<str>, Box<str>)],
-    alpn: &[Box<str>],
-) -> Arc<str> {
+fn label(host: &HostPattern, path: &str, conditions: &Conditions, alpn: &[Box<str>]) -> Arc<str> {
     let mut text = match host {
         HostPattern::Any => "*".to_owned(),
         HostPattern::Wildcard(suffix) => format!("*.{suffix}"),
         HostPattern::Exact(host) => host.to_string(),
     };
     text.push_str(path);
-    for (name, value) in headers {
-        // It stands in logs and on pages.
-        let shown = match is_secret(name) {
-            true => REDACTED,
-            false => value,
-        };
-        text.push_str(&format!(" {name}={shown}"));
-    }
+    text.push_str(&conditions.label());
     if !alpn.is_empty() {
         text.push_str(&format!(" alpn={}", alpn.join(",")));
     }
@@ -255,6 +277,14 @@ fn host(at: &At<String>, problems: &mut Problems) -> Option<HostPattern> {
 /// Checks that a path is in the form that a request's path has after normalisation, so that the
 /// two can be compared byte by byte. A final slash means nothing: `/api/` is `/api`.
 fn path(at: &At<String>, problems: &mut Problems) -> Option<Box<str>> {
+    normal(at, problems).then(|| match at.value.trim_end_matches('/') {
+        "" => "/".into(),
+        trimmed => trimmed.into(),
+    })
+}
+
+/// Is a path in the form that normalisation gives?
+pub(super) fn normal(at: &At<String>, problems: &mut Problems) -> bool {
     let path = at.value.as_str();
     let refused = |why: String, help: Option<String>| {
         let mut problem = Problem::error(at.span, why);
@@ -286,15 +316,10 @@ fn path(at: &At<String>, problems: &mut Problems) -> Option<Box<str>> {
             Some("letters, digits, `-`, `.`, `_` and `~` stand for themselves; other bytes are two hex digits after `%`".into()),
         )
     } else {
-        let trimmed = path.trim_end_matches('/');
-        return Some(if trimmed.is_empty() {
-            "/".into()
-        } else {
-            trimmed.into()
-        });
+        return true;
     };
     problem.into_iter().for_each(|p| problems.push(p));
-    None
+    false
 }
 
 /// What normalisation lets through raw; a space and what is not ASCII arrive as escapes.
@@ -316,37 +341,11 @@ fn unneeded_escape(path: &str) -> Option<&str> {
     })
 }
 
-fn headers(raw: &raw::Route, problems: &mut Problems) -> Vec<(Box<str>, Box<str>)> {
-    let mut headers: Vec<(Box<str>, Box<str>)> = Vec::new();
-    for (name, value) in raw.headers.iter().flat_map(|pairs| &pairs.0) {
-        let lower = name.value.to_ascii_lowercase();
-        if lower.is_empty() || !lower.bytes().all(is_token_byte) {
-            problems.error(
-                name.span,
-                format!("`{}` is not the name of a header", name.value),
-            );
-        } else if lower == "host" {
-            problems.push(
-                Problem::error(name.span, "`Host` is matched with `host`")
-                    .help("for example host = \"shop.example.com\""),
-            );
-        } else if headers.iter().any(|(n, _)| **n == *lower) {
-            problems.error(name.span, format!("`{}` is listed twice", name.value));
-        }
-        if value.value.trim() != value.value {
-            problems.error(value.span, "a header's value has no space around it");
-        }
-        headers.push((lower.into(), value.value.as_str().into()));
-    }
-    headers.sort();
-    headers
-}
-
 /// Two routes of equal rank that can match the same request leave the choice to chance.
 ///
-/// Rank is host, path and number of header conditions, so only routes with the same host and the
-/// same path can tie: with the same conditions, or with as many other ones that one request can
-/// meet. The latter are settled by a third route that asks for the conditions of both.
+/// Rank is host, path and that of the conditions, so only routes with the same host and the same path
+/// can tie: with the same conditions, or with other ones of the same rank that one request can meet.
+/// The latter are settled by a third route that asks for the conditions of both.
 ///
 /// This is about requests; `layer4.rs` has the ties of whole connections.
 fn refuse_ties(routes: &[(Route, Span)], known: &Known<'_>, problems: &mut Problems) {
@@ -363,8 +362,8 @@ fn refuse_ties(routes: &[(Route, Span)], known: &Known<'_>, problems: &mut Probl
         for (i, (first, first_span)) in group.iter().enumerate() {
             let rivals = group[i + 1..].iter().filter(|(second, _)| {
                 share_one_of(&http, first, second)
-                    && first.headers.len() == second.headers.len()
-                    && compatible(first, second)
+                    && first.conditions.rank() == second.conditions.rank()
+                    && first.conditions.compatible(&second.conditions)
                     && !settled(first, second, group)
             });
             for (second, second_span) in rivals {
@@ -376,9 +375,10 @@ fn refuse_ties(routes: &[(Route, Span)], known: &Known<'_>, problems: &mut Probl
                     ),
                 )
                 .and(*first_span, "the other one");
-                if first.headers != second.headers {
-                    problem =
-                        problem.help("add a route with the header conditions of both, or drop one");
+                if first.conditions.share_methods(&second.conditions) {
+                    problem = problem.help("list each method in one of them only");
+                } else if first.conditions != second.conditions {
+                    problem = problem.help("add a route with the conditions of both, or drop one");
                 }
                 problems.push(problem);
             }
@@ -391,35 +391,26 @@ fn share_one_of(listeners: &[usize], a: &Route, b: &Route) -> bool {
     listeners.iter().any(|l| is_on(a, l) && is_on(b, l))
 }
 
-/// True if one request can meet the header conditions of both: none asks for another value of the
-/// same field.
-fn compatible(a: &Route, b: &Route) -> bool {
-    a.headers
-        .iter()
-        .all(|(name, value)| b.headers.iter().all(|(n, v)| n != name || v == value))
-}
-
 /// True if a third route takes every request that both would match.
 fn settled(a: &Route, b: &Route, group: &[&(Route, Span)]) -> bool {
-    let mut both = a.headers.clone();
-    both.extend(b.headers.iter().cloned());
-    both.sort();
-    both.dedup();
-    if both == a.headers {
-        return false;
-    }
     let covers = |c: &Route| {
         c.listeners.is_empty()
             || [a, b].iter().any(|r| {
                 !r.listeners.is_empty() && r.listeners.iter().all(|l| c.listeners.contains(l))
             })
     };
-    group.iter().any(|(c, _)| c.headers == both && covers(c))
+    group.iter().any(|(c, _)| {
+        c.conditions.rank() > a.conditions.rank()
+            && c.conditions.follow_from(&a.conditions, &b.conditions)
+            && covers(c)
+    })
 }
 
 fn warn_of_unused(routes: &[(Route, Span)], known: &Known<'_>, problems: &mut Problems) {
     for (index, service) in known.raw_services.iter().enumerate() {
-        if routes.iter().all(|(r, _)| r.service != index)
+        if !routes
+            .iter()
+            .any(|(r, _)| r.target.services().any(|s| s == index))
             && let Some(name) = &service.name
         {
             problems.push(Problem::warning(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::build::{missing, number};
 use super::diagnostics::{Problem, Problems};
+use super::header_edits::{self, Of, SecurityHeaders};
 use super::read::At;
 use super::source::{Files, Sources, Span};
 use super::{
@@ -79,6 +80,15 @@ pub fn service(
             defaults.rate_limit.as_ref(),
             problems,
         ),
+        request_headers: header_edits::build(raw.request_headers.as_ref(), Of::Requests, problems),
+        response_headers: header_edits::build(
+            raw.response_headers.as_ref(),
+            Of::Responses,
+            problems,
+        ),
+        security_headers: (raw.security_headers.as_ref())
+            .or(defaults.security_headers.as_ref())
+            .is_some_and(|at| at.value == SecurityHeaders::Basic),
     }
 }
 

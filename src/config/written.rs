@@ -58,9 +58,10 @@ fn json(node: &Node, within: Within) -> Json {
         Value::Table(entries) => {
             let mut object = Map::new();
             for entry in entries {
-                let inner = match entry.key == "headers" {
-                    true => Within::Fields,
-                    false => Within::Keys,
+                // `set` and `add` are those of `request_headers` and `response_headers`.
+                let inner = match entry.key.as_str() {
+                    "headers" | "query" | "set" | "add" => Within::Fields,
+                    _ => Within::Keys,
                 };
                 let value = match within == Within::Fields && is_secret(&entry.key) {
                     true => Json::String(REDACTED.to_owned()),
@@ -104,6 +105,8 @@ mod tests {
             [[route]]
             service = "a"
             headers = { "X-Api-Key" = "s3cret", "X-Version" = "2" }
+            query = { token = { prefix = "s3cret" } }
+            request_headers = { set = { Authorization = "s3cret" }, add = { Cookie = "s3cret" } }
         "#;
         let loader = Loader::text(text, Format::Toml).set("log.level=debug");
         let written = loader.load().expect("it loads").config.written;

@@ -161,6 +161,22 @@ impl Fields {
         self.add(known, start, name.len(), value.len());
     }
 
+    /// Appends a field whose value `write` appends to what it is given; spaces at its end are taken off.
+    /// What it writes is taken as it is, as by [`Fields::push`].
+    pub fn push_with(&mut self, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(b": ");
+        let value = self.bytes.len();
+        write(&mut self.bytes);
+        while self.bytes.len() > value && self.bytes.ends_with(b" ") {
+            self.bytes.pop();
+        }
+        let length = self.bytes.len() - value;
+        self.bytes.extend_from_slice(b"\r\n");
+        self.add(Known::of(name), start, name.len(), length);
+    }
+
     /// Appends fields that lie in `block` as lines, each ended by CRLF, in order. The block is
     /// copied as a whole; a field whose line is not written as we write it (white space around the
     /// value, none behind the colon) is copied once more.
@@ -307,6 +323,15 @@ impl Fields {
 /// tell it from the name with a hyphen. Of [`Known`] only `Other` and `XForwardedOther` can.
 pub fn is_underscored(name: &[u8]) -> bool {
     memchr::memchr(b'_', name).is_some()
+}
+
+/// Are these names of the same field, for whoever takes an underscore for a hyphen, too?
+pub fn is_same_field(a: &[u8], b: &[u8]) -> bool {
+    let plain = |b: &u8| match b {
+        b'_' => b'-',
+        b => b.to_ascii_lowercase(),
+    };
+    a.len() == b.len() && a.iter().map(plain).eq(b.iter().map(plain))
 }
 
 impl Entry {

@@ -33,6 +33,7 @@ use crate::proxy::seating::{Arrival, Seat};
 use crate::proxy::serve::{Runners, Serve};
 use crate::proxy::worker::{OpenConnection, Shared, Worker};
 use crate::telemetry::metrics::Handshake;
+use crate::tls::challenges;
 use crate::tls::client_certificates::{ClientCertificate, Unusable};
 
 /// A client whose handshake failed may take so long to take the alert.
@@ -347,6 +348,11 @@ async fn handshake(
                     return None;
                 }
             };
+            if tls.alpn() == Some(challenges::ALPN) {
+                // An authority has seen what it came for (RFC 8737 §3).
+                let _ = timer.limit(LAST_WORDS, Box::pin(part(&mut tls))).await;
+                return None;
+            }
             let version = tls.version();
             let ended = match tls.is_resumed() {
                 true => Handshake::Resumed,

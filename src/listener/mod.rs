@@ -7,6 +7,7 @@
 
 mod complaints;
 pub mod entrance;
+pub mod inherited;
 mod introduction;
 mod refusal;
 
@@ -23,6 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use entrance::Entrance;
+use inherited::Inherited;
 
 use crate::proxy::drain::Phase;
 use crate::proxy::worker::{Listened, Worker};
@@ -33,6 +35,18 @@ const BACKLOG: i32 = 4096;
 
 /// After an accept that failed although a descriptor was kept for it: time for others to close some.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// A listening socket for a listener of this name: one that was handed over, or a new one.
+pub fn listen(
+    inherited: &Inherited,
+    name: &str,
+    address: SocketAddr,
+) -> io::Result<std::net::TcpListener> {
+    match inherited.socket(name, address)? {
+        Some(socket) => Ok(socket),
+        None => bind(address),
+    }
+}
 
 /// Binds a listening socket. An IPv6 wildcard takes IPv4 as well, or stands for the IPv4 one on a
 /// host without IPv6.

@@ -18,6 +18,10 @@ pub struct Account {
     pub request_id: [u8; 32],
     /// Label of the route.
     pub route: Option<Arc<str>>,
+    /// Index of the route, among those of its generation.
+    pub route_index: Option<usize>,
+    /// The path that its client asked for, where it went on by another one.
+    pub path: Option<Box<[u8]>>,
     /// Index of the service.
     pub service: Option<usize>,
     /// The backend of the last attempt.
@@ -62,6 +66,8 @@ impl Account {
             begun: Instant::now(),
             request_id,
             route: None,
+            route_index: None,
+            path: None,
             service: None,
             backend: None,
             way: Way::default(),

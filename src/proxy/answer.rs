@@ -196,6 +196,9 @@ pub(super) async fn receive(
     };
     let nominated = forward::nominated(framing, &response.fields);
     forward::rewrite_response(response);
+    if let Some(edits) = job.edits {
+        edits.apply(&mut response.fields);
+    }
     forward::push_own(&mut response.fields, job.cookie, job.explanation);
 
     let mut source = match &mut coming {

@@ -60,12 +60,14 @@ pub(super) fn sample(
     listener: usize,
     total: Duration,
 ) -> Sample {
+    // As it came, whatever the route made of it.
+    let path = account.path.as_deref().or(head.map(|head| &*head.path));
     Sample {
         at: SystemTime::now(),
         request_id: account.request_id,
         method: Cut::of(head.map_or(b"", |head| &head.method_text)),
         host: Cut::of(head.map_or(b"", |head| &head.authority)),
-        path: Cut::of(head.map_or(b"", |head| &head.path)),
+        path: Cut::of(path.unwrap_or_default()),
         config: Arc::clone(&worker.shared.config),
         listener,
         route: account.route.clone(),

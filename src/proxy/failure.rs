@@ -71,6 +71,9 @@ pub enum Cause {
     /// The client does not send its request, or does not take its response.
     #[error("the client held us up for too long")]
     ClientStalled,
+    /// The listener or the route does not admit clients from where this one is.
+    #[error("clients from this address are not admitted")]
+    Denied,
     /// No route matches.
     #[error("no route matches")]
     NoRoute,
@@ -179,6 +182,7 @@ impl Failure {
             Cause::CallDeadline => (Downstream, 504, "client_deadline", false),
             Cause::ClientStalled => (Downstream, 408, "client_stalled", true),
             Cause::RateLimited(_) => (Downstream, 429, "rate_limited", false),
+            Cause::Denied => (Downstream, 403, "denied", false),
             Cause::NoRoute => (Internal, 404, "no_route", false),
             Cause::NoBackend(NoBackend::Unresolved) => (Upstream, 503, "unresolved", false),
             Cause::NoBackend(NoBackend::Full) => (Upstream, 503, "overloaded", false),

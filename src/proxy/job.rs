@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::edits::Edits;
 use super::failure::{Cause, Failure, Progress};
 use super::peer::Peer;
 use super::preference::Preference;
@@ -44,6 +45,8 @@ pub struct Job<'a> {
     pub preference: Preference,
     /// Value of a `Set-Cookie` that its client is given with the response.
     pub cookie: Option<&'a str>,
+    /// What is done to the fields of a response that goes on; `None`: nothing.
+    pub(super) edits: Option<&'a Edits<'a>>,
     /// Value of an `X-Evenkeel-Explain` that its client is given with the response.
     pub explanation: Option<&'a str>,
     /// The client's connection may go on after the response.

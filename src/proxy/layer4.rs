@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::account::Account;
+use super::admission;
 use super::choice::Chooser;
 use super::drain::{Phase, Withdrawal};
 use super::failure::{Cause, Failure, Progress};
@@ -107,6 +108,8 @@ impl Stream {
         let worker = Rc::clone(&self.worker);
         let shared = &worker.shared;
         let listener = self.peer.listener;
+        let access = &shared.config.listeners[listener].access;
+        admission::of_connection(access.as_ref(), &self.peer).map_err(unsent)?;
         let hello = match shared.config.listeners[listener].protocol {
             Protocol::Tls => Some(self.read_hello(client).await.map_err(unsent)?),
             _ => None,
@@ -119,13 +122,18 @@ impl Stream {
         let found = shared.router.connection(listener, host, protocols);
         let found = found.ok_or_else(|| unsent(Cause::NoRoute))?;
         account.route = Some(Arc::clone(&found.label));
-        account.service = Some(found.service);
+        let access = &shared.config.routes[found.route].access;
+        admission::of_connection(access.as_ref(), &self.peer).map_err(unsent)?;
+        let service = worker.service_for(found.route);
+        // One that redirects is for requests.
+        let service = service.ok_or_else(|| unsent(Cause::NoRoute))?;
+        account.service = Some(service);
         let ip = self.peer.address.ip();
         (shared.limits)
-            .spend(found.service, ip, &Fields::default(), account.begun)
+            .spend(service, ip, &Fields::default(), account.begun)
             .map_err(|wait| unsent(Cause::RateLimited(wait)))?;
 
-        if worker.service(found.service).proxy_header.is_some()
+        if worker.service(service).proxy_header.is_some()
             && let Ok(address) = client.tcp().local_addr()
         {
             let name = self.name.clone();
@@ -133,7 +141,7 @@ impl Stream {
         }
         // A client that has sent all it has to say is still there; one that has reset is not.
         let gone = pin!(client.tcp().ready(Interest::ERROR));
-        reach(&worker, found.service, &self.peer, gone, account).await
+        reach(&worker, service, &self.peer, gone, account).await
     }
 
     /// Passes on what comes until both sides are done; `None`: they are.

@@ -2,28 +2,34 @@
 //!
 //! `serve.rs` leads a client's connection from request to request: `connection.rs` reads their heads off
 //! it, `streams.rs` accepts those of one that speaks HTTP/2 (each a `stream.rs`, counted by `tally.rs`),
-//! `peer.rs` says whose they are. `request.rs` carries one out and answers what never reaches a backend
-//! (`respond.rs`, `grpc.rs`); `exchange.rs` tries backends one after the other, which `choice.rs` chooses
+//! `peer.rs` says whose they are. `request.rs` carries one out, if
+//! `admission.rs` takes its client on, and answers what never reaches a backend (`respond.rs`,
+//! `grpc.rs`); `exchange.rs` tries backends one after the other, which `choice.rs` chooses
 //! and `reach.rs` reaches (`opening.rs` opens connections, `pinned.rs` has those that serve one client);
 //! `attempt.rs` is one try, `answer.rs` its other half: the copies in both directions, about a `job.rs`,
 //! from a `source.rs` to a `sink.rs`, which alone know of which version of HTTP either side is;
 //! `switch.rs` says how a switch of protocols is said, `tunnel.rs` is what follows. `forward.rs` rewrites
-//! heads (`certificate_fields.rs` has those about a client's certificate) and `recode.rs` (pure) bodies;
+//! heads (`certificate_fields.rs` has those about a client's certificate), `recode.rs` (pure) bodies,
+//! `rewrite.rs` (pure) paths, `edits.rs` what the configuration changes of
+//! fields;
 //! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
 //! `explain.rs` says in words why a request went where it went, `samples.rs` keeps a few of them, and
-//! `questions.rs` has what the workers are asked; `limits.rs` is what the workers together may take on; `seating.rs` says which worker a connection
+//! `questions.rs` has what the workers are asked; `limits.rs` is what the workers together may take on;
+//! `splits.rs` has the schedules of routes that lead to several services; `seating.rs` says which worker a connection
 //! goes to.
 //!
 //! `layer4.rs` is the other way through: a connection that is passed on as it is, with the same
 //! choice, judgement, limits and account.
 
 pub mod account;
+mod admission;
 mod answer;
 mod attempt;
 mod certificate_fields;
 mod choice;
 pub mod connection;
 pub mod drain;
+mod edits;
 mod exchange;
 pub mod explain;
 pub mod failure;
@@ -42,11 +48,13 @@ mod recode;
 mod request;
 mod respond;
 pub mod retry;
+mod rewrite;
 pub mod samples;
 pub mod seating;
 pub mod serve;
 mod sink;
 mod source;
+mod splits;
 mod stream;
 mod streams;
 mod switch;

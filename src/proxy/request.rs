@@ -2,14 +2,17 @@
 //!
 //! Its head lies in the connection already. Whatever happens ends in a [`Next`].
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::account::{Account, Audience};
+use super::admission;
 use super::certificate_fields::Asked;
 use super::connection::Serving;
 use super::drain::Phase;
+use super::edits::{self, Edits, Told};
 use super::exchange::{Failed, Lent, Outcome, exchange};
 use super::explain;
 use super::failure::{Cause, Failure, Progress, Side};
@@ -20,13 +23,16 @@ use super::limits::origin;
 use super::preference::Preference;
 use super::recode::whole_body;
 use super::respond;
+use super::rewrite;
 use super::switch::Handshake;
+use crate::config::{Access, Config, Scheme, Target};
 use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
 use crate::http::h1::encode::ConnectionField;
 use crate::http::h2;
 use crate::http::head::{Rejection, RequestHead, Version, has_encoded_slash};
-use crate::http::headers::Known;
+use crate::http::headers::{Fields, Known};
 use crate::io::pace::Patience;
+use crate::router;
 use crate::telemetry::access::{Broken, Record};
 
 /// What a request wants, besides what its head says.
@@ -127,6 +133,18 @@ impl Serving<'_> {
         Ok(framing)
     }
 
+    /// What an authority gets that validates a name over plain HTTP; `None`: this request is none of
+    /// that kind, or about a challenge of somebody else, who may be behind a route.
+    fn answer_to_authority(&self) -> Option<String> {
+        let shared = &self.worker.shared;
+        shared.config.acme.as_ref()?;
+        let path = &self.head.path;
+        if self.peer.tls.is_some() || !path.starts_with(b"/.well-known/") {
+            return None;
+        }
+        shared.challenges.load().answer(path).map(str::to_owned)
+    }
+
     async fn forward(
         &mut self,
         mut over: Downstream<'_>,
@@ -144,34 +162,58 @@ impl Serving<'_> {
             let failure = Failure::new(Cause::Drained, Progress::NothingSent);
             return Err(Failed::unconsumed(failure));
         }
-        if let Some(to) = self.listener().redirect {
-            if self.head.host.is_empty() {
-                // HTTP/1.0 without Host.
-                let rejection = Rejection::bad_request("no host to redirect to");
-                let failure = Failure::new(Cause::Rejected(rejection), Progress::NothingSent);
-                return Err(Failed::unconsumed(failure));
-            }
+        if let Some(answer) = self.answer_to_authority() {
             let close = self.skip_body(&mut over, framing, keep_alive);
-            let own = respond::redirect(to, self.head, &account.request_id);
+            let own = respond::text(answer, self.head, &account.request_id);
             account.sent = own.length();
-            account.status = to.status;
+            account.status = 200;
             let buffers = &self.worker.buffers;
             let written = own.send(&over, close, self.writing, buffers).await;
             return Ok(after_own(close, written));
         }
+        self.admit(self.listener().access.as_ref())?;
+        if let Some(to) = self.listener().redirect {
+            if self.head.host.is_empty() {
+                return Err(nameless());
+            }
+            let location = respond::over_https(to, self.head);
+            return Ok(self
+                .redirect(over, (to.status, &location), wanted, account)
+                .await);
+        }
         let worker = Rc::clone(self.worker);
         let config = &worker.shared.config;
         let head = &self.head;
-        let found = worker
-            .shared
-            .router
-            .route(self.peer.listener, &head.host, &head.path, &head.fields)
-            .ok_or_else(|| {
-                Failed::unconsumed(Failure::new(Cause::NoRoute, Progress::NothingSent))
-            })?;
-        let index = found.service;
-        let service = worker.service(index);
+        let asked = router::Request {
+            listener: self.peer.listener,
+            method: match extended {
+                // In HTTP/1.1 it is a GET.
+                Some(_) => b"GET",
+                None => &head.method_text,
+            },
+            host: &head.host,
+            path: &head.path,
+            query: &head.query,
+            fields: &head.fields,
+        };
+        let found = worker.shared.router.route(asked).ok_or_else(|| {
+            Failed::unconsumed(Failure::new(Cause::NoRoute, Progress::NothingSent))
+        })?;
+        let route = &config.routes[found.route];
         account.route = Some(Arc::clone(&found.label));
+        account.route_index = Some(found.route);
+        self.admit(route.access.as_ref())?;
+        let matched = route.path.trim_end_matches('/').len();
+        if let Target::Redirect(to) = &route.target {
+            let location = rewrite::location(to, head, matched, self.scheme(&head.fields));
+            let location = location.ok_or_else(nameless)?;
+            return Ok(self
+                .redirect(over, (to.status, &location), wanted, account)
+                .await);
+        }
+        let index = worker.service_for(found.route);
+        let index = index.expect("what does not redirect leads to a service");
+        let service = worker.service(index);
         account.service = Some(index);
         let peer = self.peer.address.ip();
         let spent = (worker.shared.limits).spend(index, peer, &head.fields, account.begun);
@@ -228,6 +270,28 @@ impl Serving<'_> {
         };
         let nominated = forward::nominated(framing, &self.head.fields);
         account.request_id = forward::rewrite_request(self.head, hop, account.request_id);
+        if let Some(rewrite) = &route.rewrite {
+            account.path = Some(self.head.path.as_slice().into());
+            rewrite::path(&mut self.head.path, matched, &rewrite.change);
+            if rewrite.strips {
+                let stripped = route.path.as_bytes();
+                self.head.fields.push(b"X-Forwarded-Prefix", stripped);
+            }
+        }
+        for changes in [&service.request_headers, &route.request_headers] {
+            if let Some(changes) = changes {
+                let client = self.client(&self.head.fields);
+                let scheme = self.scheme(&self.head.fields);
+                let head = &mut *self.head;
+                let told = Told {
+                    client,
+                    host: &head.host,
+                    request_id: account.request_id,
+                    scheme,
+                };
+                edits::apply(changes, &mut head.fields, told);
+            }
+        }
         let limits = &service.upstream;
         let handshake = upgrade.map(|token| {
             let to_stream = limits.protocol.is_h2();
@@ -252,6 +316,7 @@ impl Serving<'_> {
         };
         self.writing.restart(patience);
         self.pushing.restart(patience);
+        let edits = self.edits(&worker.shared.config, self.head, account);
         let job = Job {
             peer: self.peer,
             head: self.head,
@@ -260,6 +325,7 @@ impl Serving<'_> {
             upgrade,
             preference: Preference::of(service, worker.affinity(index), self.head, self.peer),
             cookie: None,
+            edits: edits.as_ref(),
             explanation: None,
             keep_alive,
             expects_continue,
@@ -305,6 +371,66 @@ impl Serving<'_> {
                     .await)
             }
         }
+    }
+
+    /// Answers a request by sending its client elsewhere.
+    async fn redirect(
+        &mut self,
+        mut over: Downstream<'_>,
+        (status, location): (u16, &[u8]),
+        wanted: Wanted<'_>,
+        account: &mut Account,
+    ) -> Next {
+        let close = self.skip_body(&mut over, wanted.framing, wanted.keep_alive);
+        let config = &self.worker.shared.config;
+        let own = respond::redirect(status, location, self.head, &account.request_id)
+            .edited(self.edits(config, self.head, account));
+        account.sent = own.length();
+        account.status = status;
+        let buffers = &self.worker.buffers;
+        let written = own.send(&over, close, self.writing, buffers).await;
+        after_own(close, written)
+    }
+
+    /// By which scheme the client came: to us, or to the trusted proxy in front.
+    fn scheme(&self, fields: &Fields) -> Scheme {
+        let said = match self.trusted {
+            true => fields.first(Known::XForwardedProto),
+            false => None,
+        };
+        match (said, self.peer.tls) {
+            (Some(b"https"), _) | (None, Some(_)) => Scheme::Https,
+            _ => Scheme::Http,
+        }
+    }
+
+    /// Where the client is, behind trusted proxies.
+    fn client(&self, fields: &Fields) -> IpAddr {
+        let config = &self.worker.shared.config;
+        origin::client(self.peer.address.ip(), fields, config).to_canonical()
+    }
+
+    /// What is to be done to the fields of a response.
+    fn edits<'a>(
+        &self,
+        config: &'a Config,
+        head: &'a RequestHead,
+        account: &Account,
+    ) -> Option<Edits<'a>> {
+        let (route, service) = (account.route_index, account.service);
+        edits::of_responses(config, route, service, self.peer, || Told {
+            client: self.client(&head.fields),
+            host: &head.host,
+            request_id: account.request_id,
+            scheme: self.scheme(&head.fields),
+        })
+    }
+
+    /// Refuses the request where a list does not admit its client.
+    fn admit(&self, access: Option<&Access>) -> Result<(), Failed> {
+        let config = &self.worker.shared.config;
+        let admitted = admission::of_request(access, self.peer, &self.head.fields, config);
+        admitted.map_err(|cause| Failed::unconsumed(Failure::new(cause, Progress::NothingSent)))
     }
 
     /// What the client may hear of where its request went. Nothing is looked at where nobody may.
@@ -384,13 +510,15 @@ impl Serving<'_> {
             }
             cause => cause.to_string(),
         };
-        let mut own = respond::error(
+        let own = respond::error(
             meaning.status,
             &explanation,
             failure.retry_after(),
             &account.request_id,
             head,
         );
+        let config = &self.worker.shared.config;
+        let mut own = own.edited(head.and_then(|head| self.edits(config, head, account)));
         if account.audience == Audience::Asking {
             own.explain(&explain::field(account, self.worker));
         }
@@ -471,7 +599,7 @@ impl Serving<'_> {
             attempts: account.attempts,
             method: &head.method_text,
             host: &head.authority,
-            path: &head.path,
+            path: account.path.as_deref().unwrap_or(&head.path),
             query: &head.query,
             protocol: match head.version {
                 Version::Http10 => "HTTP/1.0",
@@ -495,6 +623,13 @@ impl Serving<'_> {
             total: took,
         });
     }
+}
+
+/// HTTP/1.0 without Host.
+fn nameless() -> Failed {
+    let rejection = Rejection::bad_request("no host to redirect to");
+    let failure = Failure::new(Cause::Rejected(rejection), Progress::NothingSent);
+    Failed::unconsumed(failure)
 }
 
 fn after_own(connection: ConnectionField, written: bool) -> Next {

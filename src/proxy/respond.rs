@@ -1,8 +1,9 @@
-//! Responses of our own: errors and redirects.
+//! Responses of our own: errors, redirects, and what authorities ask for.
 
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use super::edits::Edits;
 use super::forward::push_own;
 use super::grpc;
 use super::job::Downstream;
@@ -83,8 +84,8 @@ pub(super) fn in_words_of_grpc(head: &RequestHead) -> bool {
     head.version == Version::Http2 && h2::head::is_grpc(&head.fields)
 }
 
-/// A redirect to the same place over https.
-pub(super) fn redirect(to: Redirect, head: &RequestHead, request_id: &[u8; 32]) -> Own {
+/// Where a request finds the same place over https.
+pub(super) fn over_https(to: Redirect, head: &RequestHead) -> Vec<u8> {
     let mut location = Vec::from(&b"https://"[..]);
     location.extend_from_slice(head.host.as_bytes());
     if to.port != 443 {
@@ -94,11 +95,32 @@ pub(super) fn redirect(to: Redirect, head: &RequestHead, request_id: &[u8; 32]) 
         location.extend_from_slice(&head.path);
         location.extend_from_slice(&head.query);
     }
-    let mut response = own(to.status, request_id);
-    response.fields.push(b"Location", &location);
+    location
+}
+
+/// Sends a client elsewhere.
+pub(super) fn redirect(
+    status: u16,
+    location: &[u8],
+    head: &RequestHead,
+    request_id: &[u8; 32],
+) -> Own {
+    let mut response = own(status, request_id);
+    response.fields.push(b"Location", location);
     Own {
         head: response,
         body: Vec::new(),
+        is_head: head.method == Method::Head,
+    }
+}
+
+/// A text, as it is.
+pub(super) fn text(body: String, head: &RequestHead, request_id: &[u8; 32]) -> Own {
+    let mut response = own(200, request_id);
+    response.fields.push(b"Content-Type", b"text/plain");
+    Own {
+        head: response,
+        body: body.into_bytes(),
         is_head: head.method == Method::Head,
     }
 }
@@ -111,6 +133,14 @@ impl Own {
             body: Vec::new(),
             is_head: false,
         }
+    }
+
+    /// The same with these changes to its fields.
+    pub(super) fn edited(mut self, edits: Option<Edits<'_>>) -> Own {
+        if let Some(edits) = edits {
+            edits.apply(&mut self.head.fields);
+        }
+        self
     }
 
     /// Says where the request went.
@@ -184,11 +214,14 @@ pub(super) fn own(status: u16, request_id: &[u8; 32]) -> ResponseHead {
 /// Reason phrases of the statuses that are ours to send.
 fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         301 => "Moved Permanently",
         302 => "Found",
+        303 => "See Other",
         307 => "Temporary Redirect",
         308 => "Permanent Redirect",
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

@@ -24,12 +24,13 @@ use super::questions::Questions;
 use super::retry::Budget;
 use super::samples::{self, Samples};
 use super::seating::{Seat, Seating};
+use super::splits::Splits;
 use crate::balance::affinity::Affinity;
 use crate::balance::picker::{NoBackend, Pick, Picker};
 use crate::balance::snapshot::Snapshot;
 use crate::balance::wish::Wish;
 use crate::clock::Millis;
-use crate::config::{Balancing, Config, Service, UpstreamProtocol};
+use crate::config::{Balancing, Config, Service, Target, UpstreamProtocol};
 use crate::events::{Event, ListenerId, ServiceId};
 use crate::io::buffer::BufferPool;
 use crate::io::deadline::Deadlines;
@@ -40,6 +41,7 @@ use crate::router::Router;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{self, BackendLabels, Names, Shard, Side};
 use crate::telemetry::seldom::Seldom;
+use crate::tls::challenges::Challenges;
 use crate::tls::server::FrontEnd;
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::connect::is_exhaustion;
@@ -75,6 +77,8 @@ pub struct Shared {
     pub questions: Arc<Questions>,
     /// Requests that people may look at.
     pub samples: Arc<Samples>,
+    /// What authorities are answered that validate a name.
+    pub challenges: Arc<Published<Challenges>>,
 }
 
 /// What workers need of a service.
@@ -143,6 +147,7 @@ pub struct Worker {
     /// Its end of the access log.
     pub access: Rc<AccessLog>,
     services: Box<[Rc<ServiceState>]>,
+    splits: Splits,
     pool: Rc<RefCell<Pool>>,
     streams: Rc<Streams>,
     random: Rc<RefCell<fastrand::Rng>>,
@@ -185,11 +190,13 @@ impl Worker {
         let deadlines = Deadlines::new();
         let mut random = fastrand::Rng::new();
         let services = services(&shared, &[], &mut random, deadlines.now());
+        let splits = Splits::new(&shared.config, &Splits::default(), &mut random);
         let worker = Rc::new(Worker {
             index,
             superseded: Cell::new(false),
             newest: Rc::default(),
             services,
+            splits,
             buffers: BufferPool::new(),
             pipes: Rc::default(),
             deadlines,
@@ -211,12 +218,15 @@ impl Worker {
     /// by [`Worker::supersede`].
     pub fn renewed(&self, shared: Arc<Shared>) -> Rc<Worker> {
         let now = self.deadlines.now();
-        let services = services(&shared, &self.services, &mut self.random.borrow_mut(), now);
+        let mut random = self.random.borrow_mut();
+        let services = services(&shared, &self.services, &mut random, now);
+        let splits = Splits::new(&shared.config, &self.splits, &mut random);
         Rc::new(Worker {
             index: self.index,
             superseded: Cell::new(true),
             newest: Rc::clone(&self.newest),
             services,
+            splits,
             buffers: Rc::clone(&self.buffers),
             pipes: Rc::clone(&self.pipes),
             deadlines: Rc::clone(&self.deadlines),
@@ -265,6 +275,19 @@ impl Worker {
     /// The configuration of a service.
     pub fn service(&self, service: usize) -> &Service {
         &self.shared.config.services[service]
+    }
+
+    /// The service for the next request, or connection, that has this route (index into
+    /// [`Config::routes`]); `None`: it leads elsewhere.
+    pub fn service_for(&self, route: usize) -> Option<usize> {
+        match &self.shared.config.routes[route].target {
+            Target::Service(index) => Some(*index),
+            Target::Split(shares) => {
+                let place = self.splits.pick(route)?;
+                Some(shares[place].service)
+            }
+            Target::Redirect(_) => None,
+        }
     }
 
     /// The backend for the next request to a service.

@@ -8,9 +8,9 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use super::has_value;
+use super::Request;
+use super::conditions::{Unmet, unmet};
 use crate::config::{Config, HostPattern, Route};
-use crate::http::headers::Fields;
 
 /// What becomes of a route. The order is that in which the rules are looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,33 +23,30 @@ pub enum Verdict {
     OtherHost,
     /// Its path is no prefix of the request's in whole segments.
     OtherPath,
+    /// It asks for another method.
+    OtherMethod,
     /// It asks for a field that is not there.
     NoHeader(Box<str>),
     /// It asks for another value of this field.
     OtherHeader(Box<str>),
+    /// It asks for this field not to be there.
+    HasHeader(Box<str>),
+    /// It asks for a parameter of the query that is not there.
+    NoParameter(Box<str>),
+    /// It asks for another value of this parameter.
+    OtherParameter(Box<str>),
+    /// It asks for this parameter not to be there.
+    HasParameter(Box<str>),
     /// It asks for a protocol (ALPN) that is not offered. No request says what its connection offered.
     NotOffered,
     /// It matches, and the winner's host is more exact.
     LessExactHost,
     /// It matches, and the winner's path is longer.
     ShorterPath,
-    /// It matches, and the winner asks for more header fields.
-    FewerHeaders,
+    /// It matches, and the winner has more conditions, or more exact ones.
+    FewerConditions,
     /// It matches, and the winner asks for a protocol that the client offers, or names earlier.
     LaterProtocol,
-}
-
-/// A request as far as routes go by it. See [`Router::route`](super::Router::route) for the forms.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// Index of the listener that it came in on.
-    pub listener: usize,
-    /// Its host.
-    pub host: &'a str,
-    /// Its path.
-    pub path: &'a [u8],
-    /// Its fields.
-    pub fields: &'a Fields,
 }
 
 /// The verdict on each of [`Config::routes`], for a request. O(routes).
@@ -60,7 +57,7 @@ pub fn request(config: &Config, request: Request<'_>) -> Vec<Verdict> {
                 Ok((
                     exactness(&route.host),
                     key(route).len(),
-                    route.headers.len(),
+                    route.conditions.rank(),
                 ))
             },
             Err,
@@ -70,7 +67,7 @@ pub fn request(config: &Config, request: Request<'_>) -> Vec<Verdict> {
         match (winner.0 == loser.0, winner.1 == loser.1) {
             (false, _) => Verdict::LessExactHost,
             (true, false) => Verdict::ShorterPath,
-            (true, true) => Verdict::FewerHeaders,
+            (true, true) => Verdict::FewerConditions,
         }
     })
 }
@@ -83,7 +80,7 @@ pub fn connection(
     host: Option<&str>,
     protocols: &[&[u8]],
 ) -> Vec<Verdict> {
-    let on_it: Vec<&Route> = config.layer4_routes(listener).collect();
+    let on_it: Vec<&Route> = config.layer4_routes(listener).map(|(_, r)| r).collect();
     let judged = config.routes.iter().map(|route| {
         if !on_it.iter().any(|other| std::ptr::eq(*other, route)) {
             return Err(Verdict::OtherListener);
@@ -140,12 +137,14 @@ fn against(route: &Route, request: Request<'_>) -> Option<Verdict> {
     if !leads_to(key(route), request.path) {
         return Some(Verdict::OtherPath);
     }
-    let unmet =
-        |(name, value): &&(Box<str>, Box<str>)| !has_value(request.fields, name, value.as_bytes());
-    let (name, _) = route.headers.iter().find(unmet)?;
-    Some(match request.fields.named(name).next() {
-        None => Verdict::NoHeader(name.clone()),
-        Some(_) => Verdict::OtherHeader(name.clone()),
+    Some(match unmet(&route.conditions, &request)? {
+        Unmet::Method => Verdict::OtherMethod,
+        Unmet::NoHeader(name) => Verdict::NoHeader(name.into()),
+        Unmet::OtherHeader(name) => Verdict::OtherHeader(name.into()),
+        Unmet::HasHeader(name) => Verdict::HasHeader(name.into()),
+        Unmet::NoParameter(name) => Verdict::NoParameter(name.into()),
+        Unmet::OtherParameter(name) => Verdict::OtherParameter(name.into()),
+        Unmet::HasParameter(name) => Verdict::HasParameter(name.into()),
     })
 }
 
@@ -190,14 +189,21 @@ impl fmt::Display for Verdict {
             Verdict::OtherListener => "it is on another listener",
             Verdict::OtherHost => "another host",
             Verdict::OtherPath => "another path (whole segments count)",
+            Verdict::OtherMethod => "another method",
             Verdict::NoHeader(name) => return write!(f, "the request has no `{name}`"),
             Verdict::OtherHeader(name) => {
                 return write!(f, "the request has another value of `{name}`");
             }
+            Verdict::HasHeader(name) => return write!(f, "the request has a `{name}`"),
+            Verdict::NoParameter(name) => return write!(f, "the query has no `{name}`"),
+            Verdict::OtherParameter(name) => {
+                return write!(f, "the query has another value of `{name}`");
+            }
+            Verdict::HasParameter(name) => return write!(f, "the query has a `{name}`"),
             Verdict::NotOffered => "it asks for a protocol (ALPN) that is not offered",
             Verdict::LessExactHost => "it matches, but its host is less exact",
             Verdict::ShorterPath => "it matches, but its path is shorter",
-            Verdict::FewerHeaders => "it matches, but it asks for fewer header fields",
+            Verdict::FewerConditions => "it matches, but its conditions are fewer, or less exact",
             Verdict::LaterProtocol => "it matches, but the client prefers the other's protocol",
         })
     }

@@ -2,11 +2,12 @@ use std::sync::Arc;
 
 use proptest::prelude::{any, prop};
 use proptest::sample::{select, subsequence};
-use proptest::strategy::Strategy;
+use proptest::strategy::{BoxedStrategy, Strategy};
 use proptest::{option, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
-use crate::config::from_toml_str;
+use crate::config::{Conditions, Target, Wanted, from_toml_str};
+use crate::http::headers::Fields;
 use crate::router::Router;
 
 /// Listeners `a` and `b` of HTTP, `names` and `raw` of layer 4, and these routes.
@@ -55,29 +56,49 @@ const ASKED: &[&str] = &[
     "/", "*", "/a", "/a/", "/a/b", "/a/b/c/d", "/ab", "//a", "/a//b", "/A",
 ];
 const FIELDS: &[(&str, &str)] = &[("x", "1"), ("x", "2"), ("x", "1, 2"), ("y", "1")];
+const METHODS: &[&str] = &["GET", "HEAD", "POST"];
+const QUERIES: &[&str] = &["", "?", "?q=1", "?q=12", "?r=1&q", "?q=1%2c+2"];
 const PROTOCOLS: &[&str] = &["h2", "http/1.1", "acme-tls/1"];
 
 fn routes() -> impl Strategy<Value = Vec<Route>> {
-    let headers = subsequence(FIELDS, 0..=2).prop_map(|fields| {
-        let mut headers: Vec<(Box<str>, Box<str>)> = Vec::new();
-        for (name, value) in fields {
-            if !headers.iter().any(|(n, _)| **n == *name) {
-                headers.push((name.into(), value.into()));
-            }
-        }
-        headers
+    let methods = subsequence(METHODS, 0..=2);
+    let wanted = select(vec![
+        Wanted::Value("1".into()),
+        Wanted::Value("1, 2".into()),
+        Wanted::Prefix("1".into()),
+        Wanted::Present,
+        Wanted::Absent,
+    ]);
+    let named = |names: &'static [&'static str], wanted: BoxedStrategy<Wanted>| {
+        let wishes = prop::collection::vec(wanted, names.len());
+        (subsequence(names, 0..=names.len()), wishes).prop_map(|(names, wishes)| {
+            let list = names.into_iter().zip(wishes);
+            list.map(|(name, wish)| (Box::from(name), wish))
+                .collect::<Vec<_>>()
+        })
+    };
+    let headers = named(&["x", "y"], wanted.clone().boxed());
+    let query = named(&["q"], wanted.boxed());
+    let conditions = (methods, headers, query).prop_map(|(methods, headers, query)| Conditions {
+        methods: methods.into_iter().map(Box::from).collect(),
+        headers,
+        query,
     });
     let alpn = option::weighted(0.2, subsequence(PROTOCOLS, 1..=2));
     let listeners = subsequence(vec![0, 1, 2, 3], 0..=2);
-    let route = (listeners, pattern(), select(PATHS), headers, alpn);
-    let route = route.prop_map(|(listeners, host, path, headers, alpn)| Route {
+    let route = (listeners, pattern(), select(PATHS), conditions, alpn);
+    let route = route.prop_map(|(listeners, host, path, conditions, alpn)| Route {
         label: Arc::from("made"),
         listeners,
         host,
         path: path.into(),
-        headers,
+        conditions,
+        access: None,
+        rewrite: None,
+        request_headers: None,
+        response_headers: None,
         alpn: alpn.into_iter().flatten().map(Box::from).collect(),
-        service: 0,
+        target: Target::Service(0),
     });
     prop::collection::vec(route, 0..24)
 }
@@ -111,20 +132,29 @@ proptest! {
     fn the_winner_is_the_routers(
         routes in routes(),
         requests in prop::collection::vec(
-            (0usize..2, select(HOSTS), select(ASKED), subsequence(FIELDS, 0..=3)),
+            (
+                0usize..2,
+                select(HOSTS),
+                select(ASKED),
+                subsequence(FIELDS, 0..=3),
+                select(METHODS),
+                select(QUERIES),
+            ),
             1..30,
         ),
     ) {
         let config = config(told_apart(routes));
         let router = Router::new(&config);
-        for (listener, host, path, sent) in requests {
+        for (listener, host, path, sent, method, query) in requests {
             let mut fields = Fields::default();
             for (name, value) in sent {
                 fields.push(name.as_bytes(), value.as_bytes());
             }
             let path = path.as_bytes();
-            let found = router.route(listener, host, path, &fields);
-            let verdicts = request(&config, Request { listener, host, path, fields: &fields });
+            let (method, query) = (method.as_bytes(), query.as_bytes());
+            let asked = Request { listener, method, host, path, query, fields: &fields };
+            let found = router.route(asked);
+            let verdicts = request(&config, asked);
             prop_assert_eq!(verdicts.len(), config.routes.len());
             let expected = index(&config, found.map(|found| &found.label));
             prop_assert_eq!(winner(&verdicts), expected, "{:?}", verdicts);
@@ -144,7 +174,7 @@ proptest! {
         let mut kept: Vec<Route> = Vec::new();
         for mut route in routes {
             route.path = "/".into();
-            route.headers.clear();
+            route.conditions = Conditions::default();
             let claims = |other: &Route| {
                 other.host == route.host
                     && (other.alpn.is_empty() == route.alpn.is_empty())
@@ -207,13 +237,33 @@ fn what_is_said_of_those_that_lost() {
             Verdict::OtherHeader("x".into()),
         ),
         (
+            r#"host = "shop.test"; path = "/api/v1"; methods = "POST""#,
+            Verdict::OtherMethod,
+        ),
+        (
+            r#"host = "*.test"; path = "/api/v1"; headers = { x = false }"#,
+            Verdict::HasHeader("x".into()),
+        ),
+        (
+            r#"host = "*.test"; path = "/api"; query = { p = "1" }"#,
+            Verdict::NoParameter("p".into()),
+        ),
+        (
+            r#"host = "*.test"; query = { q = "2" }"#,
+            Verdict::OtherParameter("q".into()),
+        ),
+        (
+            r#"host = "shop.test"; path = "/api"; query = { q = false }"#,
+            Verdict::HasParameter("q".into()),
+        ),
+        (
             r#"host = "*.test"; path = "/api/v1""#,
             Verdict::LessExactHost,
         ),
         (r#"host = "shop.test""#, Verdict::ShorterPath),
         (
             r#"host = "shop.test"; path = "/api""#,
-            Verdict::FewerHeaders,
+            Verdict::FewerConditions,
         ),
     ];
     let mut text = text.to_owned();
@@ -228,8 +278,10 @@ fn what_is_said_of_those_that_lost() {
     fields.push(b"X", b"1");
     let asked = Request {
         listener: 0,
+        method: b"GET",
         host: "shop.test",
         path: b"/api/v1",
+        query: b"?q=1",
         fields: &fields,
     };
     let verdicts = request(&config, asked);

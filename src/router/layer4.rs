@@ -42,7 +42,7 @@ impl Layer4 {
             if listener.protocol.is_layer4() {
                 config
                     .layer4_routes(index)
-                    .for_each(|route| hosts.insert(route));
+                    .for_each(|(index, route)| hosts.insert(index, route));
             }
             hosts
         });
@@ -70,14 +70,14 @@ impl Layer4 {
 }
 
 impl Hosts {
-    fn insert(&mut self, route: &Route) {
+    fn insert(&mut self, index: usize, route: &Route) {
         let offers = match &route.host {
             HostPattern::Any => &mut self.any,
             HostPattern::Exact(host) => self.exact.entry(host.clone()).or_default(),
             HostPattern::Wildcard(suffix) => self.wildcard.entry(suffix.clone()).or_default(),
         };
         let found = RouteMatch {
-            service: route.service,
+            route: index,
             label: route.label.clone(),
         };
         for protocol in &route.alpn {
@@ -111,6 +111,7 @@ fn suffixes(host: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use crate::config::from_toml_str;
     use crate::router::Router;
+    use crate::router::tests::service_of;
 
     /// One listener of each kind, services `a` … `f`, and these routes.
     fn router(routes: &str) -> (Router, crate::config::Config) {
@@ -171,11 +172,11 @@ mod tests {
             ("no name, nothing offered", None, &[], None),
         ] {
             let found = router.connection(1, host, offered.iter().copied());
-            let found = found.map(|found| &*config.services[found.service].name);
+            let found = found.map(|found| service_of(&config, found));
             assert_eq!(found, expected, "{rule}");
         }
         let raw = router.connection(2, None, std::iter::empty());
-        assert_eq!(raw.map(|found| found.service), Some(4));
+        assert_eq!(raw.map(|found| service_of(&config, found)), Some("e"));
     }
 
     #[test]
@@ -185,23 +186,23 @@ mod tests {
             (
                 "those that name none and ask for nothing more than it sees",
                 "service = \"a\"\nhost = \"x.y\"; service = \"b\"\nhost = \"x.y\"; path = \"/p\"; service = \"c\"",
-                Some(1),
-                Some(0),
+                Some("b"),
+                Some("a"),
             ),
             (
                 "only those that name it, if there is one",
                 "service = \"a\"\nlistener = [\"raw\"]; service = \"b\"\nlistener = [\"names\"]; host = \"x.z\"; service = \"c\"",
                 None,
-                Some(1),
+                Some("b"),
             ),
         ] {
-            let (router, _) = router(routes);
+            let (router, config) = router(routes);
             let to = |listener, host| {
                 let found = router.connection(listener, host, names.iter().copied());
-                found.map(|found| found.service)
+                found.map(|found| service_of(&config, found).to_owned())
             };
-            assert_eq!(to(1, Some("x.y")), tls, "{rule}");
-            assert_eq!(to(2, None), tcp, "{rule}");
+            assert_eq!(to(1, Some("x.y")).as_deref(), tls, "{rule}");
+            assert_eq!(to(2, None).as_deref(), tcp, "{rule}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One row per rule.
 
 use super::*;
-use crate::config;
+use crate::config::{self, Target};
 
 /// Builds a router of one listener per name, services `a` … `f`, and these routes.
 fn router(routes: &str) -> (Router, Config) {
@@ -25,12 +25,33 @@ fn router(routes: &str) -> (Router, Config) {
     (Router::new(&config), config)
 }
 
+/// The service that a route leads to.
+pub(super) fn service_of<'c>(config: &'c Config, found: &RouteMatch) -> &'c str {
+    let Target::Service(index) = config.routes[found.route].target else {
+        panic!("these routes lead to services");
+    };
+    &config.services[index].name
+}
+
 fn fields(list: &[(&str, &str)]) -> Fields {
     let mut fields = Fields::default();
     for (name, value) in list {
         fields.push(name.as_bytes(), value.as_bytes());
     }
     fields
+}
+
+/// A GET. `path` may have a query.
+fn request<'a>(listener: usize, host: &'a str, path: &'a str, fields: &'a Fields) -> Request<'a> {
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    Request {
+        listener,
+        method: b"GET",
+        host,
+        path: path.as_bytes(),
+        query: query.as_bytes(),
+        fields,
+    }
 }
 
 /// The service that the request is routed to.
@@ -42,8 +63,8 @@ fn find<'c>(
     headers: &[(&str, &str)],
 ) -> Option<&'c str> {
     router
-        .route(listener, host, path.as_bytes(), &fields(headers))
-        .map(|found| &*config.services[found.service].name)
+        .route(request(listener, host, path, &fields(headers)))
+        .map(|found| service_of(config, found))
 }
 
 #[test]
@@ -274,7 +295,7 @@ fn labels_name_what_a_route_matches() {
         "#,
     );
     let label = |host: &str, path: &str, headers: &[(&str, &str)]| {
-        let found = router.route(0, host, path.as_bytes(), &fields(headers));
+        let found = router.route(request(0, host, path, &fields(headers)));
         found.map(|f| f.label.to_string())
     };
     assert_eq!(label("h", "/x", &[]).as_deref(), Some("canary"));

@@ -26,6 +26,7 @@ use crate::config::{self, Place, USUAL_ADDRESS};
 use crate::events::command::{Change, Command, Refused};
 use crate::events::journal::{Journal, Kind, What};
 use crate::listener;
+use crate::listener::inherited::Inherited;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
 
@@ -56,7 +57,7 @@ impl Drop for Left {
 
 impl Entrances {
     /// Opens them. What was asked for and cannot be had is an error, what is only usual a warning.
-    pub fn open(config: &config::Admin) -> anyhow::Result<Entrances> {
+    pub fn open(config: &config::Admin, inherited: &Inherited) -> anyhow::Result<Entrances> {
         let mut entrances = Entrances::default();
         let (socket, asked) = match &config.socket {
             Place::Off => (None, false),
@@ -96,10 +97,10 @@ impl Entrances {
         let bound = match config.address {
             Place::Off => return Ok(entrances),
             Place::At(address) => {
-                let bound = listener::bind(address);
+                let bound = listener::listen(inherited, "admin", address);
                 bound.with_context(|| format!("control listener: cannot listen on {address}"))?
             }
-            Place::Usual => match listener::bind(USUAL_ADDRESS) {
+            Place::Usual => match listener::listen(inherited, "admin", USUAL_ADDRESS) {
                 Ok(bound) => bound,
                 Err(error) => {
                     tracing::warn!(

@@ -17,16 +17,20 @@ use tokio::time::{Instant, sleep};
 
 use super::Source;
 use super::admin::{self, Entrances, Left, Steward};
+use super::certificates::Certificates;
 use super::generation::New;
 use super::prepare::{OwnKey, Sockets};
-use super::reload::{self, Reloader, Request};
+use super::reload::{Reloader, Request};
 use super::services::Services;
+use super::systemd::Notifier;
+use crate::acme::Acme;
 use crate::admin::probe;
 use crate::admin::state::State;
 use crate::clock::Millis;
 use crate::discovery::watch::Watches;
 use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Event, Sign};
+use crate::listener::inherited::Inherited;
 use crate::memory;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
@@ -62,6 +66,10 @@ pub struct Control {
     pub source: Option<Source>,
     /// The secret of cookies without a key file.
     pub own: OwnKey,
+    /// Sockets that were handed to this process.
+    pub inherited: Arc<Inherited>,
+    /// Who wants to know how we are.
+    pub notifier: Notifier,
     /// The generation that is in force.
     pub published: Arc<Published<Shared>>,
     /// The names that are watched.
@@ -103,13 +111,19 @@ impl Control {
     ) -> io::Result<Started> {
         let shared = self.published.load();
         let reloads = Rc::default();
-        let certificate_watch = Rc::new(CertificateWatch::start(Arc::clone(&self.journal))?);
-        certificate_watch.set(reload::watched(&shared));
+        // One word is enough, however much has changed.
+        let (changed, has_changed) = mpsc::channel(1);
+        let certificates = Certificates {
+            watch: Rc::new(CertificateWatch::start(changed, Arc::clone(&self.journal))?),
+            acme: Rc::new(Acme::new(Arc::clone(&shared.challenges))),
+        };
+        certificates.follow(&shared);
         let state = Rc::new(State {
-            certificate_watch: Rc::clone(&certificate_watch),
             started: Millis::now(),
             generations: Arc::clone(&self.published),
             signs: self.signs.clone(),
+            certificate_watch: Rc::clone(&certificates.watch),
+            acme: Rc::clone(&certificates.acme),
             metrics: self.metrics,
             discovery: self.watches.stats(),
             access_lines_dropped: self.access_lines_dropped,
@@ -125,6 +139,11 @@ impl Control {
             let pressure = Arc::clone(&shared.limits.pressure);
             spawn_local(super::memory::watch(budget, pressure));
         }
+        let notifier = Rc::new(self.notifier);
+        spawn_local(super::systemd::attend(
+            Rc::clone(&notifier),
+            Rc::clone(&state),
+        ));
         spawn_local(forget_series(Rc::clone(&state)));
         let started = format!("evenkeel {} has started", env!("CARGO_PKG_VERSION"));
         self.journal.record(What::new(Kind::Started, started));
@@ -151,17 +170,19 @@ impl Control {
         let reloader = Reloader {
             source: self.source,
             own: self.own,
+            inherited: self.inherited,
+            notifier,
             published: self.published,
             services,
+            certificates,
             sockets: Rc::clone(&sockets),
             signs: self.signs,
-            certificate_watch,
             own_addresses: self.own_addresses,
             journal: self.journal,
             first: Arc::clone(&shared.config),
             record: reloads,
         };
-        spawn_local(reloader.run(requested));
+        spawn_local(reloader.run(requested, has_changed));
         Ok(Started {
             reloads: requests,
             sockets,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::prepare::{Draft, Prepared};
+use super::prepare::{Challenging, Draft, Prepared};
 use crate::balance::service::{Service, Terms};
 use crate::config::{self, Config};
 use crate::events::{Event, ServiceId};
@@ -36,6 +36,8 @@ pub struct Common {
     pub questions: Arc<Questions>,
     /// Requests that they kept.
     pub samples: Arc<Samples>,
+    /// Where authorities are answered that validate a name.
+    pub challenges: Challenging,
 }
 
 /// The first generation. All its services are new.
@@ -52,6 +54,7 @@ pub fn next(prepared: &Prepared, before: &Shared) -> (Shared, New) {
         seating: Arc::clone(&before.seating),
         questions: Arc::clone(&before.questions),
         samples: Arc::clone(&before.samples),
+        challenges: Arc::clone(&before.challenges),
     };
     let limits = before.limits.renewed(Arc::clone(&prepared.config));
     make(prepared, common, limits, before.generation + 1)
@@ -93,6 +96,7 @@ fn make(
         seating: common.seating,
         questions: common.questions,
         samples: common.samples,
+        challenges: common.challenges,
         config: Arc::clone(config),
     };
     (shared, new)

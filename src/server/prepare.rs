@@ -12,9 +12,11 @@ use crate::balance::affinity::Affinity;
 use crate::config::{self, Config, Listener, Protocol, Sticky};
 use crate::events::ListenerId;
 use crate::listener;
+use crate::listener::inherited::Inherited;
 use crate::proxy::worker::{Listened, Serviced, Shared};
 use crate::published::Published;
 use crate::tls::certificates::CertificateSet;
+use crate::tls::challenges::Challenges;
 use crate::tls::client::{BackEnd, Loader};
 use crate::tls::server::{self as front, FrontEnd, front_end};
 use crate::upstream::establish::Layering;
@@ -24,6 +26,9 @@ pub type Sockets = Vec<Arc<TcpListener>>;
 
 /// A secret of this process, for cookies that have no key file.
 pub type OwnKey = [u8; 32];
+
+/// Where authorities are answered that validate a name, the same in all generations.
+pub type Challenging = Arc<Published<Challenges>>;
 
 /// What is ready to take over.
 #[derive(Debug)]
@@ -52,11 +57,18 @@ pub struct Draft {
 }
 
 impl Prepared {
-    /// Prepares `config`. `before`: the generation that is in force.
-    pub fn new(config: Config, before: Option<&Shared>, own: &OwnKey) -> anyhow::Result<Prepared> {
+    /// Prepares `config`. `before`: the generation that is in force; `inherited`: sockets that were
+    /// handed to this process.
+    pub fn new(
+        config: Config,
+        before: Option<&Shared>,
+        own: &OwnKey,
+        inherited: &Inherited,
+        challenges: &Challenging,
+    ) -> anyhow::Result<Prepared> {
         let config = Arc::new(config);
         let mut renewals = Vec::new();
-        let listen = |listener| listened(listener, before, &mut renewals);
+        let listen = |listener| listened(listener, before, inherited, challenges, &mut renewals);
         let listeners = config.listeners.iter().map(listen);
         let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
         let (listeners, sockets) = listeners.into_iter().unzip();
@@ -89,6 +101,8 @@ pub fn addresses(sockets: &Sockets) -> std::io::Result<Vec<SocketAddr>> {
 fn listened(
     listener: &Listener,
     before: Option<&Shared>,
+    inherited: &Inherited,
+    challenges: &Challenging,
     renewals: &mut Vec<(Arc<Published<CertificateSet>>, CertificateSet)>,
 ) -> anyhow::Result<(Listened, Arc<TcpListener>)> {
     let known = before.and_then(|before| {
@@ -100,10 +114,10 @@ fn listened(
     let name = || format!("listener {}", listener.name);
     let known = known.and_then(|(before, known)| Some((before, known, known.socket.upgrade()?)));
     let Some((before, known, socket)) = known else {
-        let socket = listener::bind(listener.address)
+        let socket = listener::listen(inherited, &listener.name, listener.address)
             .with_context(|| format!("{}: cannot listen on {}", name(), listener.address))?;
         let tls = match &listener.protocol {
-            Protocol::Https(tls) => Some(front_end(tls, listener.http2).with_context(name)?),
+            Protocol::Https(tls) => Some(front_end_of(tls, listener, challenges)?),
             Protocol::Http | Protocol::Tcp | Protocol::Tls => None,
         };
         let socket = Arc::new(socket);
@@ -118,16 +132,18 @@ fn listened(
         (Protocol::Https(tls), Protocol::Https(old), Some(front_end)) => {
             let alike = tls.client_certificates == old.client_certificates
                 && front::judges(tls) == front_end.judges;
-            if alike && tls.min_version == old.min_version && listener.http2 == before.http2 {
+            let offers_alike =
+                listener.http2 == before.http2 && tls.acme.is_empty() == old.acme.is_empty();
+            if alike && tls.min_version == old.min_version && offers_alike {
                 // The keys of its tickets live on.
                 let set = front::certificates(tls).with_context(name)?;
                 renewals.push((Arc::clone(&front_end.certificates), set));
                 (Some(front_end.clone()), true)
             } else {
-                (Some(front_end_of(tls, listener)?), alike)
+                (Some(front_end_of(tls, listener, challenges)?), alike)
             }
         }
-        (Protocol::Https(tls), ..) => (Some(front_end_of(tls, listener)?), false),
+        (Protocol::Https(tls), ..) => (Some(front_end_of(tls, listener, challenges)?), false),
         (Protocol::Http | Protocol::Tcp | Protocol::Tls, ..) => (None, true),
     };
     let speaks = |listener: &Listener| std::mem::discriminant(&listener.protocol);
@@ -146,8 +162,13 @@ fn listened(
     Ok((listened, socket))
 }
 
-fn front_end_of(tls: &config::TlsFrontEnd, listener: &Listener) -> anyhow::Result<FrontEnd> {
-    front_end(tls, listener.http2).with_context(|| format!("listener {}", listener.name))
+fn front_end_of(
+    tls: &config::TlsFrontEnd,
+    listener: &Listener,
+    challenges: &Challenging,
+) -> anyhow::Result<FrontEnd> {
+    let made = front_end(tls, listener.http2, challenges);
+    made.with_context(|| format!("listener {}", listener.name))
 }
 
 /// Do both listen on the same socket? Of those that leave the port to the system, the name says.

@@ -16,16 +16,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::certificates::Certificates;
 use super::prepare::{OwnKey, Prepared, Sockets, addresses};
 use super::services::{Services, begun};
+use super::systemd::Notifier;
 use super::{Source, generation};
-use crate::config::{Config, Protocol};
+use crate::config::Config;
 use crate::events::journal::{Journal, Kind, What};
 use crate::events::{Reloaded, Reloads, ServiceId, Sign};
+use crate::listener::inherited::Inherited;
 use crate::proxy::drain::Phase;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
-use crate::tls::reload::{CertificateWatch, Watched};
 
 /// New services are waited for so long: a name that does not answer begins without an answer.
 const WARM: Duration = Duration::from_secs(2);
@@ -40,17 +42,29 @@ const LOOK: Duration = Duration::from_millis(1);
 /// Somebody asks for a reload, and may want to hear what became of it.
 pub type Request = Option<oneshot::Sender<Reloaded>>;
 
+/// Which configuration is taken up.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    /// The one that lies where it came from.
+    Source,
+    /// The one that is in force: only files that it names have changed.
+    Memory,
+}
+
 /// Who reloads.
 pub struct Reloader {
     pub(super) source: Option<Source>,
     pub(super) own: OwnKey,
+    pub(super) inherited: Arc<Inherited>,
+    pub(super) notifier: Rc<Notifier>,
     pub(super) published: Arc<Published<Shared>>,
     pub(super) services: Rc<Services>,
+    /// Who looks after its certificates.
+    pub(super) certificates: Certificates,
     /// Where the generation that is in force listens; nowhere any more when a drain has closed the
     /// listeners.
     pub(super) sockets: Rc<RefCell<Sockets>>,
     pub(super) signs: Vec<Arc<Sign>>,
-    pub(super) certificate_watch: Rc<CertificateWatch>,
     /// Addresses of ours besides the listeners', which are never endpoints.
     pub(super) own_addresses: Vec<std::net::SocketAddr>,
     /// The configuration of the start: what is taken up only then.
@@ -60,14 +74,30 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Carries requests out, for as long as somebody can ask.
-    pub async fn run(self, mut requests: mpsc::UnboundedReceiver<Request>) {
-        while let Some(first) = requests.recv().await {
+    /// Carries requests out, for as long as somebody can ask. `changed`: there is something else in files
+    /// by which clients or backends are judged, so the same configuration is taken up again.
+    pub async fn run(
+        self,
+        mut requests: mpsc::UnboundedReceiver<Request>,
+        mut changed: mpsc::Receiver<()>,
+    ) {
+        loop {
+            let first = tokio::select! {
+                request = requests.recv() => request,
+                Some(()) = changed.recv() => {
+                    tracing::info!("files of authorities, revocation lists or backends' certificates changed");
+                    self.reload(From::Memory).await;
+                    continue;
+                }
+            };
+            let Some(first) = first else {
+                return;
+            };
             let mut askers = vec![first];
             while let Ok(more) = requests.try_recv() {
                 askers.push(more);
             }
-            let outcome = self.reload().await;
+            let outcome = self.reload(From::Source).await;
             for asker in askers.into_iter().flatten() {
                 // Who asked may be gone.
                 let _ = asker.send(outcome.clone());
@@ -75,9 +105,10 @@ impl Reloader {
         }
     }
 
-    async fn reload(&self) -> Reloaded {
+    async fn reload(&self, from: From) -> Reloaded {
         let begun = Instant::now();
-        let outcome = self.renew().await;
+        self.notifier.reloading();
+        let outcome = self.renew(from).await;
         let mut record = self.record.borrow_mut();
         let reloaded = Reloaded {
             at: SystemTime::now(),
@@ -94,6 +125,10 @@ impl Reloader {
             Some(_) => record.failed += 1,
         }
         record.last = Some(reloaded.clone());
+        self.notifier.reloaded(&match &reloaded.error {
+            None => format!("serving, reloaded to generation {}", reloaded.generation),
+            Some(error) => format!("serving as before, the reload failed: {error}"),
+        });
         say(&reloaded);
         self.journal.record(match &reloaded.error {
             None => {
@@ -110,12 +145,12 @@ impl Reloader {
     }
 
     /// Goes to the next generation. What it returns is taken up only at the next start.
-    async fn renew(&self) -> Result<Vec<&'static str>, Arc<str>> {
+    async fn renew(&self, from: From) -> Result<Vec<&'static str>, Arc<str>> {
         let before = self.published.load();
         if before.drain.phase() >= Phase::Closing {
             return Err("it is about to end".into());
         }
-        let mut prepared = self.prepare(&before).await?;
+        let mut prepared = self.prepare(&before, from).await?;
         let config = Arc::clone(&prepared.config);
         let (shared, new) = generation::next(&prepared, &before);
         let ids: Vec<ServiceId> = new
@@ -139,9 +174,9 @@ impl Reloader {
             self.services.watches().set_admission(own, allowed);
         }
         let generation = shared.generation;
+        self.certificates.follow(&shared);
         self.published.publish(shared);
         self.signs.iter().for_each(|sign| sign.wake.notify_one());
-        self.certificate_watch.set(watched(&self.published.load()));
         self.wait_for_workers(generation).await;
         if before.drain.phase() < Phase::Closing {
             // Those that nobody has any more are closed.
@@ -151,17 +186,27 @@ impl Reloader {
         Ok(at_next_start(&self.first, &config))
     }
 
-    async fn prepare(&self, before: &Arc<Shared>) -> Result<Prepared, Arc<str>> {
-        let Some(source) = self.source.clone() else {
-            return Err("there is no configuration to read again".into());
+    async fn prepare(&self, before: &Arc<Shared>, from: From) -> Result<Prepared, Arc<str>> {
+        let source = match (from, &self.source) {
+            (From::Memory, _) => None,
+            (From::Source, Some(source)) => Some(Arc::clone(source)),
+            (From::Source, None) => return Err("there is no configuration to read again".into()),
         };
         let (before, own) = (Arc::clone(before), self.own);
+        let inherited = Arc::clone(&self.inherited);
         let work = move || -> Result<Prepared, Arc<str>> {
-            let loaded = source().map_err(|diagnostic| diagnostic.to_string())?;
-            for warning in loaded.warnings.one_by_one() {
-                tracing::warn!("{warning}");
-            }
-            let prepared = Prepared::new(loaded.config, Some(&before), &own);
+            let config = match source {
+                None => Config::clone(&before.config),
+                Some(source) => {
+                    let loaded = source().map_err(|diagnostic| diagnostic.to_string())?;
+                    for warning in loaded.warnings.one_by_one() {
+                        tracing::warn!("{warning}");
+                    }
+                    loaded.config
+                }
+            };
+            let prepared =
+                Prepared::new(config, Some(&before), &own, &inherited, &before.challenges);
             prepared.map_err(|error| format!("{error:#}").into())
         };
         match spawn_blocking(work).await {
@@ -184,20 +229,6 @@ impl Reloader {
             tracing::warn!("a worker is held up: it goes on by the configuration of before");
         }
     }
-}
-
-/// The certificates of listeners, to be looked at again.
-pub fn watched(shared: &Shared) -> Vec<Watched> {
-    let listeners = shared.config.listeners.iter().zip(&shared.listeners);
-    let watched = listeners.filter_map(|(listener, listened)| match &listener.protocol {
-        Protocol::Https(tls) => Some(Watched {
-            listener: Arc::clone(&listener.name),
-            files: tls.certificates.clone(),
-            published: Arc::clone(&listened.tls.as_ref()?.certificates),
-        }),
-        Protocol::Http | Protocol::Tcp | Protocol::Tls => None,
-    });
-    watched.collect()
 }
 
 /// Says what became of it.

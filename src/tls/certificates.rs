@@ -18,6 +18,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureScheme};
 use rustls_pemfile::Item;
 
+use super::challenges::{Challenges, is_validation};
+use super::dev;
 pub use super::validity::Validity;
 use super::validity::validity;
 use crate::config::CertificateFiles;
@@ -65,6 +67,8 @@ pub enum CertificateError {
     Mismatch { cert: PathBuf, key: PathBuf },
     #[error("no certificate is configured")]
     Empty,
+    #[error("no certificate can be made to stand in: {0}")]
+    StandIn(Box<rcgen::Error>),
     #[error("{}: a certificate in it cannot be an authority: {source}", file.display())]
     BadAuthority {
         file: PathBuf,
@@ -102,15 +106,43 @@ pub struct CertificateSet {
 
 /// Hands rustls the certificate for a handshake, out of whatever set is published then.
 #[derive(Debug)]
-pub struct Resolver(pub Arc<Published<CertificateSet>>);
+pub struct Resolver {
+    /// The certificates.
+    pub certificates: Arc<Published<CertificateSet>>,
+    /// What authorities are answered that validate a name.
+    pub challenges: Arc<Published<Challenges>>,
+}
+
+/// What a certificate is called by that was made here, until there is one for its names.
+const STAND_IN: &str = "(stand-in)";
 
 /// A chain of a few certificates takes some 10 kB; a list of 20,000 that are revoked fits too.
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// Reads a chain and its key, and makes sure that they belong together.
 pub fn load(files: &CertificateFiles) -> Result<Certificate, CertificateError> {
+    assemble(files, read_pem(&files.cert)?, read_pem(&files.key)?)
+}
+
+/// Makes a certificate for these names that nobody trusts. It is served while there is no other.
+pub fn stand_in(names: &[String]) -> Result<Certificate, CertificateError> {
+    let file = PathBuf::from(STAND_IN);
+    let made = dev::self_signed(names).map_err(|error| CertificateError::StandIn(error.into()))?;
+    let chain = parse_pem(&file, made.cert.as_bytes())?;
+    let key = parse_pem(&file, made.key.as_bytes())?;
+    let files = CertificateFiles {
+        cert: file.clone(),
+        key: file,
+    };
+    assemble(&files, chain, key)
+}
+
+fn assemble(
+    files: &CertificateFiles,
+    chain: Pem,
+    key_pem: Pem,
+) -> Result<Certificate, CertificateError> {
     let CertificateFiles { cert, key } = files;
-    let chain = read_pem(cert)?;
     let Some(leaf) = chain.certificates.first() else {
         return Err(CertificateError::NoCertificate {
             file: cert.clone(),
@@ -136,7 +168,7 @@ pub fn load(files: &CertificateFiles) -> Result<Certificate, CertificateError> {
         key: found,
         encrypted,
         ..
-    } = read_pem(key)?;
+    } = key_pem;
     let Some(secret) = found else {
         return Err(CertificateError::NoKey {
             file: key.clone(),
@@ -187,6 +219,13 @@ pub(super) fn revocation_lists(
     Ok(lists)
 }
 
+impl CertificateError {
+    /// Is there no such file?
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, CertificateError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 impl Certificate {
     /// DNS names of its subjectAltName extension, lower case, wildcards as `*.example.com`. The
     /// common name does not count (RFC 9525 §2).
@@ -203,6 +242,18 @@ impl Certificate {
     pub fn leaf(&self) -> &CertificateDer<'static> {
         // `load` has seen it.
         &self.key.cert[0]
+    }
+
+    /// Is it good for this name? A wildcard is for a wildcard only if it is the same one.
+    pub fn covers(&self, name: &str) -> bool {
+        let mut names = self.names.iter();
+        let parent = name.split_once('.').map(|(_, parent)| parent);
+        names.any(|own| **own == *name || parent.is_some() && own.strip_prefix("*.") == parent)
+    }
+
+    /// Was it made here, for want of another?
+    pub(super) fn is_stand_in(&self) -> bool {
+        self.files.cert == Path::new(STAND_IN)
     }
 
     /// Is it the same one, with the same issuers?
@@ -360,7 +411,10 @@ impl CertificateSet {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let set = self.0.load();
+        if is_validation(&hello) {
+            return self.challenges.load().certificate(hello.server_name()?);
+        }
+        let set = self.certificates.load();
         let chosen = set.choose(hello.server_name(), hello.signature_schemes());
         Some(Arc::clone(&chosen.key))
     }
@@ -376,16 +430,19 @@ struct Pem {
     encrypted: bool,
 }
 
-/// The one place where rustls-pemfile is called.
 fn read_pem(file: &Path) -> Result<Pem, CertificateError> {
-    let bytes = read(file)?;
+    parse_pem(file, &read(file)?)
+}
+
+/// The one place where rustls-pemfile is called.
+fn parse_pem(file: &Path, mut bytes: &[u8]) -> Result<Pem, CertificateError> {
     let mut pem = Pem {
         certificates: Vec::new(),
         revocation_lists: Vec::new(),
         key: None,
-        encrypted: memchr::memmem::find(&bytes, b"-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some(),
+        encrypted: memchr::memmem::find(bytes, b"-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some(),
     };
-    for item in rustls_pemfile::read_all(&mut &bytes[..]) {
+    for item in rustls_pemfile::read_all(&mut bytes) {
         let item = item.map_err(|source| CertificateError::Pem {
             file: file.to_owned(),
             source,

@@ -87,7 +87,7 @@ impl Loader {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)?;
-        let contents = contents(terms);
+        let contents = Contents::of(files(terms));
         let builder = match &terms.trust {
             Trust::System => builder.with_root_certificates(self.system()?),
             Trust::Authorities(file) => builder.with_root_certificates(authorities(file)?),
@@ -107,6 +107,15 @@ impl Loader {
             contents,
             parameters,
         }))
+    }
+
+    /// Who vouches for a server, on these terms. [`Trust::Nobody`]: none do.
+    pub fn authorities(&mut self, trust: &Trust) -> Result<Arc<RootCertStore>, BackEndError> {
+        match trust {
+            Trust::System => self.system(),
+            Trust::Authorities(file) => authorities(file),
+            Trust::Nobody => Ok(Arc::new(RootCertStore::empty())),
+        }
     }
 
     fn system(&mut self) -> Result<Arc<RootCertStore>, BackEndError> {
@@ -152,20 +161,26 @@ fn authorities(file: &Path) -> Result<Arc<RootCertStore>, BackEndError> {
     }
 }
 
-/// Of the files that belong to these terms.
-fn contents(terms: &BackendTls) -> Contents {
+/// The files that belong to these terms.
+fn files(terms: &BackendTls) -> impl Iterator<Item = &Path> {
     let authorities = match &terms.trust {
         Trust::Authorities(file) => Some(file.as_path()),
         Trust::System | Trust::Nobody => None,
     };
-    let own = terms
-        .certificate
-        .iter()
-        .flat_map(|own| [&own.cert, &own.key]);
-    Contents::of(authorities.into_iter().chain(own.map(PathBuf::as_path)))
+    let own = terms.certificate.iter();
+    let own = own.flat_map(|own| [own.cert.as_path(), own.key.as_path()]);
+    authorities.into_iter().chain(own)
 }
 
 impl BackEnd {
+    /// The files that belong to it, and what was in them when it was loaded.
+    pub fn files(&self) -> (Vec<PathBuf>, Contents) {
+        (
+            files(&self.terms).map(Path::to_owned).collect(),
+            self.contents,
+        )
+    }
+
     /// Is there nothing that another one, loaded later, does otherwise?
     pub fn is_same(&self, other: &BackEnd) -> bool {
         self.terms == other.terms && self.contents == other.contents

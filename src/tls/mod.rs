@@ -4,7 +4,9 @@
 //!
 //! Nothing here opens a socket, and only `reload` waits, in a thread of its own; handshakes belong to the listener and to `upstream`.
 
+pub mod authority_key;
 pub mod certificates;
+pub mod challenges;
 pub mod client;
 pub mod client_certificates;
 pub mod client_hello;

@@ -9,16 +9,17 @@
 //! `server` says what is watched, at the start and whenever the configuration changes.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::certificates::{Certificate, CertificateSet, load};
+use super::certificates::{Certificate, CertificateError, CertificateSet, load};
 use super::contents::Contents;
 use super::expiry::{Nearness, nearness};
 use crate::config::CertificateFiles;
@@ -42,8 +43,29 @@ pub struct Watched {
     pub listener: Arc<str>,
     /// Their files, in the order of the configuration.
     pub files: Vec<CertificateFiles>,
+    /// Those of certificates that are ordered: they may not be there yet.
+    pub ordered: Vec<CertificateFiles>,
     /// Where handshakes find them.
     pub published: Arc<Published<CertificateSet>>,
+}
+
+/// Files by which clients or backends are judged, and what they are shown. Whoever has loaded them is told
+/// when they change.
+#[derive(Debug, Clone)]
+pub struct Judging {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// What was in them when they were loaded, and then when somebody was told.
+    pub known: Contents,
+}
+
+/// All that is watched.
+#[derive(Debug, Clone, Default)]
+pub struct WatchList {
+    /// Certificates that are taken up here.
+    pub listeners: Vec<Watched>,
+    /// Files that somebody else takes up.
+    pub judging: Vec<Judging>,
 }
 
 /// What has been taken up, and what could not.
@@ -62,15 +84,16 @@ struct Counts {
 /// The way to the thread that looks. Dropped, the thread ends.
 #[derive(Debug)]
 pub struct CertificateWatch {
-    lists: Sender<Vec<Watched>>,
+    lists: Sender<WatchList>,
     /// A byte in it says that there is a list, its end that there will be none any more.
     wake: PipeWriter,
     counts: Arc<Counts>,
 }
 
 impl CertificateWatch {
-    /// Starts the thread, which watches nothing yet. What happens is told to `journal`.
-    pub fn start(journal: Arc<Journal>) -> io::Result<CertificateWatch> {
+    /// Starts the thread, which watches nothing yet. `changed` is told of those [`Judging`], and
+    /// `journal` of what happens.
+    pub fn start(changed: mpsc::Sender<()>, journal: Arc<Journal>) -> io::Result<CertificateWatch> {
         let (lists, listed) = channel();
         let (woken, wake) = io::pipe()?;
         let counts = Arc::new(Counts {
@@ -79,7 +102,7 @@ impl CertificateWatch {
         });
         let counted = Arc::clone(&counts);
         let thread = std::thread::Builder::new().name("certificates".to_owned());
-        thread.spawn(move || run(&listed, woken, &counted))?;
+        thread.spawn(move || run(&listed, woken, &counted, &changed))?;
         Ok(CertificateWatch {
             lists,
             wake,
@@ -88,7 +111,7 @@ impl CertificateWatch {
     }
 
     /// From now on these are watched, and no others. They are looked at at once.
-    pub fn set(&self, watched: Vec<Watched>) {
+    pub fn set(&self, watched: WatchList) {
         // Either fails only when the thread has gone, and has said so.
         let _ = self.lists.send(watched);
         let _ = (&self.wake).write(&[0]);
@@ -120,8 +143,14 @@ impl Counts {
     }
 }
 
-fn run(lists: &Receiver<Vec<Watched>>, mut woken: PipeReader, counts: &Counts) {
+fn run(
+    lists: &Receiver<WatchList>,
+    mut woken: PipeReader,
+    counts: &Counts,
+    changed: &mpsc::Sender<()>,
+) {
     let mut listeners: Vec<Listener> = Vec::new();
+    let mut judging: Vec<Judging> = Vec::new();
     let mut folders = Folders::new()
         .inspect_err(|error| {
             let every = POLL.as_secs();
@@ -142,7 +171,10 @@ fn run(lists: &Receiver<Vec<Watched>>, mut woken: PipeReader, counts: &Counts) {
                 // How many bytes there are says nothing: each list counts.
                 let _ = woken.read(&mut [0; 64]);
                 match newest(lists) {
-                    Ok(Some(list)) => listeners = list.into_iter().map(Listener::new).collect(),
+                    Ok(Some(list)) => {
+                        listeners = list.listeners.into_iter().map(Listener::new).collect();
+                        judging = list.judging;
+                    }
                     Ok(None) => continue,
                     Err(Gone) => return,
                 }
@@ -151,10 +183,17 @@ fn run(lists: &Receiver<Vec<Watched>>, mut woken: PipeReader, counts: &Counts) {
         }
         // Before the files are read: what happens from here on is heard of.
         if let Some(folders) = &mut folders {
-            folders.watch(listeners.iter().flat_map(Listener::files));
+            let judging = judging.iter().flat_map(|j| &j.files);
+            let files = listeners.iter().flat_map(Listener::files);
+            folders.watch(files.chain(judging.map(PathBuf::as_path)));
         }
         let now = SystemTime::now();
         listeners.iter_mut().for_each(|l| l.look(now, counts));
+        // Whoever is told looks at all of them. If that was said already, once is enough.
+        let differ = judging.iter_mut().filter_map(|j| j.look().then_some(()));
+        if differ.count() > 0 {
+            let _ = changed.try_send(());
+        }
         let pairs = listeners.iter().flat_map(|l| &l.pairs);
         let unusable = pairs.filter(|pair| pair.is_unusable).count();
         counts.unusable.store(unusable as u64, Ordering::Relaxed);
@@ -190,7 +229,7 @@ fn wait(folders: Option<&Folders>, woken: &PipeReader, due: Instant) -> io::Resu
 struct Gone;
 
 /// The last list of those that wait; `None`: there is none.
-fn newest(lists: &Receiver<Vec<Watched>>) -> Result<Option<Vec<Watched>>, Gone> {
+fn newest(lists: &Receiver<WatchList>) -> Result<Option<WatchList>, Gone> {
     let mut newest = None;
     loop {
         match lists.try_recv() {
@@ -198,6 +237,14 @@ fn newest(lists: &Receiver<Vec<Watched>>) -> Result<Option<Vec<Watched>>, Gone> 
             Err(TryRecvError::Empty) => return Ok(newest),
             Err(TryRecvError::Disconnected) => return Err(Gone),
         }
+    }
+}
+
+impl Judging {
+    /// Is there something else in the files? Said once.
+    fn look(&mut self) -> bool {
+        let now = Contents::of(self.files.iter().map(PathBuf::as_path));
+        std::mem::replace(&mut self.known, now) != now
     }
 }
 
@@ -210,6 +257,8 @@ struct Listener {
 
 struct Pair {
     files: CertificateFiles,
+    /// They may not be there yet.
+    is_ordered: bool,
     /// What was in the files when they were last judged.
     judged: Option<Contents>,
     /// And could not be used.
@@ -220,15 +269,18 @@ struct Pair {
 
 impl Listener {
     fn new(watched: Watched) -> Listener {
-        let pair = |files| Pair {
+        let pair = |(files, is_ordered)| Pair {
             files,
+            is_ordered,
             judged: None,
             is_unusable: false,
             said: None,
         };
+        let files = watched.files.into_iter().map(|files| (files, false));
+        let ordered = watched.ordered.into_iter().map(|files| (files, true));
         Listener {
             name: watched.listener,
-            pairs: watched.files.into_iter().map(pair).collect(),
+            pairs: files.chain(ordered).map(pair).collect(),
             published: watched.published,
         }
     }
@@ -257,6 +309,10 @@ impl Listener {
         if !changed {
             return;
         }
+        if certificates.len() < self.pairs.len() {
+            let mut all = set.certificates().iter();
+            certificates.extend(all.find(|c| c.is_stand_in()).cloned());
+        }
         match CertificateSet::new(certificates) {
             Ok(set) => self.published.publish(set),
             Err(error) => tracing::error!(listener = %self.name, %error, "certificates stay"),
@@ -280,8 +336,10 @@ impl Pair {
             return None;
         }
         let found = load(&self.files);
-        self.is_unusable = found.is_err();
+        let is_awaited = self.is_ordered && found.as_ref().is_err_and(CertificateError::is_missing);
+        self.is_unusable = found.is_err() && !is_awaited;
         match found {
+            Err(_) if is_awaited => None,
             Ok(found) if held.is_some_and(|held| held.is_same(&found)) => None,
             Ok(found) => {
                 counts.replaced.fetch_add(1, Ordering::Relaxed);

@@ -13,10 +13,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 
-use super::certificates::{CertificateError, CertificateSet, Resolver};
+use super::certificates::{self, CertificateError, CertificateSet, Resolver};
+use super::challenges::{self, Challenges};
 use super::client_certificates::{self, verifier};
 use super::contents::Contents;
-use crate::config::{TlsFrontEnd, TlsVersion};
+use crate::config::{AcmeCertificate, TlsFrontEnd, TlsVersion};
 use crate::published::Published;
 
 /// TLS of one listener, ready for handshakes.
@@ -43,8 +44,12 @@ pub enum TlsError {
 }
 
 /// Reads the certificates and prepares TLS with them. What is doubtful about them is logged. `http2`: it
-/// is offered.
-pub fn front_end(front: &TlsFrontEnd, http2: bool) -> Result<FrontEnd, TlsError> {
+/// is offered. `challenges`: what authorities are answered, where certificates are ordered.
+pub fn front_end(
+    front: &TlsFrontEnd,
+    http2: bool,
+    challenges: &Arc<Published<Challenges>>,
+) -> Result<FrontEnd, TlsError> {
     let set = certificates(front)?;
     if let Some(wanted) = &front.client_certificates {
         let warnings = client_certificates::warnings(wanted, SystemTime::now());
@@ -53,32 +58,73 @@ pub fn front_end(front: &TlsFrontEnd, http2: bool) -> Result<FrontEnd, TlsError>
         }
     }
     let certificates = Published::new(set);
+    let resolver = Resolver {
+        certificates: Arc::clone(&certificates),
+        challenges: Arc::clone(challenges),
+    };
     Ok(FrontEnd {
         judges: judges(front),
-        config: parameters(front, http2, Resolver(Arc::clone(&certificates)))?,
+        config: parameters(front, http2, resolver)?,
         certificates,
     })
 }
 
-/// Reads the certificates alone. What is doubtful about them is logged.
+/// Reads the certificates alone, those from files first. For names whose certificates were not issued yet
+/// there is one that was made here. What is doubtful about them is logged.
 pub fn certificates(front: &TlsFrontEnd) -> Result<CertificateSet, TlsError> {
-    let set = CertificateSet::load(&front.certificates)?;
+    let files = front.certificates.iter().map(certificates::load);
+    let mut all = files.collect::<Result<Vec<_>, _>>()?;
+    let (mut issued, mut missing) = (Vec::new(), Vec::new());
+    for ordered in &front.acme {
+        if all.iter().any(|c| c.covers(&ordered.name)) {
+            continue;
+        }
+        match certificates::load(&ordered.files()) {
+            Ok(certificate) => issued.push(certificate),
+            Err(error) => {
+                if !error.is_missing() {
+                    tracing::warn!("a new one is ordered: {error}");
+                }
+                missing.push(ordered.name.to_string());
+            }
+        }
+    }
+    all.append(&mut issued);
+    if !missing.is_empty() {
+        all.push(certificates::stand_in(&missing)?);
+    }
+    let set = CertificateSet::new(all)?;
     for warning in set.warnings(SystemTime::now()) {
         tracing::warn!("{warning}");
     }
     Ok(set)
 }
 
+/// The certificates that are ordered: none for names of which there is one from files.
+pub fn ordered(front: &TlsFrontEnd, set: &CertificateSet) -> Vec<AcmeCertificate> {
+    let mut wanted = Vec::from_iter(front.acme.iter().cloned());
+    wanted.retain(|ordered| {
+        let mut certificates = set.certificates().iter();
+        let is_from_files = |c: &certificates::Certificate| front.certificates.contains(c.files());
+        !certificates.any(|c| is_from_files(c) && c.covers(&ordered.name))
+    });
+    wanted
+}
+
 /// What the files hold by which clients' certificates are judged.
 pub fn judges(front: &TlsFrontEnd) -> Contents {
+    Contents::of(judge_files(front).map(PathBuf::as_path))
+}
+
+/// The files by which clients' certificates are judged.
+pub fn judge_files(front: &TlsFrontEnd) -> impl Iterator<Item = &PathBuf> {
     let wanted = front.client_certificates.iter();
-    let files = wanted.flat_map(|wanted| iter::once(&wanted.ca).chain(&wanted.crl));
-    Contents::of(files.map(PathBuf::as_path))
+    wanted.flat_map(|wanted| iter::once(&wanted.ca).chain(&wanted.crl))
 }
 
 /// As [`front_end`], for those who never replace the certificates and speak HTTP/1.1 only.
 pub fn config(front: &TlsFrontEnd) -> Result<Arc<ServerConfig>, TlsError> {
-    Ok(front_end(front, false)?.config)
+    Ok(front_end(front, false, &Published::new(Challenges::default()))?.config)
 }
 
 fn parameters(
@@ -103,6 +149,9 @@ fn parameters(
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     if http2 {
         config.alpn_protocols.insert(0, b"h2".to_vec());
+    }
+    if !front.acme.is_empty() {
+        config.alpn_protocols.push(challenges::ALPN.to_vec());
     }
     // Sessions resume by tickets whose key lives 6 h and is accepted for 12 h; nothing is stored
     // per session, so no client can fill a table, and any worker can resume it. A ticket holds the

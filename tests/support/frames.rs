@@ -175,7 +175,12 @@ impl Peer {
 
     /// Connects and says what a client says first.
     pub fn connect(address: SocketAddr) -> Peer {
-        let mut peer = Peer::mute(address);
+        Peer::over_tcp(Peer::mute(address).tcp)
+    }
+
+    /// The same over a connection that is there.
+    pub fn over_tcp(tcp: TcpStream) -> Peer {
+        let mut peer = Peer::around(tcp);
         peer.send(PREFACE);
         peer.send(settings(&[]));
         peer

@@ -38,7 +38,7 @@ impl Desk {
                 .config
                 .routes
                 .iter()
-                .filter(|route| route.service == index);
+                .filter(|route| route.target.services().any(|s| s == index));
             Service {
                 name: config.name.to_string(),
                 discover: discover(&config.discover),

@@ -75,6 +75,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         seating: Seating::new(1).0,
         questions: Questions::new(1),
         samples: Samples::new(1),
+        challenges: Published::new(Default::default()),
         config,
     };
     let sign = |_| {
@@ -82,12 +83,16 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         sign.heartbeat.store(started.0, Ordering::Relaxed);
         sign
     };
+    let acme = Rc::new(Acme::new(Arc::clone(&shared.challenges)));
     let state = State {
         started,
         metrics: Metrics::new(Arc::clone(&shared.names)),
         generations: Published::new(shared),
         signs: (0..2).map(sign).collect(),
-        certificate_watch: Rc::new(CertificateWatch::start(Arc::default()).unwrap()),
+        certificate_watch: Rc::new(
+            CertificateWatch::start(mpsc::channel(1).0, Arc::default()).unwrap(),
+        ),
+        acme,
         discovery: Arc::default(),
         access_lines_dropped: Arc::default(),
         reloads: Rc::default(),

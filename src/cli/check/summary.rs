@@ -6,7 +6,7 @@ use super::count;
 use crate::balance::shares::{Weight, shares};
 use crate::config::{
     BackendTls, ClientCertificateMode, Config, Discover, HostPattern, Protocol, Route,
-    StaticEndpoint, Strategy, TlsVersion, Trust, UpstreamProtocol,
+    StaticEndpoint, Strategy, Target, TlsVersion, Trust, UpstreamProtocol,
 };
 
 /// So many members of each kind are listed.
@@ -21,12 +21,16 @@ pub(super) fn of(config: &Config) -> String {
             (Protocol::Tcp, None) => "tcp".to_owned(),
             (Protocol::Tls, None) => "tls, passed through".to_owned(),
             (Protocol::Https(tls), None) => format!(
-                "https, TLS {} or later, {}{}",
+                "https, TLS {} or later, {}{}{}",
                 match tls.min_version {
                     TlsVersion::Tls12 => "1.2",
                     TlsVersion::Tls13 => "1.3",
                 },
                 count(tls.certificates.len(), "certificate"),
+                match tls.acme.len() {
+                    0 => String::new(),
+                    n => format!(" and {n} ordered"),
+                },
                 match tls.client_certificates.as_ref().map(|wanted| wanted.mode) {
                     None => "",
                     Some(ClientCertificateMode::Required) => ", clients' certificates required",
@@ -68,7 +72,7 @@ pub(super) fn of(config: &Config) -> String {
         };
         format!("{}: {from}{over}{trust}{strategy}", service.name)
     });
-    let name_of = |route: &Route| &config.services[route.service].name;
+    let name_of = |route: &Route| leads_to(config, &route.target);
     let routes: Vec<_> = config
         .routes
         .iter()
@@ -80,7 +84,7 @@ pub(super) fn of(config: &Config) -> String {
     let layer4: Vec<_> = layer4
         .flat_map(|(index, listener)| {
             let its = config.layer4_routes(index);
-            its.map(move |route| {
+            its.map(move |(_, route)| {
                 let what = match listener.protocol {
                     Protocol::Tcp => "every connection".to_owned(),
                     _ => asked_for(route),
@@ -111,6 +115,27 @@ pub(super) fn of(config: &Config) -> String {
     );
     list(&mut text, "limits", std::iter::once(limits));
     text
+}
+
+/// Where a route leads, in words.
+fn leads_to(config: &Config, target: &Target) -> String {
+    match target {
+        Target::Service(index) => config.services[*index].name.to_string(),
+        Target::Split(shares) => {
+            let total: f64 = shares.iter().map(|share| f64::from(share.weight)).sum();
+            let parts = shares.iter().map(|share| {
+                let percent = 100.0 * f64::from(share.weight) / total;
+                let name = &config.services[share.service].name;
+                format!("{name} {:.4}", percent)
+                    .trim_end_matches('0')
+                    .trim_end_matches('.')
+                    .to_owned()
+                    + " %"
+            });
+            parts.collect::<Vec<_>>().join(", ")
+        }
+        Target::Redirect(to) => format!("elsewhere ({})", to.status),
+    }
 }
 
 fn list(text: &mut String, kind: &str, members: impl ExactSizeIterator<Item = String>) {

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::traffic::HOST;
+use crate::admin::token::Token;
 use crate::balance::shares::{self, Weight};
 use crate::config;
 use crate::dns_server::{self, Handle, SrvData, Zone};
@@ -114,7 +115,10 @@ impl Stage {
         let made = self_signed(&[HOST.into(), "127.0.0.1".into()])?;
         let files = DevFiles::within(&folder.0);
         files.write(&made, Existing::Keep)?;
-        let config = config::from_toml_str(&configuration(port, dns.address(), &files))?;
+        let (socket, token) = (folder.socket(), folder.token());
+        Token::random()?.leave(&token)?;
+        let config = configuration(port, dns.address(), &files, [&socket, &token]);
+        let config = config::from_toml_str(&config)?;
         let balancer = server::start(config)
             .with_context(|| format!("port {port} may be taken; --port 0 takes a free one"))?;
         let probe = balancer.probe.context("the configuration has a probe")?;
@@ -139,6 +143,21 @@ impl Stage {
     /// Where the balancer answers probes.
     pub fn probe(&self) -> Option<SocketAddr> {
         self.balancer.probe
+    }
+
+    /// Where the dashboard is.
+    pub fn dashboard(&self) -> Option<SocketAddr> {
+        self.balancer.admin
+    }
+
+    /// The file with the token that changes from the dashboard need.
+    pub fn token_file(&self) -> PathBuf {
+        self.folder.token()
+    }
+
+    /// What commands ask.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.socket()
     }
 
     /// Where DNS answers.
@@ -256,7 +275,12 @@ fn named<'a>(players: &'a mut [Player], name: &str) -> &'a mut Player {
         .expect("the script names who is in the cast")
 }
 
-fn configuration(port: u16, dns: SocketAddr, files: &DevFiles) -> String {
+fn configuration(
+    port: u16,
+    dns: SocketAddr,
+    files: &DevFiles,
+    [socket, token]: [&Path; 2],
+) -> String {
     let quoted = |path: &Path| toml::Value::from(path.display().to_string()).to_string();
     format!(
         r#"
@@ -278,15 +302,23 @@ fn configuration(port: u16, dns: SocketAddr, files: &DevFiles) -> String {
         [probe]
         address = "127.0.0.1:0"
 
+        [admin]
+        address = "127.0.0.1:0"
+        socket = {}
+        token_file = {}
+
         [log]
         access = "off"
         "#,
         quoted(&files.cert),
         quoted(&files.key),
+        quoted(socket),
+        quoted(token),
     )
 }
 
-/// A folder of our own for the certificate, readable by its owner only, removed when dropped.
+/// A folder of our own for the certificate, the control socket and its token, readable by its owner
+/// only, removed when dropped.
 #[derive(Debug)]
 struct Folder(PathBuf);
 
@@ -298,6 +330,14 @@ impl Folder {
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Folder(path))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("control.sock")
+    }
+
+    fn token(&self) -> PathBuf {
+        self.0.join("token")
     }
 }
 

@@ -51,6 +51,7 @@ impl Workers {
             seating,
             questions: Questions::new(count),
             samples: Samples::new(count),
+            challenges: Published::new(Default::default()),
             config,
         };
         let metrics = Metrics::new(Arc::clone(&shared.names));

@@ -365,6 +365,25 @@ impl Page {
             Gauge,
         )?;
         family.only(Value::Gauge(files.unusable as f64))?;
+        if let Some(acme) = &self.live.acme {
+            let mut family = out.family(
+                "acme_orders",
+                "Certificates that were ordered, by what came of it",
+                Counter,
+            )?;
+            for &(result, count) in &acme.orders {
+                family.add(&[("result", result)], Value::Count(count))?;
+            }
+            let mut family = out.family(
+                "acme_renewal_timestamp_seconds",
+                "When the next certificate for a name is ordered",
+                Gauge,
+            )?;
+            for (name, at) in &acme.renewals {
+                let at = Value::Gauge(unix_seconds(*at));
+                family.add(&[("name", &**name)], at)?;
+            }
+        }
         type Level = fn(&BoundSample) -> Option<u64>;
         let levels: [(&str, &str, Level); 3] = [
             ("bounded", "What a bounded thing holds", |bound| {

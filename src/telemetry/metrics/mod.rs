@@ -78,6 +78,8 @@ pub struct Live {
     pub certificates: Vec<CertificateSample>,
     /// What became of their files since.
     pub certificate_files: CertificateFilesSample,
+    /// What came of orders for others; `None`: none are ordered.
+    pub acme: Option<AcmeSample>,
     /// Every bounded thing.
     pub bounds: Vec<BoundSample>,
     /// Lines that the access log had to drop.
@@ -176,6 +178,15 @@ pub struct DnsName {
     pub held_back: u64,
     /// Records that were refused.
     pub rejected: u64,
+}
+
+/// Certificates that are ordered.
+#[derive(Debug, Clone, Default)]
+pub struct AcmeSample {
+    /// How many orders ended how.
+    pub orders: Vec<(&'static str, u64)>,
+    /// When each name's certificate is to be renewed.
+    pub renewals: Vec<(Arc<str>, SystemTime)>,
 }
 
 /// What became of the files of certificates.

@@ -367,6 +367,10 @@ fn dns_certificates_bounds_and_process() {
                 refused: 2,
                 unusable: 1,
             },
+            acme: Some(AcmeSample {
+                orders: vec![("issued", 4)],
+                renewals: vec![("a.example".into(), at)],
+            }),
             bounds: vec![BoundSample {
                 what: "client_connections",
                 service: None,
@@ -431,6 +435,11 @@ fn dns_certificates_bounds_and_process() {
             2.0,
         ),
         ("evenkeel_tls_certificates_unusable", 1.0),
+        (r#"evenkeel_acme_orders_total{result="issued"}"#, 4.0),
+        (
+            r#"evenkeel_acme_renewal_timestamp_seconds{name="a.example"}"#,
+            1_700_000_000.5,
+        ),
         (r#"evenkeel_bounded{of="client_connections"}"#, 3.0),
         (
             r#"evenkeel_bounded_high_water{of="client_connections"}"#,

@@ -19,6 +19,7 @@ fn bench(names: &[&str]) -> Bench {
         listener: "front".into(),
         published: Published::new(CertificateSet::load(&files).unwrap()),
         files,
+        ordered: Vec::new(),
     });
     Bench {
         folder,

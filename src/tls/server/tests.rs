@@ -40,8 +40,9 @@ fn bench(min_version: TlsVersion, names: &[&str]) -> Bench {
         certificates,
         min_version,
         client_certificates: None,
+        acme: Default::default(),
     };
-    let front = front_end(&front, false);
+    let front = front_end(&front, false, &Published::new(Challenges::default()));
     Bench {
         front: front.unwrap(),
         roots,

@@ -1,0 +1,224 @@
+//! Certificates that are ordered from an authority (ACME, RFC 8555) for the names of routes.
+//!
+//! A thread of its own, since it reads and writes files that replicas share, and waits for an authority
+//! that may be down. It never touches a listener: it puts certificates into the store, from where
+//! `tls::reload` takes them up here and on every replica, and says what validations are answered
+//! ([`Challenges`]). `server` says which names are wanted ([`Acme::set`]).
+//!
+//! - `renewal.rs`: when something is ordered, and by whom.
+//! - `order.rs`: one order; `dns.rs`: the proof by DNS; `http.rs`: the way to the authority.
+//! - `store.rs`: the folder. `schedule.rs`: times (pure).
+
+mod dns;
+mod http;
+mod order;
+mod renewal;
+mod schedule;
+mod store;
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::config::{self, AcmeCertificate};
+use crate::published::Published;
+use crate::telemetry::metrics::AcmeSample;
+use crate::tls::challenges::Challenges;
+use store::{Open, Store};
+
+/// Time between two looks for challenges that another replica has begun.
+const READ_EVERY: Duration = Duration::from_secs(1);
+
+/// A store that cannot be used is tried again after this time.
+const STORE_EVERY: Duration = Duration::from_secs(30);
+
+/// Does it again when the authority did not take the nonce: some take no nonce twice, some forget them
+/// (RFC 8555 §6.5). Instant-acme tries three times by itself.
+macro_rules! again {
+    ($call:expr) => {{
+        let mut left = 3_u8;
+        loop {
+            match $call {
+                Err(error) if left > 0 && $crate::acme::is_bad_nonce(&error) => left -= 1,
+                outcome => break outcome,
+            }
+        }
+    }};
+}
+use again;
+
+/// What is to be ordered, and where.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The authority and the store.
+    pub config: config::Acme,
+    /// For which names, and where each certificate goes.
+    pub certificates: BTreeSet<AcmeCertificate>,
+}
+
+/// The way to the thread that orders. Dropped, the thread ends.
+#[derive(Debug)]
+pub struct Acme {
+    /// There as soon as there is a plan.
+    plans: OnceCell<mpsc::UnboundedSender<Option<Plan>>>,
+    challenges: Arc<Published<Challenges>>,
+    counts: Arc<Counts>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+struct Counts {
+    issued: AtomicU64,
+    refused: AtomicU64,
+    unreachable: AtomicU64,
+    /// When each name is to be renewed.
+    renewals: Mutex<BTreeMap<Arc<str>, SystemTime>>,
+}
+
+impl Acme {
+    /// Orders nothing yet. `challenges`: where validations are answered from.
+    pub fn new(challenges: Arc<Published<Challenges>>) -> Acme {
+        Acme {
+            plans: OnceCell::new(),
+            challenges,
+            counts: Arc::default(),
+        }
+    }
+
+    /// From now on this is to be ordered, and nothing else.
+    pub fn set(&self, plan: Option<Plan>) {
+        if self.plans.get().is_none() && plan.is_some() {
+            match self.start() {
+                // It was empty.
+                Ok(plans) => drop(self.plans.set(plans)),
+                Err(error) => tracing::error!(%error, "acme: no certificates are ordered"),
+            }
+        }
+        if let Some(plans) = self.plans.get() {
+            // It fails only when the thread has gone, and has said so.
+            let _ = plans.send(plan);
+        }
+    }
+
+    fn start(&self) -> io::Result<mpsc::UnboundedSender<Option<Plan>>> {
+        let (plans, planned) = mpsc::unbounded_channel();
+        let challenges = Arc::clone(&self.challenges);
+        let counted = Arc::clone(&self.counts);
+        let thread = std::thread::Builder::new().name("acme".to_owned());
+        thread.spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(run(planned, &challenges, &counted)),
+                Err(e) => tracing::error!(error = %e, "acme: no certificates are ordered"),
+            }
+        })?;
+        Ok(plans)
+    }
+
+    /// What came of it; `None`: nothing was ever to be ordered.
+    pub fn sample(&self) -> Option<AcmeSample> {
+        self.plans.get()?;
+        let counts = &*self.counts;
+        // Relaxed: each stands for itself.
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let renewals = counts.renewals.lock();
+        let renewals = renewals.unwrap_or_else(PoisonError::into_inner);
+        Some(AcmeSample {
+            orders: vec![
+                ("issued", read(&counts.issued)),
+                ("refused", read(&counts.refused)),
+                ("unreachable", read(&counts.unreachable)),
+            ],
+            renewals: renewals.iter().map(|(n, t)| (Arc::clone(n), *t)).collect(),
+        })
+    }
+}
+
+async fn run(
+    mut plans: mpsc::UnboundedReceiver<Option<Plan>>,
+    challenges: &Published<Challenges>,
+    counts: &Counts,
+) {
+    let mut plan = None;
+    loop {
+        let next = match plan {
+            None => plans.recv().await,
+            Some(plan) => tokio::select! {
+                next = plans.recv() => next,
+                () = carry_out(plan, challenges, counts) => return,
+            },
+        };
+        let renewals = counts.renewals.lock();
+        (renewals.unwrap_or_else(PoisonError::into_inner)).clear();
+        plan = match next {
+            Some(next) => next,
+            None => return,
+        };
+    }
+}
+
+/// Never ends. Dropped, it leaves nothing behind but an order that the authority forgets, and answers
+/// that are cleared away in an hour.
+async fn carry_out(plan: Plan, challenges: &Published<Challenges>, counts: &Counts) {
+    let store = loop {
+        match Store::open(&plan.config.folder()) {
+            Ok(store) => break store,
+            Err(error) => tracing::error!(%error, "acme: no store, so nothing is ordered"),
+        }
+        sleep(STORE_EVERY).await;
+    };
+    tokio::join!(
+        answer(&store, challenges),
+        renewal::keep_renewed(&plan, &store, counts),
+    );
+}
+
+/// Keeps up with the challenges that are open, whoever has begun them.
+async fn answer(store: &Store, challenges: &Published<Challenges>) {
+    let mut known: Vec<Open> = Vec::new();
+    loop {
+        match store.challenges() {
+            Ok(open) if open == known => {}
+            Ok(open) => {
+                challenges.publish(answers(&open));
+                known = open;
+            }
+            Err(error) => tracing::warn!(%error, "acme: challenges cannot be read"),
+        }
+        sleep(READ_EVERY).await;
+    }
+}
+
+fn answers(open: &[Open]) -> Challenges {
+    let mut challenges = Challenges::default();
+    for open in open {
+        if !open.by_tls {
+            challenges.answer_over_http(&open.token, &open.key_authorization);
+        } else if let Err(error) = challenges.answer_by_tls(&open.name, &open.key_authorization) {
+            tracing::warn!(name = open.name, %error, "acme: a challenge cannot be answered");
+        }
+    }
+    challenges
+}
+
+fn is_bad_nonce(error: &instant_acme::Error) -> bool {
+    is_problem(error, "badNonce")
+}
+
+/// Is it this one of the problems that RFC 8555 §6.7 names?
+fn is_problem(error: &instant_acme::Error, name: &str) -> bool {
+    let instant_acme::Error::Api(problem) = error else {
+        return false;
+    };
+    let kind = problem.r#type.as_deref().unwrap_or_default();
+    kind.strip_prefix("urn:ietf:params:acme:error:") == Some(name)
+}

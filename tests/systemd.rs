@@ -1,0 +1,245 @@
+//! What systemd does with a service and the service with systemd: sockets that are handed over, and
+//! what is said on the notify socket. The test plays systemd; sockets reach the process as its
+//! standard input and output, and a shell moves them to where systemd puts them.
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use support::backend::Backend;
+use support::client::Client;
+use support::server::{Folder, binary};
+use support::{PATIENCE, wait_until};
+
+/// The part of systemd: it holds two listening sockets, and hears what it is told.
+struct Manager {
+    folder: Folder,
+    named: TcpListener,
+    at_address: TcpListener,
+    notify: UnixDatagram,
+    notify_path: PathBuf,
+}
+
+/// A service that is ended with the test.
+struct Unit(Child);
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Unit {
+    fn signal(&self, signal: rustix::process::Signal) {
+        let id = i32::try_from(self.0.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(id.expect("a child has a number"), signal)
+            .expect("it is there");
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let mut code = None;
+        wait_until("it ends", || {
+            code = self.0.try_wait().expect("it is our child");
+            code.is_some()
+        });
+        code.and_then(|status| status.code())
+    }
+}
+
+impl Manager {
+    fn new() -> Manager {
+        let folder = Folder::new();
+        let notify_path = folder.path().join("notify");
+        let notify = UnixDatagram::bind(&notify_path).expect("a socket");
+        notify.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let socket = || TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+        Manager {
+            folder,
+            named: socket(),
+            at_address: socket(),
+            notify,
+            notify_path,
+        }
+    }
+
+    fn write(&self, backend: SocketAddr, more: &str) -> PathBuf {
+        // Nobody could bind the first address: it is one for documents (RFC 5737).
+        let text = format!(
+            r#"
+            workers = 1
+            {more}
+            [probe]
+            address = "off"
+            [admin]
+            address = "off"
+            socket = "off"
+            [drain]
+            wait = "0s"
+            [[listener]]
+            name = "web"
+            address = "203.0.113.1:80"
+            protocol = "http"
+            [[listener]]
+            name = "other"
+            address = "{}"
+            protocol = "http"
+            [[service]]
+            name = "a"
+            discover = {{ static = ["{backend}"] }}
+            [[route]]
+            service = "a"
+            "#,
+            self.address(&self.at_address),
+        );
+        self.folder.write("evenkeel.toml", &text)
+    }
+
+    fn address(&self, socket: &TcpListener) -> SocketAddr {
+        socket.local_addr().expect("it is bound")
+    }
+
+    /// Starts the service.
+    fn start(&self, file: &PathBuf, variables: &[(&str, &str)]) -> Unit {
+        let move_and_run = r#"exec 3<&0 4<&1 </dev/null >/dev/null
+            export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:evenkeel.socket
+            exec "$@""#;
+        let pass = |socket: &TcpListener| {
+            Stdio::from(OwnedFd::from(socket.try_clone().expect("a descriptor")))
+        };
+        let program = binary();
+        let child = Command::new("sh")
+            .args(["-c", move_and_run, "sh"])
+            .arg(program.get_program())
+            .args(["run", "-c"])
+            .arg(file)
+            .env("NOTIFY_SOCKET", &self.notify_path)
+            .envs(variables.iter().copied())
+            .stdin(pass(&self.named))
+            .stdout(pass(&self.at_address))
+            .spawn();
+        Unit(child.expect("there is a shell"))
+    }
+
+    /// The next message, as lines; those of the watchdog are left out.
+    fn told(&self) -> Vec<String> {
+        loop {
+            let lines = self.told_anything();
+            if lines != ["WATCHDOG=1"] {
+                return lines;
+            }
+        }
+    }
+
+    fn told_anything(&self) -> Vec<String> {
+        let mut message = [0; 4096];
+        let length = self.notify.recv(&mut message).expect("it says something");
+        let text = std::str::from_utf8(&message[..length]).expect("UTF-8");
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+fn micros(lines: &[String]) -> i64 {
+    let line = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+    line.and_then(|n| n.parse().ok()).expect("it says when")
+}
+
+#[test]
+fn a_whole_life() {
+    let backend = Backend::start("b");
+    let manager = Manager::new();
+    let file = manager.write(backend.address, "");
+    let mut unit = manager.start(&file, &[]);
+    assert_eq!(manager.told(), ["READY=1", "STATUS=serving"]);
+    for socket in [&manager.named, &manager.at_address] {
+        let mut client = Client::plain(manager.address(socket));
+        assert_eq!(client.get("a", "/").expect("it is answered").status(), 200);
+    }
+
+    unit.signal(rustix::process::Signal::HUP);
+    let begun = manager.told();
+    assert_eq!(
+        (&*begun[0], &*begun[2]),
+        ("RELOADING=1", "STATUS=reloading")
+    );
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let age = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000 - micros(&begun);
+    assert!((0..60_000_000).contains(&age), "{age} µs");
+    assert_eq!(
+        manager.told(),
+        ["READY=1", "STATUS=serving, reloaded to generation 2"]
+    );
+
+    manager.write(backend.address, "nonsense = 1");
+    unit.signal(rustix::process::Signal::HUP);
+    assert_eq!(manager.told()[0], "RELOADING=1");
+    let over = manager.told();
+    assert_eq!(over[0], "READY=1");
+    assert!(
+        over[1].starts_with("STATUS=serving as before, the reload failed: "),
+        "{over:?}"
+    );
+    assert!(over[1].contains("unknown key `nonsense`"), "{over:?}");
+    assert_eq!(over.len(), 2, "{over:?}");
+
+    unit.signal(rustix::process::Signal::TERM);
+    assert_eq!(manager.told(), ["STOPPING=1", "STATUS=draining"]);
+    assert_eq!(unit.exit_code(), Some(0));
+}
+
+/// The upgrade of a program: one ends, the next one begins, and clients meanwhile have only waited.
+#[test]
+fn clients_wait_in_the_socket_while_nobody_runs() {
+    let backend = Backend::start("b");
+    let manager = Manager::new();
+    let file = manager.write(backend.address, "");
+    let mut unit = manager.start(&file, &[]);
+    assert_eq!(manager.told()[0], "READY=1");
+    unit.signal(rustix::process::Signal::TERM);
+    assert_eq!(manager.told()[0], "STOPPING=1");
+    assert_eq!(unit.exit_code(), Some(0));
+
+    let sockets = [&manager.named, &manager.at_address];
+    let mut waiting = sockets.map(|socket| {
+        let mut client = Client::plain(manager.address(socket));
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client
+    });
+    let _unit = manager.start(&file, &[]);
+    for client in &mut waiting {
+        assert_eq!(client.response().expect("it is answered").status(), 200);
+    }
+}
+
+#[test]
+fn the_watchdog_hears_of_us() {
+    let backend = Backend::start("b");
+    let manager = Manager::new();
+    let file = manager.write(backend.address, "");
+    let _unit = manager.start(&file, &[("WATCHDOG_USEC", "400000")]);
+    let begun = Instant::now();
+    let mut heard = 0;
+    while heard < 5 {
+        if manager.told_anything() == ["WATCHDOG=1"] {
+            heard += 1;
+        }
+    }
+    // Every 200 ms, and not as fast as it can.
+    assert!(
+        begun.elapsed() > Duration::from_millis(700),
+        "{:?}",
+        begun.elapsed()
+    );
+}
