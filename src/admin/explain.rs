@@ -9,15 +9,17 @@ pub mod answer;
 pub mod question;
 mod service;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use answer::{Explanation, Listener, Named, RequestAsked, SampledRequest};
 use question::{Asked, BadQuestion, Question, Verdict};
+use service::id;
 pub use service::{Known, serve};
 
 use super::state::State;
 use crate::config::{Access, Config, Protocol, Redirect, Target};
 use crate::http::head::has_encoded_slash;
+use crate::proxy::explain::{How, steps};
 use crate::proxy::limits::origin;
 use crate::proxy::samples::Sample;
 use crate::router::Request;
@@ -209,27 +211,31 @@ fn redirect(to: Redirect, question: &Question) -> String {
 
 fn sampled(sample: &Sample) -> SampledRequest {
     let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
-    let service = sample.service.as_ref();
-    let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+    let config = &sample.config;
+    let service = sample
+        .service
+        .map(|index| config.services[index].name.to_string());
     SampledRequest {
         at: timestamp(sample.at),
         request_id: Some(text(&sample.request_id)),
-        method: text(&sample.method),
-        host: (!sample.host.is_empty()).then(|| text(&sample.host)),
-        path: text(&sample.path),
-        listener: sample.listener.to_string(),
+        method: text(sample.method.text()),
+        host: Some(text(sample.host.text())).filter(|host| !host.is_empty()),
+        path: text(sample.path.text()),
+        listener: config.listeners[sample.listener].name.to_string(),
         route: sample.route.as_ref().map(ToString::to_string),
-        service: service.map(ToString::to_string),
-        backend: service
-            .zip(sample.backend.as_ref())
-            .map(|(service, address)| format!("{service}/{address}")),
-        priority: sample.priority,
+        service,
+        backend: sample.backend.as_deref().map(id),
+        priority: match sample.way.how {
+            Some(How::Turn { priority, .. }) => Some(priority),
+            _ => None,
+        },
         status: sample.status,
         attempts: sample.attempts,
         connect_ms: sample.connect.map(milliseconds),
         first_byte_ms: sample.first_byte.map(milliseconds),
         duration_ms: milliseconds(sample.total),
-        why: sample.why.clone(),
+        why: steps(sample),
     }
 }
 

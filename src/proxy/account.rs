@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::choice::How;
+use super::choice::Way;
 use super::failure::Meaning;
 use crate::upstream::backend::Backend;
 
@@ -27,11 +27,7 @@ pub struct Account {
     /// The backend of the last attempt.
     pub backend: Option<Arc<Backend>>,
     /// How the last attempt came to it.
-    pub how: Option<How>,
-    /// The last attempt was to find out whether its backend is back.
-    pub trial: bool,
-    /// Why the attempt before the last one failed.
-    pub after: Option<&'static str>,
+    pub way: Way,
     /// Attempts made.
     pub attempts: u32,
     /// Status the client got; 0: none.
@@ -74,9 +70,7 @@ impl Account {
             path: None,
             service: None,
             backend: None,
-            how: None,
-            trial: false,
-            after: None,
+            way: Way::default(),
             attempts: 0,
             status: 0,
             grpc_status: None,

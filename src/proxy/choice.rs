@@ -48,6 +48,17 @@ pub enum How {
     Again,
 }
 
+/// How an attempt came to be made where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Way {
+    /// How it came to its backend; `None`: there was none.
+    pub how: Option<How>,
+    /// It was to find out whether the backend is back.
+    pub trial: bool,
+    /// Why the attempt before it failed.
+    pub after: Option<&'static str>,
+}
+
 impl How {
     /// The request's cookie led to it: its client needs no other one.
     pub fn by_cookie(self) -> bool {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::account::{Account, Audience};
 use super::attempt::attempt;
-use super::choice::{Choice, Chooser, Over};
+use super::choice::{Choice, Chooser, Over, Way};
 use super::drain::Withdrawal;
 use super::explain;
 use super::failure::{Cause, Failure, Progress, Side};
@@ -155,9 +155,11 @@ pub async fn exchange(
             _ => Instant::now(),
         };
         account.backend = Some(Arc::clone(&backend));
-        account.how = Some(how);
-        account.trial = trial;
-        account.after = last.as_ref().map(|last| last.failure.meaning().reason);
+        account.way = Way {
+            how: Some(how),
+            trial,
+            after: last.as_ref().map(|last| last.failure.meaning().reason),
+        };
         tried.push(backend.id);
 
         let was_own = matches!(over_what, Over::Own(_));

@@ -9,18 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::account::Account;
-use super::choice::How;
+pub use super::choice::{How, Way};
 use super::failure::{Cause, Failure};
 use super::forward::{self, Hop};
 use super::peer::Peer;
 use super::preference::Preference;
 use super::retry::trial;
-use super::samples::{Sample, cut};
+use super::samples::{Cut, Sample};
 use super::worker::Worker;
 use crate::balance::affinity::{Affinity, Token};
 use crate::balance::picker::NoBackend;
 use crate::balance::wish::WhyTier;
-use crate::config::{Config, HashBy, Listener, Protocol, Service, Strategy};
+use crate::config::{Config, HashBy, Protocol, Service, Strategy};
 use crate::http::body::BodyFraming;
 use crate::http::cookies;
 use crate::http::head::RequestHead;
@@ -36,14 +36,14 @@ pub(super) fn field(account: &Account, worker: &Worker) -> String {
     if let Some(service) = service {
         members.push(format!("service={}", quoted(&service.name)));
     }
-    if let Some(How::Turn { priority, .. }) = account.how {
+    if let Some(How::Turn { priority, .. }) = account.way.how {
         members.push(format!("tier={priority}"));
     }
     if let Some(backend) = &account.backend {
         members.push(format!("backend={}", quoted(&backend.address)));
     }
-    if let (Some(how), Some(service)) = (account.how, service) {
-        members.push(format!("why={}", quoted(&why(how, account, service))));
+    if let (Some(how), Some(service)) = (account.way.how, service) {
+        members.push(format!("why={}", quoted(&why(how, account.way, service))));
     }
     if let Some(failure) = account.failure {
         members.push(format!("failure={}", failure.reason));
@@ -52,57 +52,52 @@ pub(super) fn field(account: &Account, worker: &Worker) -> String {
     members.join(", ")
 }
 
-/// A request that is over, as it is kept for people. `head`: if it was understood.
+/// A request that is over, as it is kept for people. Allocates nothing. `head`: if it was understood.
 pub(super) fn sample(
     account: &Account,
     head: Option<&RequestHead>,
     worker: &Worker,
-    listener: &Listener,
+    listener: usize,
     total: Duration,
 ) -> Sample {
-    let nothing = RequestHead::default();
-    let head = head.unwrap_or(&nothing);
-    let service = account.service.map(|index| worker.service(index));
+    // As it came, whatever the route made of it.
+    let path = account.path.as_deref().or(head.map(|head| &*head.path));
     Sample {
         at: SystemTime::now(),
         request_id: account.request_id,
-        method: cut(&head.method_text),
-        host: cut(&head.authority),
-        path: cut(account.path.as_deref().unwrap_or(&head.path)),
-        listener: Arc::clone(&listener.name),
+        method: Cut::of(head.map_or(b"", |head| &head.method_text)),
+        host: Cut::of(head.map_or(b"", |head| &head.authority)),
+        path: Cut::of(path.unwrap_or_default()),
+        config: Arc::clone(&worker.shared.config),
+        listener,
         route: account.route.clone(),
-        service: service.map(|service| Arc::clone(&service.name)),
-        backend: account.backend.as_ref().map(|b| b.address.clone()),
-        priority: match account.how {
-            Some(How::Turn { priority, .. }) => Some(priority),
-            _ => None,
-        },
+        service: account.service,
+        backend: account.backend.clone(),
+        way: account.way,
+        failure: account.failure,
         status: account.status,
         attempts: account.attempts,
         connect: account.connect,
         first_byte: account.first_byte,
         total,
-        why: steps(account, service),
     }
 }
 
 /// Why a request went where it went, step by step.
-fn steps(account: &Account, service: Option<&Service>) -> Vec<String> {
+pub fn steps(sample: &Sample) -> Vec<String> {
     let mut steps = Vec::new();
-    if let (Some(route), Some(service)) = (&account.route, service) {
+    let service = sample.service.map(|index| &sample.config.services[index]);
+    if let (Some(route), Some(service)) = (&sample.route, service) {
         steps.push(format!("route {route} leads to service {}", service.name));
     }
-    if let Some(How::Turn { priority, why, .. }) = account.how {
+    if let Some(How::Turn { priority, why, .. }) = sample.way.how {
         steps.push(format!("tier {priority}: {}", why.words()));
     }
-    if let (Some(how), Some(service), Some(backend)) = (account.how, service, &account.backend) {
-        steps.push(format!(
-            "{}: {}",
-            backend.address,
-            why(how, account, service)
-        ));
+    if let (Some(how), Some(service), Some(backend)) = (sample.way.how, service, &sample.backend) {
+        let why = why(how, sample.way, service);
+        steps.push(format!("{}: {why}", backend.address));
     }
-    if let Some(failure) = account.failure {
+    if let Some(failure) = sample.failure {
         let side = failure.side.name();
         steps.push(format!("failed: {} ({side})", failure.reason));
     }
@@ -128,7 +123,7 @@ pub(super) fn details(failure: &Failure, account: &Account, worker: &Worker) -> 
 }
 
 /// How the last attempt came to its backend.
-pub(super) fn why(how: How, account: &Account, service: &Service) -> String {
+fn why(how: How, way: Way, service: &Service) -> String {
     let mut text = match how {
         How::Own => "a connection of this client's own".to_owned(),
         How::Again => "the same once more over a new connection".to_owned(),
@@ -149,10 +144,10 @@ pub(super) fn why(how: How, account: &Account, service: &Service) -> String {
             _ => turn(how, service),
         },
     };
-    if account.trial {
+    if way.trial {
         text.push_str(", a trial after its ejection");
     }
-    if let Some(reason) = account.after {
+    if let Some(reason) = way.after {
         let _ = write!(text, ", again after {reason}");
     }
     text

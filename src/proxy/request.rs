@@ -572,7 +572,7 @@ impl Serving<'_> {
             self.log(account, head, took);
         }
         if self.worker.samples() {
-            let sample = explain::sample(account, head, self.worker, self.listener(), took);
+            let sample = explain::sample(account, head, self.worker, self.peer.listener, took);
             self.worker.shared.samples.put(self.worker.index, sample);
         }
     }

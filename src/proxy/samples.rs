@@ -7,6 +7,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::choice::Way;
+use super::failure::Meaning;
+use crate::config::Config;
+use crate::upstream::backend::Backend;
+
 /// The samples of all workers.
 #[derive(Debug)]
 pub struct Samples {
@@ -14,7 +19,7 @@ pub struct Samples {
     lots: Box<[Mutex<VecDeque<Sample>>]>,
 }
 
-/// A request as it was when it was over. What its client sent is cut short, and not escaped.
+/// A request as it was when it was over; `explain.rs` says it in words.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// When it ended.
@@ -22,21 +27,25 @@ pub struct Sample {
     /// Its identity.
     pub request_id: [u8; 32],
     /// Its method.
-    pub method: Box<[u8]>,
+    pub method: Cut<32>,
     /// Host and port.
-    pub host: Box<[u8]>,
+    pub host: Cut<256>,
     /// Its path, without the query.
-    pub path: Box<[u8]>,
-    /// Where it came in.
-    pub listener: Arc<str>,
+    pub path: Cut<256>,
+    /// What was in force.
+    pub config: Arc<Config>,
+    /// Index of the listener.
+    pub listener: usize,
     /// Label of its route.
     pub route: Option<Arc<str>>,
-    /// Its service.
-    pub service: Option<Arc<str>>,
-    /// The backend of its last attempt: address and port.
-    pub backend: Option<Box<str>>,
-    /// Priority of the backend's tier.
-    pub priority: Option<u16>,
+    /// Index of its service.
+    pub service: Option<usize>,
+    /// The backend of its last attempt.
+    pub backend: Option<Arc<Backend>>,
+    /// How the last attempt came to it.
+    pub way: Way,
+    /// How it failed, if it did.
+    pub failure: Option<Meaning>,
     /// Status that the client got; 0: none.
     pub status: u16,
     /// Attempts made.
@@ -47,14 +56,36 @@ pub struct Sample {
     pub first_byte: Option<Duration>,
     /// From its head to its end.
     pub total: Duration,
-    /// Why, one step a line.
-    pub why: Vec<String>,
+}
+
+/// The first bytes of what a client sent, as it sent them.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut<const MOST: usize> {
+    bytes: [u8; MOST],
+    length: usize,
+}
+
+impl<const MOST: usize> Cut<MOST> {
+    /// Of that text.
+    pub fn of(text: &[u8]) -> Cut<MOST> {
+        let length = text.len().min(MOST);
+        let mut bytes = [0; MOST];
+        bytes[..length].copy_from_slice(&text[..length]);
+        Cut { bytes, length }
+    }
+
+    /// What there is of it.
+    pub fn text(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
 }
 
 impl Samples {
     /// None yet.
     pub fn new(workers: usize) -> Arc<Samples> {
-        let lots = (0..workers).map(|_| Mutex::default()).collect();
+        // A worker's allocates nothing later on.
+        let lot = |_| Mutex::new(VecDeque::with_capacity(KEPT));
+        let lots = (0..workers).map(lot).collect();
         Arc::new(Samples { lots })
     }
 
@@ -82,19 +113,11 @@ impl Samples {
     }
 }
 
-/// The first bytes of what a client sent, as many as are kept.
-pub fn cut(text: &[u8]) -> Box<[u8]> {
-    text[..text.len().min(LONGEST)].into()
-}
-
 /// Samples of each worker that are kept: half a minute's.
 const KEPT: usize = 32;
 
 /// Samples that are shown.
 const SHOWN: usize = 64;
-
-/// Bytes of a path, a host or a method that are kept.
-const LONGEST: usize = 256;
 
 /// Time between two samples of one worker.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -102,39 +125,46 @@ pub const EVERY: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::from_toml_str;
 
-    fn sample(second: u64) -> Sample {
+    fn sample(config: &Arc<Config>, second: u64) -> Sample {
         Sample {
             at: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
             request_id: [b'0'; 32],
-            method: cut(b"GET"),
-            host: cut(b"shop.test"),
-            path: cut(&[b'/'; 1000]),
-            listener: "front".into(),
+            method: Cut::of(b"GET"),
+            host: Cut::of(b"shop.test"),
+            path: Cut::of(&[b'/'; 1000]),
+            config: Arc::clone(config),
+            listener: 0,
             route: None,
             service: None,
             backend: None,
-            priority: None,
+            way: Way::default(),
+            failure: None,
             status: 200,
             attempts: 1,
             connect: None,
             first_byte: None,
             total: Duration::ZERO,
-            why: Vec::new(),
         }
+    }
+
+    fn config() -> Arc<Config> {
+        let text = "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n";
+        Arc::new(from_toml_str(text).expect("it is right"))
     }
 
     #[test]
     fn the_last_ones_of_all_workers_the_latest_first() {
-        let samples = Samples::new(3);
+        let (samples, config) = (Samples::new(3), config());
         for second in 0..300 {
-            samples.put(second as usize % 3, sample(second));
+            samples.put(second as usize % 3, sample(&config, second));
         }
         let latest = samples.latest();
         assert_eq!(latest.len(), SHOWN);
         for (sample, second) in latest.iter().zip((0..300).rev()) {
-            assert_eq!(sample.at, self::sample(second).at);
-            assert_eq!(sample.path.len(), LONGEST);
+            assert_eq!(sample.at, self::sample(&config, second).at);
+            assert_eq!(sample.path.text(), [b'/'; 256]);
         }
         assert!(
             samples
@@ -148,7 +178,7 @@ mod tests {
     fn a_worker_does_not_wait_for_a_reader() {
         let samples = Samples::new(1);
         let reading = samples.lots[0].lock().expect("nobody panicked");
-        samples.put(0, sample(1));
+        samples.put(0, sample(&config(), 1));
         drop(reading);
         assert!(samples.latest().is_empty());
     }

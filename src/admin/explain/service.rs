@@ -385,7 +385,7 @@ fn preferences(
 }
 
 /// As the control API calls a backend.
-fn id(backend: &Backend) -> String {
+pub(super) fn id(backend: &Backend) -> String {
     format!("{}/{}", backend.service, backend.address)
 }
 

@@ -11,7 +11,9 @@ use crate::balance::wish::Wish;
 use crate::clock::Millis;
 use crate::config::from_toml_str;
 use crate::discovery::{Discovered, Endpoint, Offer};
+use crate::proxy::explain::Way;
 use crate::proxy::questions::Unanswered;
+use crate::proxy::samples::Cut;
 use crate::upstream::gate::Gate;
 use crate::upstream::standing::Reason;
 
@@ -546,27 +548,34 @@ fn what_is_said_where_nobody_is() {
 
 #[test]
 fn what_a_client_sent_is_shown_without_control_characters() {
+    let served = served(&[0], "");
     let sample = Sample {
         at: SystemTime::UNIX_EPOCH,
         request_id: [b'7'; 32],
-        method: (*b"GET").into(),
-        host: (*b"shop.test").into(),
-        path: (*b"/a\x1b[2J\xff").into(),
-        listener: "front".into(),
-        route: None,
-        service: Some("web".into()),
-        backend: Some("10.0.0.1:80".into()),
-        priority: Some(0),
+        method: Cut::of(b"GET"),
+        host: Cut::of(b"shop.test"),
+        path: Cut::of(b"/a\x1b[2J\xff"),
+        config: Arc::new(served.config.clone()),
+        listener: 0,
+        route: Some("shop".into()),
+        service: Some(0),
+        backend: Some(Arc::clone(&served.backends()[0])),
+        way: Way::default(),
+        failure: None,
         status: 200,
         attempts: 1,
         connect: None,
         first_byte: Some(Duration::from_micros(1_500)),
         total: Duration::from_millis(2),
-        why: vec!["because".to_owned()],
     };
     let shown = sampled(&sample);
     assert_eq!(shown.path, "/a\u{fffd}[2J\u{fffd}");
     assert_eq!(shown.at, "1970-01-01T00:00:00.000Z");
+    assert_eq!(
+        (shown.listener.as_str(), shown.service.as_deref()),
+        ("plain", Some("web"))
+    );
+    assert_eq!(shown.why, ["route shop leads to service web"]);
     assert_eq!(shown.backend.as_deref(), Some("web/10.0.0.1:80"));
     assert_eq!((shown.first_byte_ms, shown.duration_ms), (Some(1.5), 2.0));
 }
