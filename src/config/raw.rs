@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::admin::AdminTable;
+use super::auth::AuthTable;
 use super::backend_tls::{ProxyHeader, TlsTable};
 use super::conditions::RawWanted;
 use super::diagnostics::Problems;
@@ -323,6 +324,7 @@ table! {
         "rewrite" => rewrite: RewriteTable,
         "request_headers" => request_headers: HeaderEditsTable,
         "response_headers" => response_headers: HeaderEditsTable,
+        "auth" => auth: AuthTable,
     }
     later ["client_certificates"]
 }
