@@ -3,6 +3,8 @@
 
 #[path = "routing/admission.rs"]
 mod admission;
+#[path = "routing/auth.rs"]
+mod auth;
 #[path = "routing/conditions.rs"]
 mod conditions;
 #[path = "support/frames.rs"]

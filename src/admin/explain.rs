@@ -155,6 +155,10 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
         explanation.outcome = format!("{denied}: the route does not admit this client");
         return Ok((explanation, None));
     }
+    if let (Some(auth), Some(named)) = (&route.auth, &mut explanation.route) {
+        let name = &config.services[auth.service].name;
+        named.why += &format!("; {name} is asked first whether it may go on");
+    }
     let service = match &route.target {
         Target::Service(service) => *service,
         Target::Split(shares) => {

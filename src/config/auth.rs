@@ -72,7 +72,10 @@ pub(super) fn build(
     let mut response_headers: Vec<Box<str>> = Vec::new();
     for at in raw.response_headers.iter().flatten() {
         check_name(at, Of::Requests, problems);
-        if response_headers.iter().any(|n| n.eq_ignore_ascii_case(&at.value)) {
+        if response_headers
+            .iter()
+            .any(|n| n.eq_ignore_ascii_case(&at.value))
+        {
             problems.error(at.span, format!("`{}` is listed twice", at.value));
         }
         response_headers.push(at.value.as_str().into());

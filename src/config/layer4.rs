@@ -17,6 +17,7 @@ const OF_REQUESTS: &[&str] = &[
     "rewrite",
     "request_headers",
     "response_headers",
+    "auth",
 ];
 
 /// RFC 7301 §3.1: a protocol's name has one length byte.

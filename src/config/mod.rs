@@ -3,8 +3,8 @@
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
 //! `build.rs`, `acme.rs`, `admin.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
-//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `header_edits.rs`, `target.rs`,
-//! `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and where;
+//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `header_edits.rs`, `auth.rs`,
+//! `target.rs`, `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and where;
 //! reading goes on after an error, so that one run shows all of them. `schema.rs` tells editors how
 //! files are written.
 
@@ -15,6 +15,7 @@ pub mod tree;
 mod access;
 mod acme;
 mod admin;
+mod auth;
 mod backend_tls;
 mod build;
 mod conditions;
@@ -55,6 +56,7 @@ pub use crate::telemetry::logging::LogFormat;
 pub use access::Access;
 pub use acme::{Acme, AcmeCertificate, AcmeChallenge, AcmeDns, ExternalAccount};
 pub use admin::{Admin, Place, USUAL_ADDRESS, token};
+pub use auth::Auth;
 pub use backend_tls::{BackendTls, ProxyHeader, Trust};
 pub use conditions::{Conditions, Rank, Wanted};
 pub use diagnostics::Diagnostic;
@@ -567,6 +569,8 @@ pub struct Route {
     pub request_headers: Option<HeaderEdits>,
     /// The same of responses.
     pub response_headers: Option<HeaderEdits>,
+    /// Who says whether its requests may go on; `None`: nobody.
+    pub auth: Option<Auth>,
     /// Where it leads.
     pub target: Target,
 }
@@ -577,6 +581,7 @@ impl Route {
         self.rewrite.is_some()
             || self.request_headers.is_some()
             || self.response_headers.is_some()
+            || self.auth.is_some()
             || matches!(self.target, Target::Redirect(_))
     }
 }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::acme::RawAcme;
 use super::admin::AdminTable;
+use super::auth::AuthTable;
 use super::backend_tls::{ProxyHeader, TlsTable};
 use super::conditions::RawWanted;
 use super::diagnostics::Problems;
@@ -326,6 +327,7 @@ table! {
         "rewrite" => rewrite: RewriteTable,
         "request_headers" => request_headers: HeaderEditsTable,
         "response_headers" => response_headers: HeaderEditsTable,
+        "auth" => auth: AuthTable,
     }
     later ["client_certificates"]
 }

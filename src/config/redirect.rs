@@ -287,7 +287,13 @@ fn host(at: &At<String>, problems: &mut Problems) -> Option<Box<str>> {
 
 /// Says that a route cannot both redirect and pass on.
 pub(super) fn refuse_both(raw: &raw::Route, redirect: Span, problems: &mut Problems) {
-    for key in ["service", "strip_prefix", "rewrite", "request_headers"] {
+    for key in [
+        "service",
+        "strip_prefix",
+        "rewrite",
+        "request_headers",
+        "auth",
+    ] {
         if let Some(span) = raw.key(key) {
             problems.push(
                 Problem::error(span, format!("`{key}` has no effect beside `redirect`"))

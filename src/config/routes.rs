@@ -12,7 +12,7 @@ pub(super) use super::scalar::is_token_byte;
 use super::source::Span;
 use super::target::{self, RawTarget};
 use super::{
-    Conditions, HostPattern, Listener, Route, Target, access, conditions, layer4, names, raw,
+    Conditions, HostPattern, Listener, Route, Target, access, auth, conditions, layer4, names, raw,
     redirect,
 };
 
@@ -185,6 +185,8 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
     let request_headers = header_edits::build(raw.request_headers.as_ref(), Of::Requests, problems);
     let response_headers =
         header_edits::build(raw.response_headers.as_ref(), Of::Responses, problems);
+    let known_service = |name: &At<String>, p: &mut Problems| known.service(name, p);
+    let auth = (raw.auth.as_ref()).and_then(|auth| auth::build(auth, known_service, problems));
     let (host, path, target) = (host?, path?, target?);
     if problems.count() > before {
         return None;
@@ -203,6 +205,7 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
         rewrite,
         request_headers,
         response_headers,
+        auth,
         target,
     })
 }
@@ -406,11 +409,15 @@ fn settled(a: &Route, b: &Route, group: &[&(Route, Span)]) -> bool {
     })
 }
 
+/// Does anything of a route go to this service?
+fn leads_to(route: &Route, service: usize) -> bool {
+    let asks = route.auth.iter().map(|auth| auth.service);
+    route.target.services().chain(asks).any(|s| s == service)
+}
+
 fn warn_of_unused(routes: &[(Route, Span)], known: &Known<'_>, problems: &mut Problems) {
     for (index, service) in known.raw_services.iter().enumerate() {
-        if !routes
-            .iter()
-            .any(|(r, _)| r.target.services().any(|s| s == index))
+        if !routes.iter().any(|(r, _)| leads_to(r, index))
             && let Some(name) = &service.name
         {
             problems.push(Problem::warning(

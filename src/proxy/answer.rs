@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -109,7 +110,7 @@ pub(super) async fn receive(
                     return Err(bad(state, "too many interim responses"));
                 }
                 // RFC 9110 §15.2: never to an HTTP/1.0 client.
-                if job.head.version != Version::Http10 {
+                if job.head.version != Version::Http10 && job.asks_for.is_none() {
                     // Once it is written a final response may still follow from whoever sends
                     // one; while it is half written none can.
                     let reached = state.progress.replace(Progress::Forwarded);
@@ -170,7 +171,16 @@ pub(super) async fn receive(
         }
     }
     .map_err(|e| state.fail(Cause::BadResponse(e)))?;
+    if job.asks_for.is_some() && matches!(response.status, 200..300) {
+        let read = discard(answering, &mut coming, framing).await;
+        return Ok(Done::Granted {
+            upstream_keeps: read && response_keeps_alive(response) && state.request_done.get(),
+        });
+    }
+    let for_head = job.asks_for == Some(Method::Head);
     let framing_out = match (framing, job.head.version) {
+        // Its client reads no body, although the backend was asked for one.
+        _ if for_head => BodyFraming::None,
         (BodyFraming::Chunked | BodyFraming::UntilClose, Version::Http10) => {
             BodyFraming::UntilClose
         }
@@ -183,7 +193,9 @@ pub(super) async fn receive(
         }
         (framing, _) => framing,
     };
-    let upstream_keeps = response_keeps_alive(response) && framing != BodyFraming::UntilClose;
+    let upstream_keeps = response_keeps_alive(response)
+        && framing != BodyFraming::UntilClose
+        && (!for_head || framing == BodyFraming::None);
     let client_keeps = job.keep_alive
         && state.request_done.get()
         && framing_out != BodyFraming::UntilClose
@@ -202,6 +214,7 @@ pub(super) async fn receive(
     forward::push_own(&mut response.fields, job.cookie, job.explanation);
 
     let mut source = match &mut coming {
+        _ if for_head => Source::Nothing,
         Coming::H1(io, inbox) => {
             let body = BodyDecoder::new(framing, TRAILERS).barring(nominated);
             Source::h1(io, inbox, body)
@@ -281,6 +294,47 @@ pub(super) async fn receive(
             && matches!(&coming, Coming::H1(_, inbox) if inbox.is_empty()),
     })
 }
+
+/// Reads a body that nobody wants off a connection that others may use. False: it has to end, since the
+/// body is long, or does not come.
+async fn discard(answering: Answering<'_>, coming: &mut Coming<'_>, framing: BodyFraming) -> bool {
+    // A stream ends by itself, and a connection may be cheaper than what its end is waited for.
+    let Coming::H1(io, inbox) = coming else {
+        return false;
+    };
+    if framing == BodyFraming::UntilClose {
+        return false;
+    }
+    answering.timer.set(DISCARDING);
+    let mut body = BodyDecoder::new(framing, TRAILERS);
+    let mut taken = 0;
+    loop {
+        while !body.is_done() && !inbox.is_empty() {
+            match body.decode(inbox.filled()) {
+                Ok(piece) if piece.consumed > 0 || piece.end => {
+                    taken += piece.consumed;
+                    inbox.consume(piece.consumed);
+                }
+                _ => return false,
+            }
+        }
+        if body.is_done() {
+            return inbox.is_empty();
+        }
+        if taken > DISCARDED {
+            return false;
+        }
+        match answering.timer.guard(io.fill(inbox)).await {
+            Ok(Ok(n)) if n > 0 => {}
+            _ => return false,
+        }
+    }
+}
+
+/// So many bytes of a body that nobody wants are read, and waited for so long: a new connection costs
+/// about as much.
+const DISCARDED: usize = 64 * 1024;
+const DISCARDING: Duration = Duration::from_millis(100);
 
 /// Writes an interim response, whole.
 async fn write_interim(

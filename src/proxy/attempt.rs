@@ -55,8 +55,8 @@ pub async fn attempt(
                 let body = BodyDecoder::new(job.framing, TRAILERS).barring(job.nominated.clone());
                 (Source::h1(io, inbox, body), Sink::H1(io))
             }
-            // What comes then is for the tunnel.
-            Downstream::H2 { outgoing, .. } if job.upgrade.is_some() => {
+            // What comes then is for the tunnel, or for the request that is asked about.
+            Downstream::H2 { outgoing, .. } if job.upgrade.is_some() || job.asks_for.is_some() => {
                 (Source::Nothing, Sink::H2(outgoing))
             }
             Downstream::H2 { incoming, outgoing } => {

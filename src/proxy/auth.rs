@@ -18,7 +18,7 @@ use super::request::Next;
 use crate::config::Auth;
 use crate::http::body::BodyFraming;
 use crate::http::head::{Method, RequestHead};
-use crate::http::headers::{Fields, Known, Nominated, is_same_field};
+use crate::http::headers::{Known, Nominated, is_same_field};
 use crate::io::pace::Patience;
 
 /// What is asked about a request, besides the request itself.
@@ -30,8 +30,8 @@ pub(super) struct Asking<'a> {
     pub framing: BodyFraming,
     /// The client's connection may go on after its response.
     pub keep_alive: bool,
-    /// The method that the request goes on with.
-    pub method: &'a [u8],
+    /// It is an extended CONNECT, which in HTTP/1.1 is a GET.
+    pub extended: bool,
 }
 
 /// What was said.
@@ -60,7 +60,8 @@ impl Serving<'_> {
         let worker = Rc::clone(self.worker);
         let service = worker.service(auth.service);
         let limits = &service.upstream;
-        let question = question(self.head, asking, account.request_id);
+        let (question, id) = question(self.head, asking, account.request_id);
+        account.request_id = id;
         // A body that the client sends after its answer would be taken for its next request.
         let body = match &over {
             Downstream::H1 { inbox, .. } => whole_body(framing, inbox.filled()),
@@ -83,6 +84,7 @@ impl Serving<'_> {
             upgrade: None,
             preference: Preference::of(service, affinity, &question, self.peer),
             cookie: None,
+            explanation: None,
             edits: edits.as_ref(),
             asks_for: Some(self.head.method),
             keep_alive: keep_alive && body.is_some(),
@@ -123,7 +125,8 @@ impl Serving<'_> {
                 account.status = own.status;
                 account.sent = own.sent;
                 account.first_byte = own.first_byte;
-                account.failure = Some(Failure::new(Cause::NotGranted, Progress::Forwarded).meaning());
+                account.failure =
+                    Some(Failure::new(Cause::NotGranted, Progress::Forwarded).meaning());
                 if let (Downstream::H1 { inbox, .. }, Some(used)) = (over, body) {
                     inbox.consume(used);
                 }
@@ -151,7 +154,7 @@ impl Serving<'_> {
 }
 
 /// The head by which it is asked about a request.
-fn question(head: &RequestHead, asking: Asking<'_>, request_id: [u8; 32]) -> RequestHead {
+fn question(head: &RequestHead, asking: Asking<'_>, fresh_id: [u8; 32]) -> (RequestHead, [u8; 32]) {
     let auth = asking.auth;
     let mut question = RequestHead {
         method: Method::Get,
@@ -164,7 +167,7 @@ fn question(head: &RequestHead, asking: Asking<'_>, request_id: [u8; 32]) -> Req
         query: Vec::new(),
         fields: head.fields.clone(),
     };
-    forward::rewrite_request(&mut question, asking.hop, request_id);
+    let id = forward::rewrite_request(&mut question, asking.hop, fresh_id);
     question.fields.retain(|field| match field.known {
         // What a proxy before us said; where it was not believed it is gone.
         Known::XForwardedOther => !is_about_request(field.name),
@@ -183,16 +186,16 @@ fn question(head: &RequestHead, asking: Asking<'_>, request_id: [u8; 32]) -> Req
             None => !is_about_body(field.name),
         },
     });
-    question.fields.push(b"X-Forwarded-Method", asking.method);
-    push_uri(&mut question.fields, head);
-    question
-}
-
-fn push_uri(fields: &mut Fields, head: &RequestHead) {
-    fields.push_with(b"X-Forwarded-Uri", |out| {
+    let method: &[u8] = match asking.extended {
+        true => b"GET",
+        false => &head.method_text,
+    };
+    question.fields.push(b"X-Forwarded-Method", method);
+    question.fields.push_with(b"X-Forwarded-Uri", |out| {
         out.extend_from_slice(&head.path);
         out.extend_from_slice(&head.query);
     });
+    (question, id)
 }
 
 /// Is it one of those by which the request is described? They are ours to say.

@@ -35,6 +35,8 @@ pub enum Outcome {
         /// Bytes of the inbox that belong to this request still.
         used: usize,
     },
+    /// What was asked for is granted: the head of the response lies in its room.
+    Granted,
     /// The backend switched protocols: from here on it is a tunnel.
     Switched(Box<Tunnel>),
 }
@@ -284,6 +286,16 @@ pub async fn exchange(
                     client_keeps,
                     used: state.used.get(),
                 });
+            }
+            Ok(Done::Granted { upstream_keeps }) => {
+                let is_anybodys = why_pinned(&backend, was_own, job, response).is_none();
+                if let (Upstream::H1(io), true) = (upstream, upstream_keeps && is_anybodys) {
+                    let limits = (job.limits.keep_alive, worker.idle_limit(service));
+                    let now = worker.deadlines.now();
+                    let mut pool = worker.pool().borrow_mut();
+                    pool.put(&backend, io, limits.0, limits.1, now);
+                }
+                return Ok(Outcome::Granted);
             }
             Ok(Done::Switched(rest)) => {
                 return Ok(Outcome::Switched(Box::new(Tunnel {

@@ -74,6 +74,12 @@ pub enum Cause {
     /// The listener or the route does not admit clients from where this one is.
     #[error("clients from this address are not admitted")]
     Denied,
+    /// The service that says who may did not grant it; its answer went to the client.
+    #[error("another service did not grant the request")]
+    NotGranted,
+    /// The service that says who may could not be asked.
+    #[error("another service has to grant the request, and could not be asked: {0}")]
+    Unasked(#[source] Box<Failure>),
     /// No route matches.
     #[error("no route matches")]
     NoRoute,
@@ -183,6 +189,14 @@ impl Failure {
             Cause::ClientStalled => (Downstream, 408, "client_stalled", true),
             Cause::RateLimited(_) => (Downstream, 429, "rate_limited", false),
             Cause::Denied => (Downstream, 403, "denied", false),
+            Cause::NotGranted => (Downstream, 403, "not_granted", false),
+            Cause::Unasked(why) => {
+                let status = match why.meaning().status {
+                    502 => 502,
+                    _ => 503,
+                };
+                (Upstream, status, "auth_unasked", false)
+            }
             Cause::NoRoute => (Internal, 404, "no_route", false),
             Cause::NoBackend(NoBackend::Unresolved) => (Upstream, 503, "unresolved", false),
             Cause::NoBackend(NoBackend::Full) => (Upstream, 503, "overloaded", false),

@@ -19,7 +19,7 @@ use crate::config::Upstream as Limits;
 use crate::http::body::BodyFraming;
 use crate::http::h2::incoming::Incoming;
 use crate::http::h2::outgoing::Outgoing;
-use crate::http::head::RequestHead;
+use crate::http::head::{Method, RequestHead};
 use crate::http::headers::Nominated;
 use crate::io::buffer::Inbox;
 use crate::io::deadline::Timer;
@@ -49,6 +49,8 @@ pub struct Job<'a> {
     pub(super) edits: Option<&'a Edits<'a>>,
     /// Value of an `X-Evenkeel-Explain` that its client is given with the response.
     pub explanation: Option<&'a str>,
+    /// It asks whether a request with this method may go on: a response of 2xx is for us.
+    pub asks_for: Option<Method>,
     /// The client's connection may go on after the response.
     pub keep_alive: bool,
     /// The client waits for `100 (Continue)` before it sends its body.
@@ -287,6 +289,11 @@ pub enum Done {
     Answered {
         /// The client's connection may be used again.
         client_keeps: bool,
+        /// The backend's connection may be used again.
+        upstream_keeps: bool,
+    },
+    /// What was asked for is granted; the head of the response lies in its room.
+    Granted {
         /// The backend's connection may be used again.
         upstream_keeps: bool,
     },

@@ -15,7 +15,7 @@
 //! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
 //! `explain.rs` says in words why a request went where it went, `samples.rs` keeps a few of them, and
 //! `questions.rs` has what the workers are asked; `limits.rs` is what the workers together may take on;
-//! `splits.rs` has the schedules of routes that lead to several services; `seating.rs` says which worker a connection
+//! `auth.rs` asks another service whether a request may go on; `splits.rs` has the schedules of routes that lead to several services; `seating.rs` says which worker a connection
 //! goes to.
 //!
 //! `layer4.rs` is the other way through: a connection that is passed on as it is, with the same
@@ -25,6 +25,7 @@ pub mod account;
 mod admission;
 mod answer;
 mod attempt;
+mod auth;
 mod certificate_fields;
 mod choice;
 pub mod connection;

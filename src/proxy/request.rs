@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::account::{Account, Audience};
 use super::admission;
+use super::auth::{Answer, Asking};
 use super::certificate_fields::Asked;
 use super::connection::Serving;
 use super::drain::Phase;
@@ -30,7 +31,7 @@ use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
 use crate::http::h1::encode::ConnectionField;
 use crate::http::h2;
 use crate::http::head::{Rejection, RequestHead, Version, has_encoded_slash};
-use crate::http::headers::{Fields, Known};
+use crate::http::headers::{Fields, Known, Nominated};
 use crate::io::pace::Patience;
 use crate::router;
 use crate::telemetry::access::{Broken, Record};
@@ -268,8 +269,30 @@ impl Serving<'_> {
                 shown: self.peer.certificate.as_deref(),
             }),
         };
-        let nominated = forward::nominated(framing, &self.head.fields);
+        if let Some(auth) = &route.auth {
+            let asking = Asking {
+                auth,
+                hop,
+                framing,
+                keep_alive,
+                extended: extended.is_some(),
+            };
+            // In an allocation of its own: few routes ask, and all requests would need the room.
+            match Box::pin(self.ask(over.again(), asking, account)).await? {
+                Answer::Granted => {}
+                Answer::Given(next) => return Ok(next),
+            }
+        }
+        let mut nominated = forward::nominated(framing, &self.head.fields);
         account.request_id = forward::rewrite_request(self.head, hop, account.request_id);
+        if let Some(auth) = &route.auth {
+            self.tell_of_client(auth);
+            let names = || auth.response_headers.iter().map(|name| name.as_bytes());
+            nominated = nominated.and(names());
+            if let Downstream::H2 { incoming, .. } = &mut over {
+                incoming.bar(Nominated::default().and(names()));
+            }
+        }
         if let Some(rewrite) = &route.rewrite {
             account.path = Some(self.head.path.as_slice().into());
             rewrite::path(&mut self.head.path, matched, &rewrite.change);
@@ -326,6 +349,7 @@ impl Serving<'_> {
             preference: Preference::of(service, worker.affinity(index), self.head, self.peer),
             cookie: None,
             edits: edits.as_ref(),
+            asks_for: None,
             explanation: None,
             keep_alive,
             expects_continue,
@@ -364,6 +388,7 @@ impl Serving<'_> {
                     false => Next::Close,
                 })
             }
+            Outcome::Granted => unreachable!("nothing was asked"),
             Outcome::Switched(tunnel) => {
                 let handshake = handshake.expect("nobody switches unasked");
                 Ok(self
@@ -411,7 +436,7 @@ impl Serving<'_> {
     }
 
     /// What is to be done to the fields of a response.
-    fn edits<'a>(
+    pub(super) fn edits<'a>(
         &self,
         config: &'a Config,
         head: &'a RequestHead,
@@ -508,6 +533,7 @@ impl Serving<'_> {
             Cause::BadResponse(_) | Cause::ResponseBody(_) | Cause::UpstreamClosed => {
                 "the backend's response was not usable".to_owned()
             }
+            Cause::Unasked(_) => "nobody can say now whether this may be done".to_owned(),
             cause => cause.to_string(),
         };
         let own = respond::error(

@@ -97,6 +97,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
         rewrite: None,
         request_headers: None,
         response_headers: None,
+        auth: None,
         alpn: alpn.into_iter().flatten().map(Box::from).collect(),
         target: Target::Service(0),
     });

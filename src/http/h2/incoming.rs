@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::head;
 use crate::http::h1::body::BadBody;
-use crate::http::headers::Fields;
+use crate::http::headers::{Fields, Nominated};
 
 /// So much is held for another attempt, and taken in before somebody passes it on, in bytes. Within
 /// one read of a connection, as in HTTP/1.1.
@@ -34,6 +34,8 @@ pub struct Incoming {
     /// Bytes that the head has promised and that have not come.
     promised: Option<u64>,
     trailers: Fields,
+    /// Trailers that are not to go on.
+    barred: Nominated,
     /// What is held is all that is left.
     ended: bool,
 }
@@ -51,6 +53,7 @@ impl Incoming {
             let_go: false,
             promised: length,
             trailers: Fields::default(),
+            barred: Nominated::default(),
         }
     }
 
@@ -60,6 +63,12 @@ impl Incoming {
             let_go: true,
             ..Incoming::new(stream, length)
         }
+    }
+
+    /// Trailers of these names are not to go on.
+    pub fn bar(&mut self, barred: Nominated) {
+        self.trailers.retain(|field| !barred.has(field.name));
+        self.barred = barred;
     }
 
     /// From now on nothing is held that has gone on.
@@ -82,6 +91,8 @@ impl Incoming {
                     Poll::Ready(Ok(trailers)) => {
                         if let Some(trailers) = trailers {
                             head::trailers_from(&trailers, &mut self.trailers);
+                            let barred = &self.barred;
+                            self.trailers.retain(|field| !barred.has(field.name));
                         }
                         self.end()?;
                     }

@@ -1,6 +1,6 @@
 //! What has a meaning on one connection only, and does not travel on (RFC 9110 §7.6.1).
 
-use super::{Entry, Fields, Known, list_members};
+use super::{Entry, Fields, Known, is_same_field, list_members};
 
 /// Every option is compared with every field, so that a head full of options would cost far more
 /// than it took to send. Real ones name one or two fields; and since a sender can only take away
@@ -69,10 +69,21 @@ impl Nominated {
         }
     }
 
-    /// Is the field of that name one of them, whatever its case? At most [`MAX_OPTIONS`] comparisons,
-    /// of names as long as this one.
+    /// The same and these, which a client is not to say either.
+    pub fn and<'a>(mut self, names: impl Iterator<Item = &'a [u8]>) -> Nominated {
+        self.names.extend(names.map(Box::from));
+        self
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Is the field of that name one of them, whatever its case, underscores read as hyphens? A
+    /// comparison for each, of names as long as this one.
     pub fn has(&self, name: &[u8]) -> bool {
-        self.names.iter().any(|n| n.eq_ignore_ascii_case(name))
+        self.names.iter().any(|n| is_same_field(n, name))
     }
 }
 
