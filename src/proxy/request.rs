@@ -301,19 +301,18 @@ impl Serving<'_> {
                 self.head.fields.push(b"X-Forwarded-Prefix", stripped);
             }
         }
-        for changes in [&service.request_headers, &route.request_headers] {
-            if let Some(changes) = changes {
-                let client = self.client(&self.head.fields);
-                let scheme = self.scheme(&self.head.fields);
-                let head = &mut *self.head;
-                let told = Told {
-                    client,
-                    host: &head.host,
-                    request_id: account.request_id,
-                    scheme,
-                };
-                edits::apply(changes, &mut head.fields, told);
-            }
+        let changes = [&service.request_headers, &route.request_headers];
+        for changes in changes.into_iter().flatten() {
+            let client = self.client(&self.head.fields);
+            let scheme = self.scheme(&self.head.fields);
+            let head = &mut *self.head;
+            let told = Told {
+                client,
+                host: &head.host,
+                request_id: account.request_id,
+                scheme,
+            };
+            edits::apply(changes, &mut head.fields, told);
         }
         let limits = &service.upstream;
         let handshake = upgrade.map(|token| {

@@ -262,16 +262,8 @@ impl Screen {
 
     fn unfold(&mut self) {
         match self.selected.clone() {
-            Some(Place::Service(name)) => {
-                if !self.folded.remove(&name) {
-                    self.folded.insert(name);
-                }
-            }
-            Some(backend) => {
-                if !self.unfolded.remove(&backend) {
-                    self.unfolded.insert(backend);
-                }
-            }
+            Some(Place::Service(name)) => toggle(&mut self.folded, name),
+            Some(backend) => toggle(&mut self.unfolded, backend),
             None => {}
         }
     }
@@ -323,4 +315,11 @@ impl Row<'_> {
 
 fn place_of(backend: &Backend) -> Place {
     Place::Backend(backend.id.clone(), backend.number, backend.priority)
+}
+
+/// Takes it out of the set, or puts it in.
+fn toggle<T: Ord>(set: &mut BTreeSet<T>, what: T) {
+    if !set.remove(&what) {
+        set.insert(what);
+    }
 }
