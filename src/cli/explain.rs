@@ -25,7 +25,7 @@ Sends nothing to any backend, and changes nothing: what the schedules would do i
 of them. A request that comes at the same moment may go elsewhere.
 
   evenkeel explain https://shop.example.com/cart
-  evenkeel explain https://shop.example.com/cart --header 'Cookie: evenkeel_1a2b3c4d=…' --client 192.0.2.7
+  evenkeel explain https://shop.example.com/cart --header 'Cookie: evenkeel_1a2b3c4d=...' --client 192.0.2.7
   evenkeel explain http://shop.example.com/ --listener internal -o json
   evenkeel explain tls://db.example.com:5433         a connection that is passed on as it is
   evenkeel explain --offline -c lb.toml https://shop.example.com/cart
