@@ -1,6 +1,6 @@
 //! The last minute: rates, latencies and shares, from what is counted anyway.
 //!
-//! Totals are taken each second; of services and backends every [`STEP`] are kept, so that thousands
+//! Totals are taken each second; of services and backends every `STEP` are kept, so that thousands
 //! of them take a few megabytes. It also sees when another tier begins to serve, and says so.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,8 +1,8 @@
 //! What somebody set by hand: backends that are drained, and weights that override their records'.
 //!
 //! It belongs to endpoints, not to backends or records, so it outlives changes of the records until
-//! it is taken back. Of an endpoint that is no longer listed it is kept for [`KEPT`]: whoever comes
-//! to that address after hours is somebody else. Bounded by [`MOST`]. Pure; owned by `service.rs`.
+//! it is taken back. Of an endpoint that is no longer listed it is kept for `KEPT`: whoever comes
+//! to that address after hours is somebody else. Bounded by `MOST`. Pure; owned by `service.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! A few requests, kept so that people can see why they went where they went.
 //!
-//! At most one a second of each worker; the last [`KEPT`] of each stay. A worker never waits to put one
+//! At most one a second of each worker; the last `KEPT` of each stay. A worker never waits to put one
 //! in: while somebody reads, its sample is left out.
 
 use std::collections::VecDeque;
@@ -100,7 +100,7 @@ impl Samples {
         lot.push_back(sample);
     }
 
-    /// The last ones of all workers, at most [`SHOWN`]; the latest first.
+    /// The last ones of all workers, at most `SHOWN`; the latest first.
     pub fn latest(&self) -> Vec<Sample> {
         let mut all = Vec::new();
         for lot in &self.lots {

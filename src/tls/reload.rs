@@ -1,7 +1,7 @@
 //! Certificates that are replaced on disk are taken up while everything runs.
 //!
 //! A thread of its own looks at the files: soon after the kernel has said that something happened in
-//! their folders, and every [`POLL`] in any case, since file systems that lie elsewhere say nothing.
+//! their folders, and every `POLL` in any case, since file systems that lie elsewhere say nothing.
 //! Reading, parsing and signing once to see that a key belongs to its certificate disturb nobody
 //! there. A pair that does not load leaves the one before in place, is said once, and counted. What is
 //! published is for the next handshake: connections go on, and sessions are resumed.
