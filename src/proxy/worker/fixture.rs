@@ -1,9 +1,18 @@
 //! Workers for unit tests: one plain listener, no route, and nobody on the control thread.
 
+use tokio::sync::mpsc;
+
 use super::*;
 use crate::config::from_toml_str;
-use crate::proxy::seating::Arrival;
-use crate::telemetry::metrics::Metrics;
+use crate::events::{Event, ListenerId};
+use crate::proxy::drain::Drain;
+use crate::proxy::limits::Limits;
+use crate::proxy::questions::Questions;
+use crate::proxy::samples::Samples;
+use crate::proxy::seating::{Arrival, Seating};
+use crate::router::Router;
+use crate::telemetry::metrics::{Metrics, Names};
+use crate::tls::server::FrontEnd;
 
 const CONFIG: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
     [limits]\nmax_connections = 10000\n";

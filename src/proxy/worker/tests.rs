@@ -1,9 +1,12 @@
 //! When a worker says that a burst is over, and whom it closes for want of memory.
 
+use super::crowd::{BURST, LEAST_IDLE};
 use super::fixture::Workers;
 use super::*;
+use crate::events::Event;
 use crate::memory::budget::Look;
 use crate::memory::level::Level;
+use crate::proxy::limits::Refused;
 
 fn open(worker: &Rc<Worker>, count: usize) -> Vec<OpenConnection> {
     let one = |_| {
