@@ -19,6 +19,7 @@ mod auth;
 mod backend_tls;
 mod build;
 mod conditions;
+mod ejection;
 mod header_edits;
 mod health;
 mod identity;
@@ -60,8 +61,9 @@ pub use auth::Auth;
 pub use backend_tls::{BackendTls, ProxyHeader, Trust};
 pub use conditions::{Conditions, Rank, Wanted};
 pub use diagnostics::Diagnostic;
+pub use ejection::{EjectionRules, RetryOn};
 pub use header_edits::{HeaderEdits, Piece, Template};
-pub use health::{Ask, Check, EjectionRules, GrpcCheck, HttpCheck, RetryOn};
+pub use health::{Ask, Check, GrpcCheck, HttpCheck};
 pub use in_flight::{AdaptiveLimit, InFlightLimits};
 pub use load::{
     Loaded, Loader, from_toml_str, json_schema, keys, load, zone_json_schema, zone_keys,

@@ -12,7 +12,8 @@ use super::read::At;
 use super::source::{Files, Sources, Span};
 use super::{
     Balancing, Discover, Family, HashBy, Listener, Lookup, Service, StaticEndpoint, Strategy,
-    Upstream, UpstreamProtocol, backend_tls, health, in_flight, names, rate, raw, routes, sticky,
+    Upstream, UpstreamProtocol, backend_tls, ejection, health, in_flight, names, rate, raw, routes,
+    sticky,
 };
 
 /// Builds one service.
@@ -61,7 +62,7 @@ pub fn service(
         hash_by: hash_by(raw, defaults, balancing.strategy, problems),
         sticky: sticky::build(raw.sticky.as_ref().or(defaults.sticky.as_ref()), sources),
         check: health::check(raw.health.as_ref().or(defaults.health.as_ref()), problems),
-        ejection: health::ejection(
+        ejection: ejection::ejection(
             raw.ejection.as_ref().or(defaults.ejection.as_ref()),
             problems,
         ),
@@ -341,7 +342,7 @@ fn upstream(own: &raw::Service, defaults: &raw::Defaults, problems: &mut Problem
         retry_budget_percent: pick!(retry_budget_percent, |at| at.value.0 as u8, 20),
         retry_budget_per_second: pick!(retry_budget_per_second, |at| at.value.0 as u32, 10),
         try_timeout: pick!(try_timeout, |at| at.value.0, None),
-        retry_on: health::retry_on(
+        retry_on: ejection::retry_on(
             own.retry_on.as_ref().or(defaults.retry_on.as_ref()),
             problems,
         ),
