@@ -19,7 +19,6 @@ mod worker_thread;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,6 +31,7 @@ use tokio::time::sleep;
 
 use admin::Entrances;
 use control::{Control, Started};
+pub use file_watch::Watched;
 pub use orders::Order;
 use orders::Signals;
 use prepare::{Prepared, Sockets};
@@ -98,7 +98,7 @@ pub enum Drained {
 
 /// Runs until a signal ends it: the body of `evenkeel run` and `evenkeel proxy`. `source`: where
 /// `config` came from. `watched`: a file to look at, which is reloaded when it holds something else.
-pub fn run(config: Config, source: Source, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+pub fn run(config: Config, source: Source, watched: Option<Watched>) -> anyhow::Result<ExitCode> {
     let surroundings = Surroundings {
         inherited: Inherited::take(),
         notifier: Notifier::from_env(),
@@ -108,8 +108,8 @@ pub fn run(config: Config, source: Source, watched: Option<PathBuf>) -> anyhow::
     let signals = runtime.block_on(async { Signals::listen() })?;
     let running = start_within(config, Some(source), std::io::stdout(), surroundings)?;
     let orders = running.orders.clone();
-    if let Some(file) = watched {
-        file_watch::watch(file, orders.clone())?;
+    if let Some(watched) = watched {
+        watched.follow(orders.clone())?;
     }
     // The control thread can end on its own only by an error; then there is no signal to wait for.
     let (ended, has_ended) = oneshot::channel();

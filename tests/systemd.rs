@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -83,7 +83,7 @@ impl Manager {
             address = "off"
             [admin]
             address = "off"
-            socket = "off"
+            socket = "{}"
             [drain]
             wait = "0s"
             [[listener]]
@@ -100,9 +100,19 @@ impl Manager {
             [[route]]
             service = "a"
             "#,
+            self.folder.path().join("control.sock").display(),
             self.address(&self.at_address),
         );
         self.folder.write("evenkeel.toml", &text)
+    }
+
+    /// Asks the service for something through its control socket; it has to be done.
+    fn order(&self, words: &[&str]) {
+        let socket = self.folder.path().join("control.sock");
+        let mut program = binary();
+        program.args(words).arg("--socket").arg(socket);
+        let done = program.output().expect("the program runs");
+        assert!(done.status.success(), "{words:?}: {done:?}");
     }
 
     fn address(&self, socket: &TcpListener) -> SocketAddr {
@@ -197,6 +207,50 @@ fn a_whole_life() {
     unit.signal(rustix::process::Signal::TERM);
     assert_eq!(manager.told(), ["STOPPING=1", "STATUS=draining"]);
     assert_eq!(unit.exit_code(), Some(0));
+}
+
+/// From `STOPPING=1` on systemd counts the time until it kills.
+#[test]
+fn a_drain_by_hand_is_no_end() {
+    let backend = Backend::start("b");
+    let manager = Manager::new();
+    let file = manager.write(backend.address, "");
+    let mut unit = manager.start(&file, &[]);
+    assert_eq!(manager.told()[0], "READY=1");
+    manager.order(&["drain"]);
+    assert_eq!(manager.told(), ["STATUS=drained by hand"]);
+    manager.order(&["undrain"]);
+    assert_eq!(manager.told(), ["STATUS=serving"]);
+    manager.order(&["drain"]);
+    assert_eq!(manager.told(), ["STATUS=drained by hand"]);
+    unit.signal(rustix::process::Signal::TERM);
+    assert_eq!(manager.told(), ["STOPPING=1", "STATUS=draining"]);
+    assert_eq!(unit.exit_code(), Some(0));
+}
+
+/// A reload before all services have had an answer does not make it ready.
+#[test]
+fn a_reload_does_not_make_it_ready() {
+    let backend = Backend::start("b");
+    let manager = Manager::new();
+    // It takes what is asked, and says nothing.
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+    let dns = silent.local_addr().expect("it is bound");
+    let more = format!(
+        "dns = {{ servers = [\"{dns}\"] }}\n[[service]]\nname = \"later\"\n\
+         discover = {{ srv = \"_http._tcp.later.test.\" }}\n"
+    );
+    let file = manager.write(backend.address, &more);
+    let _unit = manager.start(&file, &[]);
+    let socket = manager.folder.path().join("control.sock");
+    wait_until("its control socket is there", || socket.exists());
+    manager.order(&["reload"]);
+    manager.notify.set_nonblocking(true).expect("a socket");
+    let told = manager.notify.recv(&mut [0; 64]);
+    assert_eq!(
+        told.map_err(|error| error.kind()),
+        Err(std::io::ErrorKind::WouldBlock)
+    );
 }
 
 /// The upgrade of a program: one ends, the next one begins, and clients meanwhile have only waited.

@@ -14,7 +14,7 @@ use crate::acme::Acme;
 use crate::clock::Millis;
 use crate::discovery::stats::{DURATION_BOUNDS, DnsStats, Stats};
 use crate::events::{Reloads, Sign};
-use crate::proxy::drain::Phase;
+use crate::proxy::drain::{Drain, Phase};
 use crate::proxy::worker::{Shared, labels};
 use crate::published::Published;
 use crate::telemetry::metrics::{
@@ -139,7 +139,12 @@ impl State {
 
     /// Has a drain begun?
     pub fn draining(&self) -> bool {
-        self.generations.load().drain.phase() > Phase::Serving
+        self.drain().phase() > Phase::Serving
+    }
+
+    /// How far a drain has come.
+    pub fn drain(&self) -> Arc<Drain> {
+        Arc::clone(&self.generations.load().drain)
     }
 }
 

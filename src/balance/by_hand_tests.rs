@@ -134,6 +134,31 @@ fn nobody_is_there_to_be_set() {
 }
 
 #[test]
+fn what_is_taken_over_holds_for_those_who_are_listed() {
+    let [mut old, mut new] = [(); 2].map(|()| Service::new("web".into()));
+    for service in [&mut old, &mut new] {
+        service.apply(&tier(&[1, 1]));
+    }
+    let mut reader = new.snapshot().reader();
+    let weighed = old.set_by_hand(endpoint(1).socket(), Change::Weigh(Some(7)), Millis(1));
+    let drained = old.set_by_hand(endpoint(2).socket(), Change::Drain, Millis(1));
+    assert!(weighed.is_ok() && drained.is_ok());
+    new.take_over(old.by_hand().clone(), Millis(2));
+    assert!(reader.refresh(), "it is published");
+    let told = |service: &Service| {
+        let snapshot = service.snapshot().load();
+        let listed = snapshot.listed();
+        let told = listed.map(|(_, m)| (m.weight, m.backend.state(Millis(2))));
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&new), told(&old));
+    assert_eq!(told(&new)[0].0, 7);
+    assert_eq!(told(&new)[1].1, (State::Drained, Reason::ByHand));
+    new.take_over(old.by_hand().clone(), Millis(2));
+    assert!(!reader.refresh(), "nothing differs: not published");
+}
+
+#[test]
 fn one_that_comes_back_by_hand_begins_with_little_where_others_can_take_the_rest() {
     let terms = super::service::Terms {
         rises: true,

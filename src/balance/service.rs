@@ -205,10 +205,19 @@ impl Service {
         &self.by_hand
     }
 
-    /// Takes over what was set by hand of a service of that name. To be called before it is offered
-    /// anybody.
-    pub fn take_over(&mut self, by_hand: Settings) {
+    /// Takes over what was set by hand of a service of that name, for those that are listed already too.
+    /// Publishes only if something differs for one of them.
+    pub fn take_over(&mut self, by_hand: Settings, now: Millis) {
+        let mut differs = false;
+        for (endpoint, (backend, _)) in &self.listed {
+            let set = by_hand.of(endpoint);
+            differs |= set != self.by_hand.of(endpoint);
+            backend.set_drained(set.drained);
+        }
         self.by_hand = by_hand;
+        if differs {
+            self.publish(now);
+        }
     }
 
     fn withdraw_all_but(

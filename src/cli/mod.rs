@@ -38,7 +38,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Diagnostic, Loader};
-use crate::server::Source;
+use crate::server::{Source, Watched};
 use crate::tls::certificates::CertificateError;
 use crate::tls::server::TlsError;
 
@@ -149,6 +149,8 @@ impl Command {
 /// Loads a configuration, starts the log, says what is doubtful about it, then runs it.
 fn serve(loader: Loader, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let source: Source = Arc::new(move || loader.clone().load());
+    // What it holds before it is read: a change in between is one.
+    let watched = watched.map(Watched::new);
     let loaded = source()?;
     let log = &loaded.config.log;
     crate::telemetry::logging::init(&log.level, log.format)?;

@@ -6,7 +6,7 @@
 //! write another file and rename it. Whether the new contents are any good is the reload's matter.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,34 +22,68 @@ const POLL: Duration = Duration::from_secs(10);
 /// From the last thing that happens until the look: who writes in pieces is done by then, as a rule.
 const SETTLING: Duration = Duration::from_millis(100);
 
-/// Starts to watch `file`. It ends with whoever takes the orders.
-pub fn watch(file: PathBuf, orders: UnboundedSender<Order>) -> anyhow::Result<()> {
-    let mut folders = Folders::new().context("cannot watch the configuration file")?;
-    // From here on nothing that happens is missed.
-    folders.watch([file.as_path()]);
-    let mut known = Contents::of([file.as_path()]);
-    let thread = std::thread::Builder::new().name("configuration".to_owned());
-    let watching = move || {
-        while !orders.is_closed() {
-            if happens(&folders, POLL) {
-                folders.take();
-                while happens(&folders, SETTLING) {
-                    folders.take();
+/// At the latest then it is looked, however much happens in the folder.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// A file, and what was in it.
+#[derive(Debug)]
+pub struct Watched {
+    file: PathBuf,
+    known: Contents,
+}
+
+impl Watched {
+    /// A file as it is now. To be called before it is read, so that no change is missed in between.
+    pub fn new(file: PathBuf) -> Watched {
+        let known = Contents::of([file.as_path()]);
+        Watched { file, known }
+    }
+
+    /// Looks at it in a thread that ends with whoever takes the orders. An error: there is no thread.
+    pub(super) fn follow(self, orders: UnboundedSender<Order>) -> anyhow::Result<()> {
+        let Watched { file, mut known } = self;
+        let mut folders = Folders::new()
+            .inspect_err(|error| {
+                let every = POLL.as_secs();
+                tracing::warn!(%error, "the configuration file is looked at every {every} s only");
+            })
+            .ok();
+        let watching = move || {
+            while !orders.is_closed() {
+                // First: what happens from here on is heard of, and what happened before is looked at.
+                if let Some(folders) = &mut folders {
+                    folders.watch([file.as_path()]);
+                }
+                let now = Contents::of([file.as_path()]);
+                if now != known {
+                    known = now;
+                    // Nobody takes it any more: the end is near.
+                    let _ = orders.send(Order::Reload(None));
+                }
+                match &mut folders {
+                    Some(folders) => wait(folders),
+                    None => std::thread::sleep(POLL),
                 }
             }
-            folders.watch([file.as_path()]);
-            let now = Contents::of([file.as_path()]);
-            if now != known {
-                known = now;
-                // Nobody takes it any more: the end is near.
-                let _ = orders.send(Order::Reload(None));
-            }
-        }
-    };
-    thread
-        .spawn(watching)
-        .context("cannot watch the configuration file")?;
-    Ok(())
+        };
+        std::thread::Builder::new()
+            .name("configuration".to_owned())
+            .spawn(watching)
+            .context("cannot watch the configuration file")?;
+        Ok(())
+    }
+}
+
+/// Until it is time to look: something has happened and is over, or [`POLL`] has passed.
+fn wait(folders: &mut Folders) {
+    if !happens(folders, POLL) {
+        return;
+    }
+    let begun = Instant::now();
+    folders.take();
+    while begun.elapsed() < SETTLED && happens(folders, SETTLING) {
+        folders.take();
+    }
 }
 
 /// Does something happen within that time?

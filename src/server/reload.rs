@@ -152,6 +152,17 @@ impl Reloader {
         }
         let mut prepared = self.prepare(&before, from).await?;
         let config = Arc::clone(&prepared.config);
+        let own = addresses(&prepared.sockets).map(|mut own| {
+            own.extend(&self.own_addresses);
+            own
+        });
+        // New services are offered what the new rules admit, and those that still serve go on with what
+        // the old ones did.
+        if let Ok(own) = &own {
+            let mut allowed = before.config.allowed_endpoints.clone();
+            allowed.extend(&config.allowed_endpoints);
+            self.services.watches().set_admission(own.clone(), allowed);
+        }
         let (shared, new) = generation::next(&prepared, &before);
         let ids: Vec<ServiceId> = new
             .iter()
@@ -167,9 +178,10 @@ impl Reloader {
         self.services.attend(&shared);
         self.services.warm(&ids, WARM).await;
 
+        // Nothing waits between here and the publish.
+        self.services.hand_down_to(&ids);
         prepared.renew_certificates();
-        if let Ok(mut own) = addresses(&prepared.sockets) {
-            own.extend(&self.own_addresses);
+        if let Ok(own) = own {
             let allowed = config.allowed_endpoints.clone();
             self.services.watches().set_admission(own, allowed);
         }

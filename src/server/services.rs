@@ -91,7 +91,23 @@ impl Services {
         let running = self.running.borrow();
         let old = running.values().map(|running| running.service.borrow());
         if let Some(old) = { old }.find(|old| old.name() == service.name()) {
-            service.take_over(old.by_hand().clone());
+            service.take_over(old.by_hand().clone(), Millis::now());
+        }
+    }
+
+    /// The same for services that run already: more may have been set while they got ready.
+    pub fn hand_down_to(&self, new: &[ServiceId]) {
+        let running = self.running.borrow();
+        for id in new {
+            let Some(successor) = running.get(id) else {
+                continue;
+            };
+            let mut successor = successor.service.borrow_mut();
+            let olds = running.iter().filter(|(other, _)| !new.contains(other));
+            let olds = olds.map(|(_, old)| old.service.borrow());
+            if let Some(old) = { olds }.find(|old| old.name() == successor.name()) {
+                successor.take_over(old.by_hand().clone(), Millis::now());
+            }
         }
     }
 

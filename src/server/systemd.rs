@@ -1,6 +1,7 @@
 //! What systemd is told of this process (sd_notify(3), `Type=notify` and `notify-reload`): that it is
 //! ready, reloads, ends, and that its workers turn. Without `NOTIFY_SOCKET` nobody is told anything.
 
+use std::cell::Cell;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -12,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::state::State;
 use crate::clock::Millis;
+use crate::proxy::drain::Phase;
 
 /// Whom to tell.
 #[derive(Debug, Default)]
@@ -19,6 +21,9 @@ pub struct Notifier {
     socket: Option<UnixDatagram>,
     /// Told so often that we are alive.
     watchdog: Option<Duration>,
+    /// It has been told that we are ready. Before that a reload is no news to it: it does not know us
+    /// as running, and `READY=1` would make it believe so.
+    is_ready: Cell<bool>,
 }
 
 impl Notifier {
@@ -44,11 +49,15 @@ impl Notifier {
         Notifier {
             socket: connected.ok(),
             watchdog: watchdog(|name| std::env::var(name).ok(), std::process::id()),
+            is_ready: Cell::new(false),
         }
     }
 
     /// A reload begins.
     pub fn reloading(&self) {
+        if !self.is_ready.get() {
+            return;
+        }
         // By it systemd tells this reload from one that it asked for later.
         let now = clock_gettime(ClockId::Monotonic);
         let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
@@ -59,11 +68,38 @@ impl Notifier {
 
     /// A reload is over; `status` says how.
     pub fn reloaded(&self, status: &str) {
-        self.ready(status);
+        if self.is_ready.get() {
+            self.ready(status);
+        }
     }
 
     fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\nSTATUS={}", one_line(status)));
+    }
+
+    /// One more look at how we are.
+    fn look(&self, state: &State, told: &mut Draining, now: Millis) {
+        let drain = state.drain();
+        let draining = match (drain.phase() > Phase::Serving, drain.is_by_hand()) {
+            (false, _) => Draining::No,
+            (true, true) => Draining::ByHand,
+            (true, false) => Draining::ToEnd,
+        };
+        if draining != *told {
+            *told = draining;
+            self.tell(match draining {
+                Draining::No => "STATUS=serving",
+                // Not STOPPING: from that systemd counts the time until it kills, and what was begun
+                // by hand may be taken back.
+                Draining::ByHand => "STATUS=drained by hand",
+                Draining::ToEnd => "STOPPING=1\nSTATUS=draining",
+            });
+        }
+        let serves = draining == Draining::No;
+        if serves && !self.is_ready.get() && state.unmet(now).is_empty() {
+            self.is_ready.set(true);
+            self.ready("serving");
+        }
     }
 
     /// A datagram that is not taken at once is lost: systemd must not hold us up.
@@ -76,6 +112,17 @@ impl Notifier {
     }
 }
 
+/// A drain, as it was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Draining {
+    #[default]
+    No,
+    /// Announced, and may be taken back.
+    ByHand,
+    /// A signal has begun it.
+    ToEnd,
+}
+
 /// Tells it what happens from now on, for as long as this runtime lives.
 pub async fn attend(notifier: Rc<Notifier>, state: Rc<State>) {
     if notifier.socket.is_none() {
@@ -83,19 +130,12 @@ pub async fn attend(notifier: Rc<Notifier>, state: Rc<State>) {
     }
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut is_ready, mut is_stopping) = (false, false);
+    let mut told = Draining::default();
     let mut watched = Millis::now();
     loop {
         looks.tick().await;
         let now = Millis::now();
-        if !is_stopping && state.draining() {
-            is_stopping = true;
-            notifier.tell("STOPPING=1\nSTATUS=draining");
-        }
-        if !is_ready && !is_stopping && state.unmet(now).is_empty() {
-            is_ready = true;
-            notifier.ready("serving");
-        }
+        notifier.look(&state, &mut told, now);
         // Half the time: one that comes late must not be the end.
         let due = notifier
             .watchdog

@@ -114,7 +114,7 @@ impl WorkerStart {
 
 /// The tasks that accept.
 #[derive(Default)]
-struct Doors(Vec<(ListenerId, JoinHandle<std::io::Result<()>>)>);
+struct Doors(Vec<(ListenerId, JoinHandle<()>)>);
 
 impl Doors {
     /// Accepts on listeners of the newest generation that are new in it. Those that it has no more end
@@ -126,8 +126,8 @@ impl Doors {
             if self.0.iter().any(|(id, _)| *id == listener.id) {
                 continue;
             }
-            let accept = listener::accept(Rc::clone(entrance), Rc::clone(&worker), index);
-            self.0.push((listener.id, spawn_local(accept)));
+            let door = keep_open(Rc::clone(entrance), Rc::clone(&worker), index);
+            self.0.push((listener.id, spawn_local(door)));
         }
     }
 
@@ -135,6 +135,19 @@ impl Doors {
         self.0.iter().all(|(_, task)| task.is_finished())
     }
 }
+
+/// Accepts, and again where that failed: what it takes may be short for now.
+async fn keep_open(entrance: Rc<Entrance>, worker: Rc<Worker>, listener: usize) {
+    let accept = || listener::accept(Rc::clone(&entrance), Rc::clone(&worker), listener);
+    while let Err(error) = accept().await {
+        let name = &worker.shared.config.listeners[listener].name;
+        tracing::error!(%error, listener = %name, "cannot accept; tries again");
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+/// From a failure to accept until the next try.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What was accepted before another generation may take so long on its way to another worker.
 const ON_THE_WAY: Duration = Duration::from_secs(1);

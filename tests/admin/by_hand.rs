@@ -21,6 +21,38 @@ fn settled(site: &Site, wanted: impl Fn([usize; 3]) -> bool) {
     wait_until("the schedule is as it was told", || wanted(counts(site, 8)));
 }
 
+/// Until what is new in a reload is warm, what it replaces still serves, and takes what is said of it.
+#[test]
+fn what_is_set_while_a_reload_warms_up_holds_after_it() {
+    let site = Site::start();
+    // It takes what is asked, and says nothing: the reload waits for as long as it ever does.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+    let dns = silent.local_addr().expect("it is bound");
+    let file = site.folder.path().join("evenkeel.toml");
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    let changed = text.replace("name = \"web\"", "name = \"web\"\nmax_in_flight = 9");
+    let more = format!(
+        "[[service]]\nname = \"later\"\ndns = {{ servers = [\"{dns}\"] }}\n\
+         discover = {{ srv = \"_http._tcp.later.test.\" }}\n"
+    );
+    std::fs::write(&file, changed + &more).expect("the folder can be written");
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| site.post("/api/v1/reload", None));
+        // It asks for the new name: what it was told of the old services has been handed down.
+        silent.recv(&mut [0; 512]).expect("it asks");
+        let (status, _) = site.post(&format!("{}/drain", site.id(0)), None);
+        assert_eq!(status, 200);
+        assert!(!reload.is_finished(), "it waits for the name");
+        let (status, answer) = reload.join().expect("it answers");
+        assert_eq!(status, 200, "{answer}");
+    });
+    assert_eq!(
+        site.get("/api/v1/status")["configuration"]["generation"],
+        json!(2)
+    );
+    assert_eq!(counts(&site, 20), [0, 20, 0]);
+}
+
 #[test]
 fn a_drained_backend_gets_nothing_and_the_last_of_a_tier_can_go_too() {
     let site = Site::start();
