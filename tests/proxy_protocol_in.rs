@@ -211,6 +211,20 @@ fn the_proxy_may_speak_for_itself() {
     }
 }
 
+/// A proxy that does not know its client cannot hand on another one's word for it: each request would
+/// be another client's.
+#[test]
+fn nobody_behind_an_unknown_client_has_a_limit_of_its_own() {
+    let site = Site::start("[defaults]\nrate_limit = { requests = 2, per = \"1h\" }\n");
+    let asked = |n: u8| {
+        let request = format!(
+            "PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.{n}\r\n\r\n"
+        );
+        asked(site.plain(), &[request.as_bytes()])
+    };
+    assert_eq!([1, 2, 3].map(asked), [200, 200, 429]);
+}
+
 #[test]
 fn cut_anywhere() {
     let site = Site::start("");

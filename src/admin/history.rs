@@ -159,12 +159,18 @@ impl History {
             let (mut backends, mut healthy, mut in_flight) = (0, 0, 0);
             let present = Millis::now();
             for service in &shared.services {
-                for (_, member) in service.snapshot.load().listed() {
+                let snapshot = service.snapshot.load();
+                for (_, member) in snapshot.listed() {
                     let backend = &member.backend;
                     backends += 1;
                     healthy += u64::from(is_healthy(backend, present));
                     in_flight += u64::from(backend.in_flight());
                 }
+                // Who is withdrawn finishes what it has.
+                let withdrawn = snapshot.withdrawn.iter();
+                in_flight += withdrawn
+                    .map(|(b, _)| u64::from(b.in_flight()))
+                    .sum::<u64>();
             }
             let sample = Arc::new(Sample {
                 at: Rfc3339::millis(SystemTime::now()).to_string(),

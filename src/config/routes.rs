@@ -316,7 +316,7 @@ pub(super) fn normal(at: &At<String>, problems: &mut Problems) -> bool {
     } else if let Some(escape) = unneeded_escape(path) {
         refused(
             format!("`{escape}` is not how a request's path arrives here"),
-            Some("letters, digits, `-`, `.`, `_` and `~` stand for themselves; other bytes are two hex digits after `%`".into()),
+            Some("letters, digits, `-`, `.`, `_` and `~` stand for themselves; other bytes are `%` and two hex digits, with capital letters".into()),
         )
     } else {
         return true;
@@ -338,7 +338,9 @@ fn unneeded_escape(path: &str) -> Option<&str> {
             .get(1..)
             .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         let fine = escape.len() == 3
-            && escape[1..].bytes().all(|b| b.is_ascii_hexdigit())
+            && escape[1..]
+                .bytes()
+                .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_lowercase())
             && byte.is_some_and(|b| b != 0 && !(b.is_ascii_alphanumeric() || b"-._~".contains(&b)));
         (!fine).then_some(escape)
     })

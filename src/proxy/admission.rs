@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::failure::Cause;
-use super::limits::origin;
 use super::peer::Peer;
 use crate::config::{Access, Config};
 use crate::http::headers::Fields;
@@ -16,23 +15,23 @@ pub(super) fn of_request(
     fields: &Fields,
     config: &Config,
 ) -> Result<(), Cause> {
-    judge(access, peer, |peer| origin::client(peer, fields, config))
+    judge(access, peer, || peer.client(fields, config))
 }
 
 /// The same for a connection that is passed on as it is.
 pub(super) fn of_connection(access: Option<&Access>, peer: &Peer) -> Result<(), Cause> {
-    judge(access, peer, |peer| peer)
+    judge(access, peer, || peer.address.ip())
 }
 
 fn judge(
     access: Option<&Access>,
     peer: &Peer,
-    client: impl FnOnce(IpAddr) -> IpAddr,
+    client: impl FnOnce() -> IpAddr,
 ) -> Result<(), Cause> {
     let Some(access) = access else {
         return Ok(());
     };
-    let client = (!peer.is_unknown).then(|| client(peer.address.ip()));
+    let client = (!peer.is_unknown).then(client);
     match access.admits(client) {
         true => Ok(()),
         false => Err(Cause::Denied),

@@ -206,10 +206,13 @@ pub(super) async fn receive(
         (true, Version::Http10) => ConnectionField::KeepAlive,
         (true, _) => ConnectionField::None,
     };
-    let nominated = forward::nominated(framing, &response.fields);
+    let mut nominated = forward::nominated(framing, &response.fields);
     forward::rewrite_response(response);
     if let Some(edits) = job.edits {
         edits.apply(&mut response.fields);
+        if framing != BodyFraming::None {
+            nominated = nominated.and(edits.replaced());
+        }
     }
     forward::push_own(&mut response.fields, job.cookie, job.explanation);
 
@@ -220,7 +223,12 @@ pub(super) async fn receive(
             Source::h1(io, inbox, body)
         }
         // Whatever comes behind a head that has no body is not passed on as the next message.
-        Coming::H2(_, Some(incoming)) if framing != BodyFraming::None => Source::H2(incoming),
+        Coming::H2(_, Some(incoming)) if framing != BodyFraming::None => {
+            if !nominated.is_empty() {
+                incoming.bar(nominated);
+            }
+            Source::H2(incoming)
+        }
         Coming::H2(..) => Source::Nothing,
     };
     let recode = client.recode(&source, framing, framing_out);

@@ -72,15 +72,22 @@ impl Edits<'_> {
             apply(edits, fields, self.told);
         }
     }
+
+    /// What a backend cannot say, neither in its head nor behind its body.
+    pub(super) fn replaced(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.lists.into_iter().flatten().flat_map(replaced)
+    }
+}
+
+/// The fields of which nothing is left that the sender said: those that are removed or set.
+pub(super) fn replaced(edits: &HeaderEdits) -> impl Iterator<Item = &[u8]> + Clone {
+    let set = edits.set.iter().map(|(name, _)| name);
+    edits.remove.iter().chain(set).map(|name| name.as_bytes())
 }
 
 /// Changes the fields of a message. O(fields · names).
 pub(super) fn apply(edits: &HeaderEdits, fields: &mut Fields, told: Told<'_>) {
-    let names = || {
-        let set = edits.set.iter().map(|(name, _)| name);
-        edits.remove.iter().chain(set)
-    };
-    fields.retain(|field| !names().any(|name| is_same_field(field.name, name.as_bytes())));
+    fields.retain(|field| !replaced(edits).any(|name| is_same_field(field.name, name)));
     for (name, template) in edits.set.iter().chain(&edits.add) {
         fields.push_with(name.as_bytes(), |out| write(template, told, out));
     }

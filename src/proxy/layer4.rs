@@ -130,7 +130,7 @@ impl Stream {
         account.service = Some(service);
         let ip = self.peer.address.ip();
         (shared.limits)
-            .spend(service, ip, &Fields::default(), account.begun)
+            .spend(service, || ip, &Fields::default(), account.begun)
             .map_err(|wait| unsent(Cause::RateLimited(wait)))?;
 
         if worker.service(service).proxy_header.is_some()

@@ -165,18 +165,18 @@ impl Limits {
         Ok(())
     }
 
-    /// Counts a request to a service, at `now`, with these fields, of a client at `peer` or behind
-    /// it. An error says for how long the client has to wait.
+    /// Counts a request to a service, at `now`, with these fields, of the client that `client` names.
+    /// An error says for how long the client has to wait.
     pub fn spend(
         &self,
         service: usize,
-        peer: IpAddr,
+        client: impl FnOnce() -> IpAddr,
         fields: &Fields,
         now: Instant,
     ) -> Result<(), Duration> {
         match &self.rates {
             None => Ok(()),
-            Some(rates) => rates.spend(service, peer, fields, Nanos::of(now), &self.config),
+            Some(rates) => rates.spend(service, client, fields, Nanos::of(now)),
         }
     }
 

@@ -1,8 +1,11 @@
 //! Who a client's connection belongs to, and where it arrived.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use super::limits::origin;
+use crate::config::Config;
+use crate::http::headers::Fields;
 use crate::tls::client_certificates::ClientCertificate;
 
 /// Who a connection belongs to.
@@ -21,6 +24,18 @@ pub struct Peer {
     pub arrival: Option<Rc<ArrivedAt>>,
     /// The certificate that the client showed, verified. Few listeners ask for one.
     pub certificate: Option<Rc<ClientCertificate>>,
+}
+
+impl Peer {
+    /// Whose request it is that came from there with these fields. What a proxy says that does not know
+    /// its client is not believed.
+    pub fn client(&self, fields: &Fields, config: &Config) -> IpAddr {
+        let address = self.address.ip();
+        match self.is_unknown {
+            true => address,
+            false => origin::client(address, fields, config),
+        }
+    }
 }
 
 /// Where a connection of HTTP/2 arrived, for backends that are told so.

@@ -20,7 +20,6 @@ use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
 use super::grpc;
 use super::job::{Client, Downstream, Job, OutOfPatience};
-use super::limits::origin;
 use super::preference::Preference;
 use super::recode::whole_body;
 use super::respond;
@@ -216,8 +215,8 @@ impl Serving<'_> {
         let index = index.expect("what does not redirect leads to a service");
         let service = worker.service(index);
         account.service = Some(index);
-        let peer = self.peer.address.ip();
-        let spent = (worker.shared.limits).spend(index, peer, &head.fields, account.begun);
+        let client = || self.peer.client(&head.fields, &worker.shared.config);
+        let spent = (worker.shared.limits).spend(index, client, &head.fields, account.begun);
         spent.map_err(|wait| {
             Failed::unconsumed(Failure::new(
                 Cause::RateLimited(wait),
@@ -287,10 +286,17 @@ impl Serving<'_> {
         account.request_id = forward::rewrite_request(self.head, hop, account.request_id);
         if let Some(auth) = &route.auth {
             self.tell_of_client(auth);
-            let names = || auth.response_headers.iter().map(|name| name.as_bytes());
-            nominated = nominated.and(names());
+        }
+        let changes = [&service.request_headers, &route.request_headers];
+        let changes = changes.into_iter().flatten();
+        // What a client cannot say in its head it does not say behind its body either.
+        let told = route.auth.iter().flat_map(|auth| &*auth.response_headers);
+        let told = told.map(|name| name.as_bytes());
+        let barred = told.chain(changes.clone().flat_map(edits::replaced));
+        if framing != BodyFraming::None && barred.clone().next().is_some() {
+            nominated = nominated.and(barred.clone());
             if let Downstream::H2 { incoming, .. } = &mut over {
-                incoming.bar(Nominated::default().and(names()));
+                incoming.bar(Nominated::default().and(barred));
             }
         }
         if let Some(rewrite) = &route.rewrite {
@@ -301,8 +307,7 @@ impl Serving<'_> {
                 self.head.fields.push(b"X-Forwarded-Prefix", stripped);
             }
         }
-        let changes = [&service.request_headers, &route.request_headers];
-        for changes in changes.into_iter().flatten() {
+        for changes in changes {
             let client = self.client(&self.head.fields);
             let scheme = self.scheme(&self.head.fields);
             let head = &mut *self.head;
@@ -431,7 +436,7 @@ impl Serving<'_> {
     /// Where the client is, behind trusted proxies.
     fn client(&self, fields: &Fields) -> IpAddr {
         let config = &self.worker.shared.config;
-        origin::client(self.peer.address.ip(), fields, config).to_canonical()
+        self.peer.client(fields, config).to_canonical()
     }
 
     /// What is to be done to the fields of a response.
@@ -464,8 +469,7 @@ impl Serving<'_> {
             return Audience::Anybody;
         }
         let fields = &self.head.fields;
-        let client = origin::client(self.peer.address.ip(), fields, config);
-        match config.explains_to(client) {
+        match config.explains_to(self.peer.client(fields, config)) {
             false => Audience::Anybody,
             true if fields.first(Known::XEvenkeelExplain).is_some() => Audience::Asking,
             true => Audience::Listed,

@@ -30,7 +30,8 @@ pub(super) fn path(path: &mut Vec<u8>, matched: usize, change: &PathChange) {
     }
 }
 
-/// The value of `Location`; `None`: the request has no host that could be named. `scheme`: the one by
+/// The value of `Location`; `None`: the request has no host, or no path, that could
+/// be named. `scheme`: the one by
 /// which the client came.
 pub(super) fn location(
     to: &RouteRedirect,
@@ -66,7 +67,8 @@ pub(super) fn location(
         location.extend_from_slice(&path);
         location.extend_from_slice(&head.query);
     }
-    Some(location)
+    // `OPTIONS *` has no path that could be another.
+    (!location.is_empty()).then_some(location)
 }
 
 #[cfg(test)]
@@ -211,6 +213,16 @@ mod tests {
             let found = self::location(&to, &head, "/old".len(), Scheme::Http);
             assert_eq!(text(found.expect("there is a host")), location, "{rule}");
         }
+        let all = RequestHead {
+            path: b"*".to_vec(),
+            ..RequestHead::default()
+        };
+        let within = RouteRedirect {
+            path: Some(PathChange::Prefix("/new".into())),
+            ..nothing.clone()
+        };
+        let found = self::location(&within, &all, 0, Scheme::Http);
+        assert_eq!(found, None, "OPTIONS *");
         let nameless = RequestHead::default();
         let to = RouteRedirect {
             port: Some(1),

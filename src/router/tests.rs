@@ -111,7 +111,7 @@ fn paths() {
         r#"
         path = "/api"; service = "a"
         path = "/api/v1/"; service = "b"
-        path = "/a%2fb"; service = "c"
+        path = "/a%2Fb"; service = "c"
         path = "/"; service = "d"
         "#,
     );
@@ -124,7 +124,7 @@ fn paths() {
         ("the longest", "/api/v1/x/y", "b"),
         ("a final slash in the route means nothing", "/api/v1", "b"),
         ("case counts", "/API", "d"),
-        ("an encoded slash ends no segment", "/a%2fb/c", "c"),
+        ("an encoded slash ends no segment", "/a%2Fb/c", "c"),
         ("an empty segment is one", "//api", "d"),
         ("empty segments below", "/api//x", "a"),
         ("root", "/", "d"),

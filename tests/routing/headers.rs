@@ -29,6 +29,40 @@ fn all<'m>(message: &'m Message, name: &str) -> Vec<&'m str> {
     fields.map(|(_, value)| value.as_str()).collect()
 }
 
+/// What is said behind a body is no way around: a program that reads both takes one for the other.
+#[test]
+fn trailers_do_not_undo_it() {
+    let backend = Backend::start("a");
+    backend.usually(vec![Step::Send(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\
+          X-Team: theirs\r\nx-inner: 1\r\nX-Sum: 1\r\n\r\n"
+            .into(),
+    )]);
+    let edits = r#"{ set = { X-Team = "ours" }, remove = ["X-Inner"] }"#;
+    let server = site(
+        &backend,
+        "",
+        &format!("request_headers = {edits}\nresponse_headers = {edits}"),
+    );
+    let kept = [("x-sum".to_owned(), "1".to_owned())];
+    let mut client = Client::plain(server.address());
+    client.send(
+        "POST /r HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n\
+         1\r\nx\r\n0\r\nX-Team: root\r\nx_inner: 1\r\nX-Sum: 1\r\n\r\n",
+    );
+    assert_eq!(client.response().expect("an answer").trailers, kept);
+    assert_eq!(last(&backend).trailers, kept);
+
+    use crate::frames::{DATA, END_STREAM, Peer, frame, headers, request};
+    let mut peer = Peer::connect(server.address());
+    peer.send(headers(1, 0, &request("POST", "/r")));
+    peer.send(frame(DATA, 0, 1, "x"));
+    let trailers = [("x-team", "root"), ("x-inner", "1"), ("x-sum", "1")];
+    peer.send(headers(1, END_STREAM, &trailers));
+    assert_eq!(peer.over(1).status(), Some(200));
+    assert_eq!(last(&backend).trailers, kept);
+}
+
 #[test]
 fn fields_of_requests_are_changed() {
     let backend = Backend::start("a");

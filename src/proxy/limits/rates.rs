@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::buckets::{Buckets, NAMES, Name};
 use super::gcra::Gcra;
-use super::origin::{Origin, client};
+use super::origin::Origin;
 use crate::clock::Nanos;
 use crate::config::{Config, RateKey};
 use crate::http::headers::Fields;
@@ -53,10 +53,9 @@ impl Rates {
     pub(super) fn spend(
         &self,
         service: usize,
-        peer: IpAddr,
+        client: impl FnOnce() -> IpAddr,
         fields: &Fields,
         now: Nanos,
-        config: &Config,
     ) -> Result<(), Duration> {
         let Some(limit) = &self.limits[service] else {
             return Ok(());
@@ -65,7 +64,7 @@ impl Rates {
             RateKey::Header(name) => self.by_header(&limit.service, name, fields),
             RateKey::Address => None,
         };
-        let by_address = || self.by_address(&limit.service, peer, fields, config);
+        let by_address = || self.by_address(&limit.service, client());
         let name = name.unwrap_or_else(by_address);
         self.buckets.take(name, limit.gcra, now)
     }
@@ -80,8 +79,8 @@ impl Rates {
         }))
     }
 
-    fn by_address(&self, service: &str, peer: IpAddr, fields: &Fields, config: &Config) -> Name {
-        let origin = Origin::of(client(peer, fields, config));
+    fn by_address(&self, service: &str, client: IpAddr) -> Name {
+        let origin = Origin::of(client);
         (self.buckets).name(|hasher| (service, false, origin).hash(hasher))
     }
 

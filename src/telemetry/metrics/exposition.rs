@@ -128,6 +128,10 @@ impl Page {
                     }
                     first.up |= sample.up;
                     first.check_failures += sample.check_failures;
+                    for ((_, count), (_, more)) in first.ejections.iter_mut().zip(&sample.ejections)
+                    {
+                        *count += more;
+                    }
                     first.in_flight += sample.in_flight;
                 })
                 .or_insert_with(|| sample.clone());
