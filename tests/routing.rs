@@ -5,6 +5,8 @@
 mod admission;
 #[path = "routing/auth.rs"]
 mod auth;
+#[path = "routing/compression.rs"]
+mod compression;
 #[path = "routing/conditions.rs"]
 mod conditions;
 #[path = "support/frames.rs"]

@@ -252,6 +252,7 @@ pub(super) fn warn_of_unused(
             "request_headers",
             "response_headers",
             "security_headers",
+            "compress",
         ] {
             if let Some(span) = service.key(key).filter(|_| key != "hash_by" || !by_address) {
                 let title = format!("`{key}` has no effect: no request leads to this service");

@@ -18,6 +18,7 @@ mod admin;
 mod auth;
 mod backend_tls;
 mod build;
+mod compress;
 mod conditions;
 mod ejection;
 mod header_edits;
@@ -51,6 +52,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::http::coding::Coding;
 pub use crate::telemetry::access::AccessFormat;
 pub use crate::telemetry::logging::LogFormat;
 
@@ -319,6 +321,8 @@ pub struct Service {
     pub response_headers: Option<HeaderEdits>,
     /// Browsers are told to be careful, where backends say nothing of it.
     pub security_headers: bool,
+    /// In which codings responses may go out, the preferred one first; none: as they are.
+    pub compress: Box<[Coding]>,
 }
 
 /// Where endpoints come from.

@@ -14,6 +14,7 @@ use super::acme::RawAcme;
 use super::admin::AdminTable;
 use super::auth::AuthTable;
 use super::backend_tls::{ProxyHeader, TlsTable};
+use super::compress::Compress;
 use super::conditions::RawWanted;
 use super::diagnostics::Problems;
 use super::ejection::{Ejection, RawRetryOn};
@@ -214,6 +215,7 @@ table! {
         "request_headers" => request_headers: HeaderEditsTable,
         "response_headers" => response_headers: HeaderEditsTable,
         "security_headers" => security_headers: At<SecurityHeaders>,
+        "compress" => compress: Vec<At<Compress>>,
     }
     required ["name", "discover"]
     later []
@@ -401,6 +403,7 @@ table! {
         "spill" => spill: At<Spill>,
         "sticky" => sticky: RawSticky,
         "security_headers" => security_headers: At<SecurityHeaders>,
+        "compress" => compress: Vec<At<Compress>>,
     }
     later []
 }

@@ -12,8 +12,8 @@ use super::read::At;
 use super::source::{Files, Sources, Span};
 use super::{
     Balancing, Discover, Family, HashBy, Listener, Lookup, Service, StaticEndpoint, Strategy,
-    Upstream, UpstreamProtocol, backend_tls, ejection, health, in_flight, names, rate, raw, routes,
-    sticky,
+    Upstream, UpstreamProtocol, backend_tls, compress, ejection, health, in_flight, names, rate,
+    raw, routes, sticky,
 };
 
 /// Builds one service.
@@ -90,6 +90,10 @@ pub fn service(
         security_headers: (raw.security_headers.as_ref())
             .or(defaults.security_headers.as_ref())
             .is_some_and(|at| at.value == SecurityHeaders::Basic),
+        compress: compress::build(
+            raw.compress.as_ref().or(defaults.compress.as_ref()),
+            problems,
+        ),
     }
 }
 

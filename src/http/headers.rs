@@ -241,7 +241,7 @@ impl Fields {
     }
 
     /// All fields in order.
-    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> + Clone {
         self.entries.iter().map(|e| e.field(&self.bytes))
     }
 
@@ -286,7 +286,7 @@ impl Fields {
     }
 
     /// Values of every field with that name, whatever its case.
-    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + Clone {
         self.iter()
             .filter(move |f| f.name.eq_ignore_ascii_case(name.as_bytes()))
             .map(|f| f.value)

@@ -4,6 +4,7 @@
 
 pub mod authority;
 pub mod body;
+pub mod coding;
 pub mod cookies;
 pub mod h1;
 pub mod h2;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::compress;
 use super::drain::Phase;
 use super::failure::{Cause, Failure, Progress};
 use super::forward;
@@ -214,6 +215,14 @@ pub(super) async fn receive(
             nominated = nominated.and(edits.replaced());
         }
     }
+    let mut compressor = job.compress.and_then(|negotiated| {
+        let asked = (job.head.method, job.head.version);
+        compress::begin(negotiated, asked, response, framing, &worker.compressing)
+    });
+    let framing_out = match &compressor {
+        Some(_) => BodyFraming::Chunked,
+        None => framing_out,
+    };
     forward::push_own(&mut response.fields, job.cookie, job.explanation);
 
     let mut source = match &mut coming {
@@ -242,9 +251,14 @@ pub(super) async fn receive(
             if first && matches!(client, Sink::H1(_)) {
                 encode::response_head(response, framing_out, connection, &mut out.bytes);
             }
-            let lot = source
-                .gather(recode, &mut out.bytes)
-                .map_err(|e| state.fail(Cause::ResponseBody(e)))?;
+            let lot = match &mut compressor {
+                None => source.gather(recode, &mut out.bytes),
+                Some(compressor) => {
+                    let chunked = matches!(client, Sink::H1(_));
+                    compressor.gather(&mut source, framing, chunked, &mut out.bytes)
+                }
+            }
+            .map_err(|e| state.fail(Cause::ResponseBody(e)))?;
             let piece = source.piece(&lot);
             let is_done = source.is_done();
             let nothing: &crate::http::headers::Fields = &Default::default();
@@ -280,6 +294,10 @@ pub(super) async fn receive(
         }
         if source.is_done() {
             break;
+        }
+        if compressor.is_some() {
+            // A backend that is fast must not have the worker to itself.
+            tokio::task::yield_now().await;
         }
         timer.set(job.limits.stream_idle);
         let more = timer.guard(poll_fn(|cx| source.poll_more(cx))).await;

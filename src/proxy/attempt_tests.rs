@@ -89,6 +89,7 @@ async fn a_write_that_is_cut_short_has_sent_something() {
         cookie: None,
         edits: None,
         asks_for: None,
+        compress: None,
         explanation: None,
         patience: Duration::from_millis(200),
         out_of_patience: OutOfPatience::TryTimeout,

@@ -84,6 +84,7 @@ impl Serving<'_> {
             upgrade: None,
             preference: Preference::of(service, affinity, &question, self.peer),
             cookie: None,
+            compress: None,
             explanation: None,
             edits: edits.as_ref(),
             asks_for: Some(self.head.method),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::compress::Negotiated;
 use super::edits::Edits;
 use super::failure::{Cause, Failure, Progress};
 use super::peer::Peer;
@@ -47,6 +48,8 @@ pub struct Job<'a> {
     pub cookie: Option<&'a str>,
     /// What is done to the fields of a response that goes on; `None`: nothing.
     pub(super) edits: Option<&'a Edits<'a>>,
+    /// In which coding the response may go out; `None`: its service codes none.
+    pub(super) compress: Option<Negotiated>,
     /// Value of an `X-Evenkeel-Explain` that its client is given with the response.
     pub explanation: Option<&'a str>,
     /// It asks whether a request with this method may go on: a response of 2xx is for us.

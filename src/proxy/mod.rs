@@ -28,6 +28,7 @@ mod attempt;
 mod auth;
 mod certificate_fields;
 mod choice;
+mod compress;
 pub mod connection;
 pub mod drain;
 mod edits;

@@ -11,6 +11,7 @@ use super::account::{Account, Audience};
 use super::admission;
 use super::auth::{Answer, Asking};
 use super::certificate_fields::Asked;
+use super::compress::Negotiated;
 use super::connection::Serving;
 use super::drain::Phase;
 use super::edits::{self, Edits, Told};
@@ -27,6 +28,7 @@ use super::rewrite;
 use super::switch::Handshake;
 use crate::config::{Access, Config, Scheme, Target};
 use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
+use crate::http::coding::negotiate;
 use crate::http::h1::encode::ConnectionField;
 use crate::http::h2;
 use crate::http::head::{Rejection, RequestHead, Version, has_encoded_slash};
@@ -287,6 +289,11 @@ impl Serving<'_> {
         if let Some(auth) = &route.auth {
             self.tell_of_client(auth);
         }
+        // What the client itself says: the backend may be told something else.
+        let compress = (!service.compress.is_empty()).then(|| {
+            let accepted = self.head.fields.named("Accept-Encoding");
+            Negotiated(negotiate(&service.compress, accepted))
+        });
         let changes = [&service.request_headers, &route.request_headers];
         let changes = changes.into_iter().flatten();
         // What a client cannot say in its head it does not say behind its body either.
@@ -354,6 +361,7 @@ impl Serving<'_> {
             cookie: None,
             edits: edits.as_ref(),
             asks_for: None,
+            compress,
             explanation: None,
             keep_alive,
             expects_continue,

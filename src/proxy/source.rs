@@ -43,6 +43,17 @@ pub(super) struct Lot {
     pub(super) data: u64,
 }
 
+impl Lot {
+    /// The same when all of it went into so many bytes of another coding.
+    pub(super) fn as_coded(self, coded: usize) -> Lot {
+        Lot {
+            used: self.used,
+            data: coded as u64,
+            ..Lot::default()
+        }
+    }
+}
+
 /// The part of a [`Lot`] that goes on as it came.
 #[derive(Debug, Clone)]
 pub(super) enum Piece<'a> {

@@ -14,6 +14,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compress::AtWork;
 use super::retry::Budget;
 use super::samples::{self};
 use super::splits::Splits;
@@ -54,6 +55,8 @@ pub struct Worker {
     pub deadlines: Rc<Deadlines>,
     /// How many there are, and how many are to go.
     pub crowd: Rc<Crowd>,
+    /// Who codes bodies of responses.
+    pub compressing: AtWork,
     /// From then on a request may be sampled.
     sample_due: Rc<Cell<Millis>>,
     /// Its share of the metrics.
@@ -100,6 +103,7 @@ impl Worker {
             pipes: Rc::default(),
             deadlines,
             crowd: Rc::default(),
+            compressing: AtWork::default(),
             sample_due: Rc::default(),
             metrics,
             access: Rc::new(access),
@@ -130,6 +134,7 @@ impl Worker {
             pipes: Rc::clone(&self.pipes),
             deadlines: Rc::clone(&self.deadlines),
             crowd: Rc::clone(&self.crowd),
+            compressing: self.compressing.clone(),
             sample_due: Rc::clone(&self.sample_due),
             metrics: self.metrics.renamed(&shared.names),
             access: Rc::clone(&self.access),
