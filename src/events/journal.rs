@@ -123,6 +123,7 @@ kinds! {
     DrainBegun "drain_begun" Info,
     DrainTakenBack "drain_taken_back" Info,
     RefreshAsked "refresh_asked" Info,
+    LogLevelSet "log_level_set" Info,
 }
 
 impl What {

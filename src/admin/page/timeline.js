@@ -31,6 +31,7 @@ const KINDS = {
   drain_begun: ["drained", "draining"],
   drain_taken_back: ["up", "drain taken back"],
   refresh_asked: ["name", "DNS asked"],
+  log_level_set: ["note", "log level set"],
 };
 
 const list = document.getElementById("timeline");
