@@ -83,7 +83,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         sign.heartbeat.store(started.0, Ordering::Relaxed);
         sign
     };
-    let acme = Rc::new(Acme::new(Arc::clone(&shared.challenges)));
+    let acme = Rc::new(Acme::new(Arc::clone(&shared.challenges), Arc::default()));
     let state = State {
         started,
         metrics: Metrics::new(Arc::clone(&shared.names)),
