@@ -31,6 +31,7 @@ use super::scalar::{
 use super::schema;
 use super::sticky::RawSticky;
 use super::target::RawTarget;
+use super::traces::TracesTable;
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion, UpstreamProtocol};
 
@@ -52,6 +53,7 @@ table! {
         "admin" => admin: AdminTable,
         "probe" => probe: Probe,
         "log" => log: Log,
+        "traces" => traces: TracesTable,
         "drain" => drain: Drain,
     }
     required ["listener"]

@@ -76,6 +76,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         questions: Questions::new(1),
         samples: Samples::new(1),
         challenges: Published::new(Default::default()),
+        tracer: None,
         config,
     };
     let sign = |_| {
