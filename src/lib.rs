@@ -29,8 +29,8 @@
 //! | 7 | [`server`]: composition root |
 //! | 6 | [`admin`], [`listener`] |
 //! | 5 | [`proxy`]: one request, or one connection that is passed on, from route to account; [`health`]: checks and ejection |
-//! | 4 | [`balance`]: service, snapshot, picker; [`sample`]: a sample backend; [`acme`]: certificates that are ordered |
-//! | 3 | [`upstream`]: backends, pool, how connections are made; [`dns_server`]: a zone, updates and both their sides |
+//! | 4 | [`balance`]: service, snapshot, picker; [`sample`]: a sample backend; [`acme`]: certificates that are ordered; `otel`: spans to a collector (behind a feature) |
+//! | 3 | [`upstream`]: backends, pool, how connections are made; [`dns_server`]: a zone, updates and both their sides; [`errand`]: a request of our own |
 //! | 2 | [`discovery`], [`router`], [`tls`] |
 //! | 1 | [`http`], [`io`], [`config`] |
 //! | 0 | [`telemetry`], [`clock`], [`events`], [`published`], [`id_map`], [`memory`] |
@@ -43,6 +43,7 @@ pub mod clock;
 pub mod config;
 pub mod discovery;
 pub mod dns_server;
+pub mod errand;
 pub mod events;
 pub mod health;
 pub mod http;
@@ -50,6 +51,8 @@ pub mod id_map;
 pub mod io;
 pub mod listener;
 pub mod memory;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod proxy;
 pub mod published;
 pub mod router;

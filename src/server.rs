@@ -15,6 +15,7 @@ mod prepare;
 mod reload;
 mod services;
 mod systemd;
+mod traces;
 mod worker_thread;
 
 use std::cell::RefCell;
@@ -36,6 +37,7 @@ pub use orders::Order;
 use orders::Signals;
 use prepare::{Prepared, Sockets};
 use systemd::Notifier;
+use traces::Exporter;
 use worker_thread::WorkerStart;
 
 use crate::clock::Millis;
@@ -65,6 +67,9 @@ const IDLE_GRACE: Duration = Duration::from_secs(2);
 
 /// At the end, whoever reads the access log gets so long to take what is left of it.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The collector gets so long for the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// And the latest answers get so long to be written for the next start.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -214,6 +219,7 @@ fn start_within(
     let told = Arc::clone(&journal);
     let watches = Watches::telling(own_addresses, allowed, keeper.clone(), Arc::clone(&journal));
     let (events, noticed) = mpsc::channel(EVENTS);
+    let traces = Exporter::start(config.traces.as_ref())?;
     let (seating, arrivals) = Seating::new(config.workers.get());
     let common = generation::Common {
         drain: Drain::new(),
@@ -222,6 +228,7 @@ fn start_within(
         questions: Questions::new(config.workers.get()),
         samples: Samples::new(config.workers.get()),
         challenges,
+        tracer: traces.as_ref().map(Exporter::tracer),
     };
     let (shared, new) = generation::first(&prepared, common);
     // The first client may be here before the control thread is.
@@ -306,6 +313,9 @@ fn start_within(
         }
         if keeper.is_some_and(|keeper| !keeper.finish(LAST_ANSWERS)) {
             tracing::warn!("state: the latest answers could not be written");
+        }
+        if traces.is_some_and(|traces| !traces.finish(LAST_SPANS)) {
+            tracing::warn!("the last spans were not taken by the collector");
         }
         if !access.finish(LAST_LINES) {
             tracing::warn!("the end of the access log was not taken by its reader");

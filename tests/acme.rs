@@ -173,6 +173,9 @@ impl Site {
             r#"
             workers = 1
 
+            [admin]
+            address = "127.0.0.1:0"
+
             [acme]
             directory = "https://127.0.0.1:{}/dir"
             ca = "{}"
@@ -259,6 +262,20 @@ fn metric(server: &Server, series: &str) -> f64 {
 fn orders(server: &Server, result: &str) -> f64 {
     let series = format!("evenkeel_acme_orders_total{{result=\"{result}\"}}");
     metric(server, &series)
+}
+
+/// Kind and text of the events about orders, oldest first.
+fn told(server: &Server) -> Vec<(String, String)> {
+    let address = server.admin.expect("there is a control listener");
+    let answer = Client::plain(address).get(&address.to_string(), "/api/v1/events");
+    let body = answer.expect("it answers").body;
+    let events: serde_json::Value = serde_json::from_slice(&body).expect("it is JSON");
+    let field = |event: &serde_json::Value, name: &str| event[name].as_str().map(str::to_owned);
+    let events = events["events"].as_array().expect("a list").iter();
+    let events = events.filter_map(|event| field(event, "kind").zip(field(event, "text")));
+    events
+        .filter(|(kind, _)| kind.starts_with("acme_"))
+        .collect()
 }
 
 fn listens(port: u16) -> bool {
@@ -376,6 +393,21 @@ fn renewed_at_two_thirds_of_the_life_without_a_failed_handshake() {
     }
     assert!(begun.elapsed() > Duration::from_secs(20), "far too early");
     assert_eq!(orders(&server, "issued"), 2.0);
+    let from = format!("from https://127.0.0.1:{}/dir", authority.ports.api);
+    let said = |kind: &str, done: &str| {
+        let text = format!("a certificate for one.test was {done} {from}");
+        (kind.to_owned(), text)
+    };
+    let expected = [
+        said("acme_obtained", "obtained"),
+        said("acme_renewed", "renewed"),
+    ];
+    wait_until("both are events", || {
+        // An order that all nonces of were rejected is one, too.
+        let mut told = told(&server);
+        told.retain(|(kind, _)| kind != "acme_failed");
+        told == expected
+    });
 }
 
 #[test]
@@ -400,6 +432,11 @@ fn an_authority_that_is_down_holds_nothing_up() {
     let insecure = insecure.expect("curl is there");
     assert!(insecure.status.success(), "{insecure:?}");
     wait_until("it has tried", || orders(&server, "unreachable") > 0.0);
+    wait_until("that is an event", || !told(&server).is_empty());
+    let (kind, text) = told(&server).remove(0);
+    assert_eq!(kind, "acme_failed");
+    let why = "no certificate for one.test: ";
+    assert!(text.starts_with(why) && text.contains("next at "), "{text}");
     authority.start();
     await_shown(&server, &authority, &authority.client(), "one.test");
 }

@@ -10,6 +10,8 @@ mod dns;
 mod drain;
 #[path = "admin/events.rs"]
 mod events;
+#[path = "admin/log_level.rs"]
+mod log_level;
 #[path = "admin/schema.rs"]
 mod schema;
 #[path = "admin/security.rs"]

@@ -181,12 +181,18 @@ fn the_level_is_changed_at_run_time() {
         )
     };
     assert_eq!(ours(), (true, false, false));
-    logging::set_level("debug").expect("a level");
-    assert_eq!(ours(), (true, true, false));
-    logging::set_level("hickory_resolver=debug").expect("a filter");
+    let before = logging::set_level("debug").expect("a level");
+    assert_eq!((before.as_str(), ours()), ("warn", (true, true, false)));
+    let before = logging::set_level("hickory_resolver=debug").expect("a filter");
+    assert_eq!(before, "debug");
     assert_eq!(ours(), (false, false, true));
-    assert!(logging::set_level("evenkeel=loud").is_err());
-    assert_eq!(ours(), (false, false, true));
+    let long = format!("{}info", "evenkeel=debug,".repeat(100));
+    for bad in ["evenkeel=loud", "debgu", "[{a=\"\u{1b}[2J\"}]=info", &long] {
+        assert!(logging::set_level(bad).is_err(), "{bad}");
+        assert_eq!(ours(), (false, false, true));
+    }
+    let in_force = logging::level().expect("there is a log");
+    assert_eq!(in_force, "hickory_resolver=debug");
     logging::set_level("warn").expect("a level");
     assert_eq!(ours(), (true, false, false));
 }

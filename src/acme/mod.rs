@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::config::{self, AcmeCertificate};
+use crate::events::journal::{Journal, Kind, What};
 use crate::published::Published;
 use crate::telemetry::metrics::AcmeSample;
 use crate::tls::challenges::Challenges;
@@ -80,15 +81,30 @@ struct Counts {
     unreachable: AtomicU64,
     /// When each name is to be renewed.
     renewals: Mutex<BTreeMap<Arc<str>, SystemTime>>,
+    /// What happens is told to it.
+    journal: Arc<Journal>,
+}
+
+impl Counts {
+    fn tell(&self, kind: Kind, name: &str, text: String) {
+        self.journal.record(What {
+            name: Some(name.into()),
+            ..What::new(kind, text)
+        });
+    }
 }
 
 impl Acme {
-    /// Orders nothing yet. `challenges`: where validations are answered from.
-    pub fn new(challenges: Arc<Published<Challenges>>) -> Acme {
+    /// Orders nothing yet. `challenges`: where validations are answered from; `journal` of what
+    /// happens.
+    pub fn new(challenges: Arc<Published<Challenges>>, journal: Arc<Journal>) -> Acme {
         Acme {
             plans: OnceCell::new(),
             challenges,
-            counts: Arc::default(),
+            counts: Arc::new(Counts {
+                journal,
+                ..Counts::default()
+            }),
         }
     }
 

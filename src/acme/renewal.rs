@@ -21,6 +21,7 @@ use super::schedule::{Failure, due, wait};
 use super::store::{Failures, Store, seconds};
 use super::{Counts, Plan, again, is_problem};
 use crate::config::{self, AcmeCertificate, Trust};
+use crate::events::journal::Kind;
 use crate::telemetry::date::Rfc3339;
 use crate::tls::authority_key::issued_by;
 use crate::tls::certificates::{Certificate, load};
@@ -188,10 +189,14 @@ impl Keeper<'_> {
         &mut self,
         certificate: &AcmeCertificate,
         failures: Failures,
-    ) -> Result<(), NotOrdered> {
+    ) -> Result<Kind, NotOrdered> {
         let name = &*certificate.name;
         let account = self.account().await?;
         let held = load(&certificate.files()).ok();
+        let kind = match held {
+            Some(_) => Kind::AcmeRenewed,
+            None => Kind::AcmeObtained,
+        };
         let suggested = self.known.get(name).is_some_and(|k| k.window.is_some());
         // An authority may refuse to replace the same one twice.
         let replaces = held.filter(|_| suggested && failures.count == 0);
@@ -214,7 +219,7 @@ impl Keeper<'_> {
         })?;
         let file = &certificate.file;
         (self.store).store_certificate(file, &issued.chain, &issued.key)?;
-        Ok(())
+        Ok(kind)
     }
 
     /// Counts, says and stores what came of an order. Returns when to look again; `None`: there is a
@@ -222,13 +227,20 @@ impl Keeper<'_> {
     fn account_for(
         &mut self,
         name: &str,
-        ordered: Result<(), NotOrdered>,
+        ordered: Result<Kind, NotOrdered>,
         failures: Failures,
     ) -> std::io::Result<Option<SystemTime>> {
         let now = SystemTime::now();
         let error = match ordered {
-            Ok(()) => {
+            Ok(kind) => {
                 self.counts.issued.fetch_add(1, Ordering::Relaxed);
+                let done = match kind {
+                    Kind::AcmeRenewed => "renewed",
+                    _ => "obtained",
+                };
+                let from = &self.plan.config.directory;
+                let text = format!("a certificate for {name} was {done} from {from}");
+                self.counts.tell(kind, name, text);
                 tracing::info!(name, "acme: a certificate was issued");
                 self.store.store_failures(name, Failures::default())?;
                 return Ok(None);
@@ -246,6 +258,10 @@ impl Keeper<'_> {
         let until = now + wait(failure, failures, fastrand::f64());
         let until_text = Rfc3339::seconds(until);
         tracing::warn!(name, failures, next = %until_text, "acme: no certificate: {error}");
+        let text = format!(
+            "no certificate for {name}: {error}; tried {failures} times, next at {until_text}"
+        );
+        self.counts.tell(Kind::AcmeFailed, name, text);
         self.store.store_failures(
             name,
             Failures {

@@ -30,7 +30,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::api::{Desk, EventStream, Found, Refusal, Reply};
+use super::api::{Asker, Desk, EventStream, Found, Refusal, Reply};
 use super::guard::{Forbidden, Guard, Wants};
 use super::page;
 use super::patient::Patient;
@@ -86,11 +86,11 @@ pub async fn serve(door: Door, guard: Guard, desk: Rc<Desk>) {
         let (guard, desk) = (Rc::clone(&guard), Rc::clone(&desk));
         match accepted {
             Ok(_) if full => tracing::debug!("control listener: too many connections"),
-            Ok(Accepted::Tcp(stream, local)) => {
-                connections.spawn_local(converse(stream, guard, desk, Some(local)));
+            Ok(Accepted::Tcp(stream, local, asker)) => {
+                connections.spawn_local(converse(stream, guard, desk, Some(local), asker));
             }
-            Ok(Accepted::Unix(stream)) => {
-                connections.spawn_local(converse(stream, guard, desk, None));
+            Ok(Accepted::Unix(stream, asker)) => {
+                connections.spawn_local(converse(stream, guard, desk, None, asker));
             }
             Err(error) => {
                 tracing::warn!(%error, "control listener: accept failed");
@@ -101,8 +101,8 @@ pub async fn serve(door: Door, guard: Guard, desk: Rc<Desk>) {
 }
 
 enum Accepted {
-    Tcp(tokio::net::TcpStream, IpAddr),
-    Unix(tokio::net::UnixStream),
+    Tcp(tokio::net::TcpStream, IpAddr, Asker),
+    Unix(tokio::net::UnixStream, Asker),
 }
 
 impl Door {
@@ -110,20 +110,31 @@ impl Door {
     async fn accept(&self) -> std::io::Result<Accepted> {
         Ok(match self {
             Door::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 let local = stream.local_addr()?.ip();
-                Accepted::Tcp(stream, local)
+                Accepted::Tcp(stream, local, Asker(peer.ip().to_string().into()))
             }
-            Door::Unix(listener) => Accepted::Unix(listener.accept().await?.0),
+            Door::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let user = stream.peer_cred()?.uid();
+                let words = format!("user {user} at the control socket");
+                Accepted::Unix(stream, Asker(words.into()))
+            }
         })
     }
 }
 
-async fn converse<S>(stream: S, guard: Rc<Guard>, desk: Rc<Desk>, local: Option<IpAddr>)
-where
+async fn converse<S>(
+    stream: S,
+    guard: Rc<Guard>,
+    desk: Rc<Desk>,
+    local: Option<IpAddr>,
+    asker: Asker,
+) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(asker.clone());
         let (guard, desk) = (Rc::clone(&guard), Rc::clone(&desk));
         async move { Ok::<_, Infallible>(respond(request, &guard, &desk, local).await) }
     });

@@ -372,6 +372,17 @@ model! {
         names: Vec<String>,
     }
 
+    /// What is logged.
+    LogLevel {
+        level: String,
+    }
+
+    /// What is logged from now on, and what was before.
+    LogLevelSet {
+        level: String,
+        before: String,
+    }
+
     /// A backend after a command.
     Changed {
         backend: Backend,
@@ -384,6 +395,14 @@ model! {
 pub struct RefreshRequest {
     /// Absent: all.
     pub name: Option<String>,
+}
+
+/// What to log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLevelRequest {
+    /// As `EVENKEEL_LOG` takes it.
+    pub level: String,
 }
 
 /// The weight of a backend.

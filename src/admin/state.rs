@@ -127,6 +127,7 @@ impl State {
             memory: shared.limits.pressure.sample(),
             rate_limit_forgiven: shared.limits.forgiven(),
             draining: self.draining(),
+            spans: shared.tracer.as_ref().map(|tracer| tracer.counts.results()),
         };
         self.metrics.render(now, live)
     }

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod health;
 mod http;
 mod instance;
+pub mod log_level;
 pub mod man;
 pub mod proxy_options;
 pub mod query;
@@ -99,6 +100,8 @@ pub enum Command {
     Weight(weight::Args),
     /// Have a running instance take up a changed configuration
     Reload(reload::Args),
+    /// Show what a running instance logs, or have it log more or less
+    LogLevel(log_level::Args),
     /// Make certificates for development
     Cert(cert::Args),
     /// Print what a shell needs to complete these commands
@@ -135,6 +138,7 @@ impl Command {
             Command::Undrain(args) => drain::undrain(args),
             Command::Weight(args) => weight::run(args),
             Command::Reload(args) => reload::run(args),
+            Command::LogLevel(args) => log_level::run(args),
             Command::Cert(args) => cert::run(args),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),

@@ -16,7 +16,7 @@ use super::source::{Files, Sources, Span};
 use super::{
     AccessFormat, CertificateFiles, Config, Downstream, Drain, Listener, Log, LogFormat,
     MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, access, acme, admin,
-    backend_tls, identity, layer4, rate, routes, services, state_dir, sticky,
+    backend_tls, identity, layer4, rate, routes, services, state_dir, sticky, traces,
 };
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
@@ -93,6 +93,8 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
     let authority = acme.as_ref().zip(raw_acme);
     acme::name_certificates(authority, &raw_listeners, &mut listeners, &routes, problems);
 
+    let raw_traces = file.traces.as_ref();
+    let traces = raw_traces.map(|raw| traces::build(raw, problems));
     let limits = file.limits.unwrap_or_default();
     let memory = memory(&limits, problems);
     Config {
@@ -116,6 +118,7 @@ pub fn build(file: raw::File, files: Files, sources: &Sources, problems: &mut Pr
         probe: probe.map(|(address, _)| address),
         admin,
         log: log(file.log.unwrap_or_default(), problems),
+        traces,
         drain: drain(file.drain.unwrap_or_default()),
         written: Arc::default(),
     }

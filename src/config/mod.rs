@@ -40,6 +40,7 @@ mod services;
 mod state_dir;
 mod sticky;
 mod target;
+mod traces;
 mod written;
 mod zone;
 
@@ -74,6 +75,7 @@ pub use rate::{RateKey, RateLimit};
 pub use redirect::{PathChange, Rewrite, RouteRedirect, Scheme};
 pub use sticky::Sticky;
 pub use target::{Share, Target};
+pub use traces::Traces;
 pub use tree::Format;
 pub use written::Written;
 pub use zone::{KeyGrant, Synth, ZoneConfig};
@@ -110,6 +112,8 @@ pub struct Config {
     pub admin: Admin,
     /// Logs.
     pub log: Log,
+    /// Where spans of requests go; `None`: as the environment says.
+    pub traces: Option<Traces>,
     /// How a TERM is carried out.
     pub drain: Drain,
     /// Where all of this came from.

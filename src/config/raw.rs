@@ -32,6 +32,7 @@ use super::scalar::{
 use super::schema;
 use super::sticky::RawSticky;
 use super::target::RawTarget;
+use super::traces::TracesTable;
 use super::tree::{Node, Value};
 use super::{AccessFormat, Family, HashBy, LogFormat, Strategy, TlsVersion, UpstreamProtocol};
 
@@ -53,6 +54,7 @@ table! {
         "admin" => admin: AdminTable,
         "probe" => probe: Probe,
         "log" => log: Log,
+        "traces" => traces: TracesTable,
         "drain" => drain: Drain,
     }
     required ["listener"]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::Reloaded;
+use crate::telemetry::logging::LoggingError;
 
 /// One wish, and where the reply goes. Whoever asked may be gone by then.
 #[derive(Debug)]
@@ -19,6 +20,15 @@ pub enum Command {
     Undrain(oneshot::Sender<Result<(), Refused>>),
     /// Look names up now: this one, or all. Replies with those that are.
     Refresh(Option<Box<str>>, oneshot::Sender<Vec<Arc<str>>>),
+    /// Log at another level, or by another filter.
+    LogLevel {
+        /// Which.
+        level: Box<str>,
+        /// Who wants it, for the journal.
+        by: Arc<str>,
+        /// Where the reply goes: what was in force before.
+        reply: oneshot::Sender<Result<String, LoggingError>>,
+    },
     /// Change something of a backend by hand.
     Backend {
         /// Name of its service.

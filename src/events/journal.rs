@@ -118,11 +118,15 @@ kinds! {
     CertificateLoaded "certificate_loaded" Info,
     CertificateFailed "certificate_failed" Warning,
     CertificateExpiring "certificate_expiring" Warning,
+    AcmeObtained "acme_obtained" Info,
+    AcmeRenewed "acme_renewed" Info,
+    AcmeFailed "acme_failed" Warning,
     Reloaded "reloaded" Info,
     ReloadRefused "reload_refused" Warning,
     DrainBegun "drain_begun" Info,
     DrainTakenBack "drain_taken_back" Info,
     RefreshAsked "refresh_asked" Info,
+    LogLevelSet "log_level_set" Info,
 }
 
 impl What {

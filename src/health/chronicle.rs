@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock::Millis;
 use crate::events::journal::{Journal, Kind, What};
 use crate::upstream::backend::Backend;
+use crate::upstream::standing::Reason;
 
 /// What was written of whom, and when.
 #[derive(Debug, Default)]
@@ -32,8 +33,33 @@ struct Page {
 struct Line {
     backend: Arc<Backend>,
     state: &'static str,
-    reason: String,
+    why: Why,
     detail: Option<String>,
+}
+
+/// Why something happened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Why {
+    /// As logs and metrics call it.
+    pub name: &'static str,
+    /// As events say it.
+    pub words: &'static str,
+}
+
+impl Why {
+    /// What has no other name than its words.
+    pub(super) fn said(words: &'static str) -> Why {
+        Why { name: words, words }
+    }
+}
+
+impl From<Reason> for Why {
+    fn from(reason: Reason) -> Why {
+        Why {
+            name: reason.name(),
+            words: reason.words(),
+        }
+    }
 }
 
 impl Chronicle {
@@ -43,13 +69,13 @@ impl Chronicle {
         backend: &Arc<Backend>,
         now: Millis,
         state: &'static str,
-        reason: &str,
+        why: Why,
         detail: Option<&str>,
     ) {
         let line = Line {
             backend: Arc::clone(backend),
             state,
-            reason: reason.to_owned(),
+            why,
             detail: detail.map(str::to_owned),
         };
         match self.lately.get_mut(&backend.id.0) {
@@ -115,7 +141,7 @@ impl Line {
         };
         let mut text = format!(
             "{} is {}: {}",
-            self.backend.address, self.state, self.reason
+            self.backend.address, self.state, self.why.words
         );
         if let Some(detail) = &self.detail {
             text = format!("{text}, {detail}");
@@ -140,7 +166,7 @@ impl Line {
                 service = %backend.service,
                 backend = %backend.address,
                 name = %backend.endpoint.target,
-                reason = self.reason,
+                reason = self.why.name,
                 changes,
                 "backend is up",
             ),
@@ -148,7 +174,7 @@ impl Line {
                 service = %backend.service,
                 backend = %backend.address,
                 name = %backend.endpoint.target,
-                reason = self.reason,
+                reason = self.why.name,
                 detail,
                 changes,
                 "backend is {state}",

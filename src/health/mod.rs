@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use chronicle::Chronicle;
+use chronicle::{Chronicle, Why};
 use ejection::{Ejector, Ruling, What};
 use prober::{News, Prober, Report};
 
@@ -214,14 +214,14 @@ impl Health {
                     }
                     backend.set_down(Reason::None);
                     self.rise(&backend, now);
-                    self.chronicle
-                        .write(&backend, now, "up", "checks pass", None);
+                    let why = Why::said("checks pass");
+                    self.chronicle.write(&backend, now, "up", why, None);
                 }
                 News::Down(failed) => {
                     backend.set_down(failed.reason);
                     let detail = Some(failed.detail.as_str());
-                    let reason = failed.reason.name();
-                    self.chronicle.write(&backend, now, "down", reason, detail);
+                    let why = failed.reason.into();
+                    self.chronicle.write(&backend, now, "down", why, detail);
                     if let Some(service) = self.service_of(&backend) {
                         let address = backend.endpoint.socket();
                         out.push(WentOut { service, address });
@@ -235,18 +235,22 @@ impl Health {
     fn carry_out(&mut self, service: ServiceId, ruling: Ruling, now: Millis) -> Option<WentOut> {
         let Ruling { backend, what } = ruling;
         let address = backend.endpoint.socket();
-        let (event, reason, time) = match what {
-            What::Ejected(reason, time) => ("ejected", reason.name(), Some(time)),
-            What::TrialFailed(time) => ("ejected", "trial_failed", Some(time)),
-            What::Back => ("up", "trial passed", None),
-            What::Released => ("up", "its tier needs it", None),
+        let trial_failed = Why {
+            name: "trial_failed",
+            words: "the request that tried it failed",
+        };
+        let (event, why, time) = match what {
+            What::Ejected(reason, time) => ("ejected", reason.into(), Some(time)),
+            What::TrialFailed(time) => ("ejected", trial_failed, Some(time)),
+            What::Back => ("up", Why::said("trial passed"), None),
+            What::Released => ("up", Why::said("its tier needs it"), None),
         };
         if what == What::Back {
             self.rise(&backend, now);
         }
         let detail = time.map(|time| format!("for {time:?}"));
         self.chronicle
-            .write(&backend, now, event, reason, detail.as_deref());
+            .write(&backend, now, event, why, detail.as_deref());
         time.map(|_| WentOut { service, address })
     }
 

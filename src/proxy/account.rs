@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::choice::Way;
 use super::failure::Meaning;
+use crate::telemetry::spans::Begun;
 use crate::upstream::backend::Backend;
 
 /// One request's account, written as it goes on.
@@ -46,6 +47,8 @@ pub struct Account {
     pub failure: Option<Meaning>,
     /// What its client may hear of all this.
     pub audience: Audience,
+    /// Its span, if it is recorded.
+    pub span: Option<Box<Begun>>,
 }
 
 /// What a client may hear of where its request went.
@@ -80,6 +83,7 @@ impl Account {
             first_byte: None,
             failure: None,
             audience: Audience::Anybody,
+            span: None,
         }
     }
 }

@@ -15,6 +15,7 @@
 //! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
 //! `explain.rs` says in words why a request went where it went, `samples.rs` keeps a few of them, and
 //! `questions.rs` has what the workers are asked; `limits.rs` is what the workers together may take on;
+//! `spans.rs` makes requests spans of traces;
 //! `auth.rs` asks another service whether a request may go on; `splits.rs` has the schedules of routes that lead to several services; `seating.rs` says which worker a connection
 //! goes to.
 //!
@@ -56,6 +57,7 @@ pub mod seating;
 pub mod serve;
 mod sink;
 mod source;
+mod spans;
 mod splits;
 mod stream;
 mod streams;

@@ -92,6 +92,7 @@ impl Serving<'_> {
             }
         };
         account.audience = self.audience();
+        account.span = self.begin_span();
         let shared = &self.worker.shared;
         let keep_alive = request_keeps_alive(self.head)
             && !self.aged
@@ -430,7 +431,7 @@ impl Serving<'_> {
     }
 
     /// By which scheme the client came: to us, or to the trusted proxy in front.
-    fn scheme(&self, fields: &Fields) -> Scheme {
+    pub(super) fn scheme(&self, fields: &Fields) -> Scheme {
         let said = match self.trusted {
             true => fields.first(Known::XForwardedProto),
             false => None,
@@ -442,7 +443,7 @@ impl Serving<'_> {
     }
 
     /// Where the client is, behind trusted proxies.
-    fn client(&self, fields: &Fields) -> IpAddr {
+    pub(super) fn client(&self, fields: &Fields) -> IpAddr {
         let config = &self.worker.shared.config;
         self.peer.client(fields, config).to_canonical()
     }
@@ -607,6 +608,9 @@ impl Serving<'_> {
         }
         if self.worker.access.is_on() {
             self.log(account, head, took);
+        }
+        if account.span.is_some() {
+            self.end_span(account, head, took);
         }
         if self.worker.samples() {
             let sample = explain::sample(account, head, self.worker, self.peer.listener, took);

@@ -29,6 +29,7 @@ use crate::listener;
 use crate::listener::inherited::Inherited;
 use crate::proxy::worker::Shared;
 use crate::published::Published;
+use crate::telemetry::logging::{self, LoggingError};
 
 /// Commands that wait; one more is refused.
 const COMMANDS: usize = 16;
@@ -208,6 +209,9 @@ impl Steward {
                 Command::Drain(reply) => drop(reply.send(self.drain())),
                 Command::Undrain(reply) => drop(reply.send(self.undrain())),
                 Command::Refresh(name, reply) => self.refresh(name.as_deref(), reply),
+                Command::LogLevel { level, by, reply } => {
+                    let _ = reply.send(self.set_log_level(&level, &by));
+                }
                 Command::Backend {
                     service,
                     address,
@@ -258,6 +262,13 @@ impl Steward {
             });
         }
         let _ = reply.send(names);
+    }
+
+    fn set_log_level(&self, level: &str, by: &str) -> Result<String, LoggingError> {
+        let before = logging::set_level(level)?;
+        let text = format!("log level {level}, it was {before}: asked for by {by}");
+        self.say(What::new(Kind::LogLevelSet, text));
+        Ok(before)
     }
 
     fn set_by_hand(

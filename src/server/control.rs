@@ -115,7 +115,10 @@ impl Control {
         let (changed, has_changed) = mpsc::channel(1);
         let certificates = Certificates {
             watch: Rc::new(CertificateWatch::start(changed, Arc::clone(&self.journal))?),
-            acme: Rc::new(Acme::new(Arc::clone(&shared.challenges))),
+            acme: Rc::new(Acme::new(
+                Arc::clone(&shared.challenges),
+                Arc::clone(&self.journal),
+            )),
         };
         certificates.follow(&shared);
         let state = Rc::new(State {

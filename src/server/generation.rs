@@ -17,6 +17,7 @@ use crate::proxy::seating::Seating;
 use crate::proxy::worker::{Serviced, Shared};
 use crate::router::Router;
 use crate::telemetry::metrics::Names;
+use crate::telemetry::spans::Tracer;
 use crate::upstream::adaptive::Adaptive;
 use crate::upstream::gate::Gate;
 
@@ -38,6 +39,8 @@ pub struct Common {
     pub samples: Arc<Samples>,
     /// Where authorities are answered that validate a name.
     pub challenges: Challenging,
+    /// Who records requests.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// The first generation. All its services are new.
@@ -55,6 +58,7 @@ pub fn next(prepared: &Prepared, before: &Shared) -> (Shared, New) {
         questions: Arc::clone(&before.questions),
         samples: Arc::clone(&before.samples),
         challenges: Arc::clone(&before.challenges),
+        tracer: before.tracer.clone(),
     };
     let limits = before.limits.renewed(Arc::clone(&prepared.config));
     make(prepared, common, limits, before.generation + 1)
@@ -97,6 +101,7 @@ fn make(
         questions: common.questions,
         samples: common.samples,
         challenges: common.challenges,
+        tracer: common.tracer,
         config: Arc::clone(config),
     };
     (shared, new)

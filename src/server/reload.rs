@@ -275,6 +275,7 @@ fn at_next_start(first: &Config, now: &Config) -> Vec<&'static str> {
         ("probe.address", first.probe != now.probe),
         ("admin", first.admin != now.admin),
         ("log", first.log != now.log),
+        ("traces", first.traces != now.traces),
     ];
     let differing = differs.into_iter().filter(|(_, differs)| *differs);
     differing.map(|(key, _)| key).collect()

@@ -5,7 +5,7 @@
 use std::fmt::{Debug, Write};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::field::Field;
@@ -40,6 +40,10 @@ pub enum LoggingError {
         filter: String,
         source: tracing_subscriber::filter::ParseError,
     },
+    #[error("{origin}: \"{word}\" is no level; of a target all is said by `{word}=trace`")]
+    Word { origin: &'static str, word: String },
+    #[error("a filter is one line of {LONGEST_FILTER} bytes at most")]
+    Form,
     #[error("the log was set up before")]
     Twice(#[source] tracing::dispatcher::SetGlobalDefaultError),
     #[error("the log was not set up")]
@@ -51,12 +55,16 @@ pub enum LoggingError {
 /// Environment variables that take the place of the configured level, in this order.
 const VARIABLES: [&str; 2] = ["EVENKEEL_LOG", "RUST_LOG"];
 
+/// Bytes of a filter that is set at run time: dozens of directives. Each costs time per line.
+pub const LONGEST_FILTER: usize = 1024;
+
 /// Sets up the log of the process, once. `level`: `off`, `error`, `warn`, `info`, `debug`,
 /// `trace`, or a filter in the syntax of tracing-subscriber's `EnvFilter`. A set, non-empty
 /// `EVENKEEL_LOG` or else `RUST_LOG` takes its place.
 pub fn init(level: &str, format: LogFormat) -> Result<(), LoggingError> {
     let terminal = io::stderr().is_terminal();
     let chosen = choose(level, |name| std::env::var(name).ok());
+    let level = chosen.1.trim().to_owned();
     let filter = filter(chosen)?;
     let json = match format {
         LogFormat::Auto => !terminal,
@@ -67,25 +75,47 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LoggingError> {
     let (dispatch, change) = dispatch(filter, json, terminal, unhurried);
     tracing::dispatcher::set_global_default(dispatch).map_err(LoggingError::Twice)?;
     // `set_global_default` lets one through, so nobody was here before.
-    let _ = CHANGE.set(change);
+    let _ = LOG.set(Log {
+        change,
+        level: Mutex::new(level),
+    });
     Ok(())
 }
 
 /// Gives the log of the process another level or filter, as [`init`] takes them, from now on. It
-/// takes the place of what the environment says, too. After an error all is as it was.
-pub fn set_level(level: &str) -> Result<(), LoggingError> {
+/// takes the place of what the environment says, too. Returns what was in its place. After an error
+/// all is as it was.
+pub fn set_level(level: &str) -> Result<String, LoggingError> {
+    let level = level.trim();
+    if level.len() > LONGEST_FILTER || level.chars().any(steers) {
+        return Err(LoggingError::Form);
+    }
     let filter = filter(("log level", level.to_owned()))?;
-    let change = CHANGE.get().ok_or(LoggingError::NotYet)?;
-    change(filter).map_err(LoggingError::Gone)?;
-    tracing::info!(level, "log level changed");
-    Ok(())
+    let log = LOG.get().ok_or(LoggingError::NotYet)?;
+    let mut known = log.level.lock().unwrap_or_else(PoisonError::into_inner);
+    (log.change)(filter).map_err(LoggingError::Gone)?;
+    Ok(std::mem::replace(&mut *known, level.to_owned()))
+}
+
+/// The level or filter that is in force.
+pub fn level() -> Result<String, LoggingError> {
+    let log = LOG.get().ok_or(LoggingError::NotYet)?;
+    let known = log.level.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(known.clone())
+}
+
+/// The log of the process.
+struct Log {
+    change: Change,
+    /// What is in force, as it was written. Held while it is changed, so that the two agree.
+    level: Mutex<String>,
 }
 
 /// Gives a log another filter.
 type Change = Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync>;
 
-/// That of the log of the process: `tracing` has one for all, and so there is one of this.
-static CHANGE: OnceLock<Change> = OnceLock::new();
+/// `tracing` has one log for the whole process, and so there is one of this.
+static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Where a filter was given, and the filter.
 type Chosen = (&'static str, String);
@@ -109,6 +139,11 @@ fn filter((origin, text): Chosen) -> Result<EnvFilter, LoggingError> {
         Ok(level) => format!("{},evenkeel={level}", level.min(LevelFilter::WARN)),
         Err(_) => text.trim().to_owned(),
     };
+    // Taken for a target, a level that is misspelt would silence everything else.
+    if let Some(word) = directives.split(',').map(str::trim).find(|d| is_word(d)) {
+        let word = word.to_owned();
+        return Err(LoggingError::Word { origin, word });
+    }
     EnvFilter::builder()
         .parse(directives)
         .map_err(|source| LoggingError::Filter {
@@ -116,6 +151,14 @@ fn filter((origin, text): Chosen) -> Result<EnvFilter, LoggingError> {
             filter: text,
             source,
         })
+}
+
+/// Is a directive a mere word, and not a level?
+fn is_word(directive: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !directive.is_empty()
+        && directive.bytes().all(plain)
+        && directive.parse::<LevelFilter>().is_err()
 }
 
 fn dispatch<W, O>(
@@ -400,5 +443,12 @@ mod tests {
             error.starts_with("RUST_LOG: \"evenkeel=loud\" is no level"),
             "{error}"
         );
+        for (text, word) in [("debgu", "debgu"), ("info, hyper", "hyper")] {
+            let error = filter(("RUST_LOG", text.to_owned())).unwrap_err();
+            let expected = format!(
+                "RUST_LOG: \"{word}\" is no level; of a target all is said by `{word}=trace`"
+            );
+            assert_eq!(error.to_string(), expected);
+        }
     }
 }

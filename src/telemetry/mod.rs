@@ -8,3 +8,5 @@ pub mod date;
 pub mod logging;
 pub mod metrics;
 pub mod seldom;
+pub mod spans;
+pub mod traceparent;

@@ -112,6 +112,21 @@ impl Reason {
         }
     }
 
+    /// In plain words, for events.
+    pub fn words(self) -> &'static str {
+        match self {
+            Reason::None => "",
+            Reason::Unchecked => "not checked yet",
+            Reason::CheckConnect => "checks cannot connect",
+            Reason::CheckTimeout => "checks run out of time",
+            Reason::CheckAnswer => "checks get a bad answer",
+            Reason::Failures => "too many failures in a row",
+            Reason::SuccessRate => "far fewer successes than the others have",
+            Reason::Connect => "it cannot be connected to",
+            Reason::ByHand => "drained by hand",
+        }
+    }
+
     pub(super) fn of(byte: u8) -> Reason {
         [
             Reason::None,

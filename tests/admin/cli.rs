@@ -10,13 +10,13 @@ use crate::support::server::{Folder, Process, binary, output};
 use crate::support::wait_until;
 
 /// Runs a command about that instance, over its socket.
-fn evenkeel(site: &Site, arguments: &[&str]) -> Output {
+pub fn evenkeel(site: &Site, arguments: &[&str]) -> Output {
     let mut command = binary();
     command.args(arguments).arg("--socket").arg(site.socket());
     output(&mut command)
 }
 
-fn text(output: &Output) -> (Option<i32>, String, String) {
+pub fn text(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code(),

@@ -29,11 +29,21 @@ impl Site {
     }
 
     pub fn with(more: &str) -> Site {
+        Site::run(more, |folder, toml| {
+            Server::from_file(&folder.write("evenkeel.toml", toml))
+        })
+    }
+
+    /// The same by the binary, which has a log of its own.
+    pub fn process() -> Site {
+        Site::run("", |_, toml| Server::binary(toml))
+    }
+
+    fn run(more: &str, start: impl FnOnce(&Folder, &str) -> Server) -> Site {
         let backends: Vec<_> = ["one", "two", "standby"].map(Backend::start).into();
         let folder = Folder::new();
         let toml = configuration(&folder, &backends, more);
-        let file = folder.write("evenkeel.toml", &toml);
-        let server = Server::from_file(&file);
+        let server = start(&folder, &toml);
         Site {
             client: Mutex::new(Client::plain(server.address())),
             server,

@@ -1,5 +1,6 @@
 //! What changes something: each is a command to the control thread, and its reply.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -10,8 +11,12 @@ use tokio::time::timeout;
 use super::backends::{Lines, parsed};
 use super::services::named;
 use super::{COMMAND, Desk, RELOAD, Refusal, Reply, json, written};
-use crate::admin::model::{Changed, RefreshRequest, Refreshed, Reload, WeightRequest};
+use crate::admin::model::{
+    Changed, LogLevel, LogLevelRequest, LogLevelSet, RefreshRequest, Refreshed, Reload,
+    WeightRequest,
+};
 use crate::events::command::{self, Change, Command};
+use crate::telemetry::logging::{self, LoggingError};
 
 impl Desk {
     pub(super) async fn reload(&self) -> Result<Reply, Refusal> {
@@ -62,6 +67,26 @@ impl Desk {
         self.change(id, Change::Weigh(weight)).await
     }
 
+    pub(super) fn log_level(&self) -> Result<Reply, Refusal> {
+        json(&LogLevel {
+            level: logging::level()?,
+        })
+    }
+
+    pub(super) async fn set_log_level(&self, body: &[u8], by: Arc<str>) -> Result<Reply, Refusal> {
+        let LogLevelRequest { level } = read(body)?;
+        let command = |reply| Command::LogLevel {
+            level: level.as_str().into(),
+            by,
+            reply,
+        };
+        let before = self.ask(COMMAND, command).await??;
+        json(&LogLevelSet {
+            level: level.trim().to_owned(),
+            before,
+        })
+    }
+
     async fn change(&self, id: &str, change: Change) -> Result<Reply, Refusal> {
         let (service, address) = parsed(id)?;
         let command = |reply| Command::Backend {
@@ -107,6 +132,19 @@ impl From<command::Refused> for Refusal {
             }
         };
         Refusal::new(status, code, refused.to_string())
+    }
+}
+
+impl From<LoggingError> for Refusal {
+    fn from(error: LoggingError) -> Refusal {
+        match error {
+            LoggingError::Filter { .. } | LoggingError::Word { .. } | LoggingError::Form => {
+                Refusal::bad(error.to_string())
+            }
+            LoggingError::Twice(_) | LoggingError::NotYet | LoggingError::Gone(_) => {
+                Refusal::busy(&error.to_string())
+            }
+        }
     }
 }
 

@@ -60,6 +60,10 @@ pub enum Reply {
     Stream(EventStream),
 }
 
+/// Who asks, in words: where a request comes from, as far as that is known. In its extensions.
+#[derive(Debug, Clone)]
+pub struct Asker(pub Arc<str>);
+
 /// What comes after `?`, decoded.
 #[derive(Debug, Default)]
 pub struct Query(Vec<(String, String)>);
@@ -96,6 +100,8 @@ enum Resource {
     DrainBackend,
     UndrainBackend,
     WeighBackend,
+    LogLevel,
+    SetLogLevel,
 }
 
 /// Every route, as the OpenAPI file writes it.
@@ -109,6 +115,8 @@ const ROUTES: &[(Method, &str, Resource)] = &[
     (Method::GET, "/api/v1/certs", Resource::Certs),
     (Method::GET, "/api/v1/explain", Resource::Explain),
     (Method::GET, "/api/v1/explain/samples", Resource::Samples),
+    (Method::GET, "/api/v1/log", Resource::LogLevel),
+    (Method::POST, "/api/v1/log", Resource::SetLogLevel),
     (Method::POST, "/api/v1/reload", Resource::Reload),
     (Method::POST, "/api/v1/drain", Resource::Drain),
     (Method::POST, "/api/v1/undrain", Resource::Undrain),
@@ -247,12 +255,23 @@ impl Desk {
             Resource::DrainBackend => self.drain_backend(&found.id).await,
             Resource::UndrainBackend => self.undrain_backend(&found.id).await,
             Resource::WeighBackend => self.weigh_backend(&found.id, body).await,
+            Resource::LogLevel => self.log_level(),
+            Resource::SetLogLevel => self.set_log_level(body, Asker::of(request)).await,
         }
     }
 
     /// The generation of the configuration that is in force.
     fn shared(&self) -> Arc<Shared> {
         self.state.generations.load()
+    }
+}
+
+impl Asker {
+    fn of(request: &Parts) -> Arc<str> {
+        match request.extensions.get::<Asker>() {
+            Some(Asker(words)) => Arc::clone(words),
+            None => "somebody".into(),
+        }
     }
 }
 

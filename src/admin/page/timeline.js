@@ -26,11 +26,15 @@ const KINDS = {
   certificate_loaded: ["key", "certificate swapped"],
   certificate_failed: ["key", "certificate refused"],
   certificate_expiring: ["key", "certificate ends soon"],
+  acme_obtained: ["key", "certificate issued"],
+  acme_renewed: ["key", "certificate renewed"],
+  acme_failed: ["key", "no certificate issued"],
   reloaded: ["turn", "reloaded"],
   reload_refused: ["warning", "reload refused"],
   drain_begun: ["drained", "draining"],
   drain_taken_back: ["up", "drain taken back"],
   refresh_asked: ["name", "DNS asked"],
+  log_level_set: ["note", "log level set"],
 };
 
 const list = document.getElementById("timeline");

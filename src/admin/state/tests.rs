@@ -76,6 +76,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         questions: Questions::new(1),
         samples: Samples::new(1),
         challenges: Published::new(Default::default()),
+        tracer: None,
         config,
     };
     let sign = |_| {
@@ -83,7 +84,7 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         sign.heartbeat.store(started.0, Ordering::Relaxed);
         sign
     };
-    let acme = Rc::new(Acme::new(Arc::clone(&shared.challenges)));
+    let acme = Rc::new(Acme::new(Arc::clone(&shared.challenges), Arc::default()));
     let state = State {
         started,
         metrics: Metrics::new(Arc::clone(&shared.names)),

@@ -61,6 +61,7 @@ impl Workers {
             questions: Questions::new(count),
             samples: Samples::new(count),
             challenges: Published::new(Default::default()),
+            tracer: None,
             config,
         };
         let metrics = Metrics::new(Arc::clone(&shared.names));

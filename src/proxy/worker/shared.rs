@@ -16,6 +16,7 @@ use crate::proxy::seating::Seating;
 use crate::published::Published;
 use crate::router::Router;
 use crate::telemetry::metrics::Names;
+use crate::telemetry::spans::Tracer;
 use crate::tls::challenges::Challenges;
 use crate::tls::server::FrontEnd;
 use crate::upstream::establish::Layering;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub samples: Arc<Samples>,
     /// What authorities are answered that validate a name.
     pub challenges: Arc<Published<Challenges>>,
+    /// Who records requests; `None`: nobody.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// What workers need of a service.

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::line::{self, Quoting};
 use super::{AccessFormat, Record};
 use crate::telemetry::date::{Civil, MONTHS, unix_millis};
+use crate::telemetry::traceparent::Traceparent;
 
 /// What stands before a member's value, in one piece.
 macro_rules! key {
@@ -206,22 +207,7 @@ impl Object<'_> {
     }
 }
 
-/// The trace id in a `traceparent` (W3C Trace Context §3.2.2): version, trace id, parent id and
-/// flags in lower-case hex, of which the version is not ff and no id is all zeros. Later versions
-/// may have more after it.
+/// The trace id in a `traceparent`.
 pub(super) fn trace_id(traceparent: &[u8]) -> Option<&[u8]> {
-    let head = traceparent.get(..55)?;
-    let hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let zero = |part: &[u8]| part.iter().all(|&b| b == b'0');
-    let (version, trace, parent, flags) = (&head[..2], &head[3..35], &head[36..52], &head[53..]);
-    let dashes = [head[2], head[35], head[52]] == *b"---";
-    let after = &traceparent[55..];
-    let ends = after.is_empty() || (version != b"00" && after[0] == b'-');
-    let valid = dashes
-        && ends
-        && [version, trace, parent, flags].into_iter().all(hex)
-        && version != b"ff"
-        && !zero(trace)
-        && !zero(parent);
-    valid.then_some(trace)
+    Traceparent::parse(traceparent).map(|parsed| parsed.trace)
 }

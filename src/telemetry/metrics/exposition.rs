@@ -369,6 +369,16 @@ impl Page {
             Gauge,
         )?;
         family.only(Value::Gauge(files.unusable as f64))?;
+        if let Some(spans) = &self.live.spans {
+            let mut family = out.family(
+                "trace_spans",
+                "Spans of requests that were recorded, by what became of them",
+                Counter,
+            )?;
+            for &(result, count) in spans {
+                family.add(&[("result", result)], Value::Count(count))?;
+            }
+        }
         if let Some(acme) = &self.live.acme {
             let mut family = out.family(
                 "acme_orders",

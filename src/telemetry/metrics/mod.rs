@@ -84,6 +84,8 @@ pub struct Live {
     pub bounds: Vec<BoundSample>,
     /// Lines that the access log had to drop.
     pub access_lines_dropped: u64,
+    /// How many spans ended how; `None`: nothing is traced.
+    pub spans: Option<[(&'static str, u64); 3]>,
     /// Memory, where it has a budget.
     pub memory: Option<MemorySample>,
     /// Clients whose requests a rate limit forgot although they counted still.
