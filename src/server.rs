@@ -320,6 +320,8 @@ fn start_within(
         if !access.finish(LAST_LINES) {
             tracing::warn!("the end of the access log was not taken by its reader");
         }
+        // Whatever still waits for a file is not waited for.
+        runtime.shutdown_background();
         outcome
     })?;
     for (listener, address) in config.listeners.iter().zip(&addresses) {

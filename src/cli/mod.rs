@@ -152,10 +152,10 @@ impl Command {
 
 /// Loads a configuration, starts the log, says what is doubtful about it, then runs it.
 fn serve(loader: Loader, watched: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let source: Source = Arc::new(move || loader.clone().load());
     // What it holds before it is read: a change in between is one.
     let watched = watched.map(Watched::new);
-    let loaded = source()?;
+    let loaded = loader.clone().load()?;
+    let source: Source = Arc::new(move || loader.clone().reload());
     let log = &loaded.config.log;
     crate::telemetry::logging::init(&log.level, log.format)?;
     for warning in loaded.warnings.one_by_one() {

@@ -220,7 +220,7 @@ pub(super) fn build(
     let mut path_of = |at: &At<String>| -> PathBuf {
         let path = sources.resolve(at.span, &at.value);
         if files == Files::Opened
-            && let Err(error) = std::fs::File::open(&path)
+            && let Err(error) = crate::io::files::open(&path)
         {
             problems.error(at.span, format!("cannot read {}: {error}", path.display()));
         }

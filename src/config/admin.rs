@@ -131,7 +131,7 @@ pub(super) fn build(
 pub fn token(path: &std::path::Path) -> std::io::Result<String> {
     use std::io::{Error, Read as _};
     let mut text = String::new();
-    std::fs::File::open(path)?
+    crate::io::files::open(path)?
         .take(4096)
         .read_to_string(&mut text)?;
     let token = text.trim();

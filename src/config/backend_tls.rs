@@ -117,7 +117,7 @@ pub(super) fn check(
         && files == Files::Opened
     {
         let path = sources.resolve(at.span, &at.value);
-        if let Err(error) = std::fs::File::open(&path) {
+        if let Err(error) = crate::io::files::open(&path) {
             problems.error(at.span, format!("cannot read {}: {error}", path.display()));
         }
     }

@@ -301,7 +301,7 @@ pub(super) fn certificate_files(
     let mut path_of = |at: &At<String>| {
         let path = sources.resolve(at.span, &at.value);
         if files == Files::Opened
-            && let Err(error) = std::fs::File::open(&path)
+            && let Err(error) = crate::io::files::open(&path)
         {
             let title = format!("cannot read {}: {error}", path.display());
             let mut problem = Problem::error(at.span, title);

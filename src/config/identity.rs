@@ -83,7 +83,7 @@ pub(super) fn client_certificates(
     let mut path_of = |at: &At<String>| -> PathBuf {
         let path = sources.resolve(at.span, &at.value);
         if files == Files::Opened
-            && let Err(error) = std::fs::File::open(&path)
+            && let Err(error) = crate::io::files::open(&path)
         {
             let title = format!("cannot read {}: {error}", path.display());
             problems.error(at.span, title);

@@ -209,6 +209,14 @@ impl Loader {
         }
     }
 
+    /// The same again, when it has been loaded before.
+    pub fn reload(self) -> Result<Loaded, Diagnostic> {
+        if let Some(Base::File(path)) = &self.base {
+            is_there_again(path)?;
+        }
+        self.load()
+    }
+
     /// Reads and checks the configuration of a zone. The environment is left out of it.
     pub fn load_zone(mut self) -> Result<ZoneConfig, Diagnostic> {
         let mut sources = Sources::default();
@@ -263,6 +271,21 @@ fn empty() -> Node {
     Node {
         span: super::source::Span::default(),
         value: Value::Table(Vec::new()),
+    }
+}
+
+/// A pipe is read once, at the start: later on nobody is at its other end, and it would be waited for.
+fn is_there_again(path: &Path) -> Result<(), Diagnostic> {
+    match std::fs::metadata(path) {
+        Ok(file) if !file.is_file() && !file.is_dir() => {
+            let title = format!(
+                "{} is no regular file: it can be read only once",
+                path.display()
+            );
+            Err(Diagnostic::without_place(title, None))
+        }
+        // Whoever reads it says what is wrong.
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Cookie affinity: the table as it is written, and what it becomes.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use super::scalar::{Positive, is_token_byte};
 use super::schema;
 use super::source::{Files, Sources};
 use super::tree::{Node, Value};
+use crate::io::files;
 
 /// A service's cookie.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,9 +26,7 @@ pub struct Sticky {
 impl Sticky {
     /// Reads the key in a file: all of its bytes. Not for other eyes.
     pub fn key(path: &Path) -> io::Result<Vec<u8>> {
-        let mut key = Vec::new();
-        let file = std::fs::File::open(path)?;
-        file.take(LONGEST_KEY + 1).read_to_end(&mut key)?;
+        let key = files::read(path, LONGEST_KEY)?;
         match key.len() as u64 {
             ..SHORTEST_KEY => Err(io::Error::other("a key has 32 bytes at least")),
             SHORTEST_KEY..=LONGEST_KEY => Ok(key),

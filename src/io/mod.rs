@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod buffer;
 pub mod deadline;
 pub mod duplex;
+pub mod files;
 pub mod folders;
 pub mod pace;
 pub mod pipes;

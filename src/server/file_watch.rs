@@ -6,11 +6,12 @@
 //! write another file and rename it. Whether the new contents are any good is the reload's matter.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 use super::Order;
 use crate::io::folders::Folders;
@@ -62,7 +63,7 @@ impl Watched {
                 }
                 match &mut folders {
                     Some(folders) => wait(folders),
-                    None => std::thread::sleep(POLL),
+                    None => std::thread::park_timeout(POLL),
                 }
             }
         };

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::certificates::Certificates;
 use super::prepare::{OwnKey, Prepared, Sockets, addresses};
@@ -38,6 +38,9 @@ const TAKE_UP: Duration = Duration::from_secs(2);
 
 /// Time between two looks whether workers have taken it up.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// The files of a configuration are read for no longer: whoever holds them may not answer any more.
+const READS: Duration = Duration::from_secs(20);
 
 /// Somebody asks for a reload, and may want to hear what became of it.
 pub type Request = Option<oneshot::Sender<Reloaded>>;
@@ -221,7 +224,11 @@ impl Reloader {
                 Prepared::new(config, Some(&before), &own, &inherited, &before.challenges);
             prepared.map_err(|error| format!("{error:#}").into())
         };
-        match spawn_blocking(work).await {
+        let Ok(done) = timeout(READS, spawn_blocking(work)).await else {
+            let longest = READS.as_secs();
+            return Err(format!("its files could not be read within {longest} s").into());
+        };
+        match done {
             Ok(outcome) => outcome,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => panic::resume_unwind(panic),

@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -23,6 +22,7 @@ use super::dev;
 pub use super::validity::Validity;
 use super::validity::validity;
 use crate::config::CertificateFiles;
+use crate::io::files;
 use crate::published::Published;
 use crate::telemetry::date::Rfc3339;
 
@@ -467,13 +467,10 @@ fn parse_pem(file: &Path, mut bytes: &[u8]) -> Result<Pem, CertificateError> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, CertificateError> {
-    let mut bytes = Vec::new();
-    File::open(file)
-        .and_then(|opened| opened.take(MAX_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|source| CertificateError::Read {
-            file: file.to_owned(),
-            source,
-        })?;
+    let bytes = files::read(file, MAX_FILE).map_err(|source| CertificateError::Read {
+        file: file.to_owned(),
+        source,
+    })?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(CertificateError::TooLarge {
             file: file.to_owned(),

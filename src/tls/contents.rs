@@ -5,16 +5,23 @@ use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use crate::io::files;
+
+/// The largest file that anybody here reads, in bytes: a configuration.
+const MOST: u64 = 16 << 20;
+
 /// Stands for the contents of some files: SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Contents([u8; 32]);
 
 impl Contents {
-    /// Reads them, in order. One that cannot be read has contents of its own: the error.
+    /// Reads them, in order. One that cannot be read has contents of its own, the error, and so has one
+    /// that is too large for anything here.
     pub fn of<'p>(files: impl IntoIterator<Item = &'p Path>) -> Contents {
         let mut all = Context::new(&SHA256);
         for file in files {
-            let (kind, bytes) = match std::fs::read(file) {
+            let (kind, bytes) = match files::read(file, MOST) {
+                Ok(bytes) if bytes.len() as u64 > MOST => (2, Vec::new()),
                 Ok(bytes) => (1, bytes),
                 Err(error) => (0, error.kind().to_string().into_bytes()),
             };
