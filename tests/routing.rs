@@ -17,6 +17,8 @@ mod headers;
 #[path = "support/hpack.rs"]
 #[allow(dead_code, reason = "a part of it is needed here")]
 mod hpack;
+#[path = "routing/mirror.rs"]
+mod mirror;
 #[path = "routing/paths.rs"]
 mod paths;
 #[path = "routing/splits.rs"]

@@ -159,6 +159,10 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
         let name = &config.services[auth.service].name;
         named.why += &format!("; {name} is asked first whether it may go on");
     }
+    if let (Some(mirror), Some(named)) = (&route.mirror, &mut explanation.route) {
+        let name = &config.services[mirror.service].name;
+        named.why += &format!("; {}% of its requests are copied to {name}", mirror.percent);
+    }
     let service = match &route.target {
         Target::Service(service) => *service,
         Target::Split(shares) => {

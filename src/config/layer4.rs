@@ -18,6 +18,7 @@ const OF_REQUESTS: &[&str] = &[
     "request_headers",
     "response_headers",
     "auth",
+    "mirror",
 ];
 
 /// RFC 7301 §3.1: a protocol's name has one length byte.

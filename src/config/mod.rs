@@ -3,7 +3,7 @@
 //! A load goes text → `tree.rs` (one tree for TOML, YAML and JSON, each value with its place) →
 //! `overlay.rs` (environment and flags) → `raw.rs` (mirror of the file, unknown keys refused) →
 //! `build.rs`, `acme.rs`, `admin.rs`, `services.rs`, `backend_tls.rs`, `health.rs`, `identity.rs`, `in_flight.rs`,
-//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `header_edits.rs`, `auth.rs`,
+//! `rate.rs`, `routes.rs`, `conditions.rs`, `access.rs`, `redirect.rs`, `header_edits.rs`, `auth.rs`, `mirror.rs`,
 //! `target.rs`, `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and where;
 //! reading goes on after an error, so that one run shows all of them. `schema.rs` tells editors how
 //! files are written.
@@ -27,6 +27,7 @@ mod identity;
 mod in_flight;
 mod layer4;
 mod load;
+mod mirror;
 mod names;
 mod overlay;
 mod rate;
@@ -71,6 +72,7 @@ pub use in_flight::{AdaptiveLimit, InFlightLimits};
 pub use load::{
     Loaded, Loader, from_toml_str, json_schema, keys, load, zone_json_schema, zone_keys,
 };
+pub use mirror::Mirror;
 pub use rate::{RateKey, RateLimit};
 pub use redirect::{PathChange, Rewrite, RouteRedirect, Scheme};
 pub use sticky::Sticky;
@@ -581,6 +583,8 @@ pub struct Route {
     pub response_headers: Option<HeaderEdits>,
     /// Who says whether its requests may go on; `None`: nobody.
     pub auth: Option<Auth>,
+    /// Who gets a copy of a share of its requests; `None`: nobody.
+    pub mirror: Option<Mirror>,
     /// Where it leads.
     pub target: Target,
 }
@@ -592,6 +596,7 @@ impl Route {
             || self.request_headers.is_some()
             || self.response_headers.is_some()
             || self.auth.is_some()
+            || self.mirror.is_some()
             || matches!(self.target, Target::Redirect(_))
     }
 }

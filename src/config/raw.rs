@@ -22,6 +22,7 @@ use super::header_edits::{HeaderEditsTable, SecurityHeaders};
 use super::health::Health;
 use super::identity::{RawClientCertificates, ReadsProxyHeader};
 use super::in_flight::Adaptive;
+use super::mirror::MirrorTable;
 use super::rate::RawRateLimit;
 use super::read::{At, Key, Pairs, Read, choice, table};
 use super::redirect::{RawRouteRedirect, RewriteTable};
@@ -333,6 +334,7 @@ table! {
         "request_headers" => request_headers: HeaderEditsTable,
         "response_headers" => response_headers: HeaderEditsTable,
         "auth" => auth: AuthTable,
+        "mirror" => mirror: MirrorTable,
     }
     later ["client_certificates"]
 }

@@ -293,6 +293,7 @@ pub(super) fn refuse_both(raw: &raw::Route, redirect: Span, problems: &mut Probl
         "rewrite",
         "request_headers",
         "auth",
+        "mirror",
     ] {
         if let Some(span) = raw.key(key) {
             problems.push(

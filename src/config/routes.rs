@@ -12,8 +12,8 @@ pub(super) use super::scalar::is_token_byte;
 use super::source::Span;
 use super::target::{self, RawTarget};
 use super::{
-    Conditions, HostPattern, Listener, Route, Target, access, auth, conditions, layer4, names, raw,
-    redirect,
+    Conditions, HostPattern, Listener, Route, Target, access, auth, conditions, layer4, mirror,
+    names, raw, redirect,
 };
 
 /// The names that routes refer to.
@@ -187,6 +187,8 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
         header_edits::build(raw.response_headers.as_ref(), Of::Responses, problems);
     let known_service = |name: &At<String>, p: &mut Problems| known.service(name, p);
     let auth = (raw.auth.as_ref()).and_then(|auth| auth::build(auth, known_service, problems));
+    let mirror = raw.mirror.as_ref();
+    let mirror = mirror.and_then(|mirror| mirror::build(mirror, known_service, problems));
     let (host, path, target) = (host?, path?, target?);
     if problems.count() > before {
         return None;
@@ -206,6 +208,7 @@ fn route(raw: &raw::Route, known: &Known<'_>, problems: &mut Problems) -> Option
         request_headers,
         response_headers,
         auth,
+        mirror,
         target,
     })
 }
@@ -414,7 +417,9 @@ fn settled(a: &Route, b: &Route, group: &[&(Route, Span)]) -> bool {
 /// Does anything of a route go to this service?
 fn leads_to(route: &Route, service: usize) -> bool {
     let asks = route.auth.iter().map(|auth| auth.service);
-    route.target.services().chain(asks).any(|s| s == service)
+    let copies = route.mirror.iter().map(|mirror| mirror.service);
+    let all = route.target.services().chain(asks).chain(copies);
+    all.into_iter().any(|s| s == service)
 }
 
 fn warn_of_unused(routes: &[(Route, Span)], known: &Known<'_>, problems: &mut Problems) {

@@ -248,11 +248,11 @@ pub(super) async fn receive(
     loop {
         {
             let mut out = worker.buffers.output();
-            if first && matches!(client, Sink::H1(_)) {
+            if first && !matches!(client, Sink::H2(_)) {
                 encode::response_head(response, framing_out, connection, &mut out.bytes);
             }
             let lot = match &mut compressor {
-                None => source.gather(recode, &mut out.bytes),
+                None => source.gather(recode, &mut out.bytes, None),
                 Some(compressor) => {
                     let chunked = matches!(client, Sink::H1(_));
                     compressor.gather(&mut source, framing, chunked, &mut out.bytes)
@@ -377,6 +377,7 @@ async fn write_interim(
             let outcome = io.write_all(&out.bytes, &[], writing).await;
             outcome.map_err(|e| unwritten(e, state))
         }
+        Sink::Nowhere(_) => Ok(()),
         Sink::H2(stream) => {
             let head = h2::head::response(response, BodyFraming::None)
                 .map_err(|e| state.fail(Cause::BadResponse(e)))?;

@@ -49,6 +49,7 @@ pub async fn attempt(
     timer.set(job.patience);
     let sent_before = pushing.moved();
     let leaving = over.leaving();
+    let is_copy = matches!(over, Downstream::Copy(_));
     let outcome = {
         let (source, back) = match over.again() {
             Downstream::H1 { io, inbox } => {
@@ -63,6 +64,7 @@ pub async fn attempt(
                 incoming.rewind();
                 (Source::H2(incoming), Sink::H2(outgoing))
             }
+            Downstream::Copy(copied) => (copied.source(), Sink::Nowhere(copied)),
         };
         let forth = match upstream {
             Upstream::H1(io) => Sink::H1(io),
@@ -129,7 +131,7 @@ pub async fn attempt(
             let phase = drain.phase();
             let is_cut = phase >= Phase::CutAll
                 || (phase >= Phase::CutRequests && state.progress.get() < Progress::Forwarded);
-            if is_cut {
+            if is_cut && !is_copy {
                 drain.cut();
             }
             if is_cut || withdrawal.poll_over(cx) {
@@ -172,6 +174,9 @@ async fn send(
         None => ConnectionField::None,
     };
     let mut first = true;
+    if let Some(copying) = job.copying {
+        copying.begin();
+    }
     // The head of a request without a body has ended its stream.
     let has_ended = matches!(sink, Sink::H2(_)) && ends_with_head(job);
     loop {
@@ -181,7 +186,7 @@ async fn send(
                 encode::request_head(job.head, job.framing, connection, &mut out.bytes);
             }
             let lot = source
-                .gather(recode, &mut out.bytes)
+                .gather(recode, &mut out.bytes, job.copying)
                 .map_err(|e| state.fail(Cause::RequestBody(e)))?;
             state.received.set(state.received.get() + lot.data);
             if state.received.get() > job.max_body {
@@ -205,6 +210,7 @@ async fn send(
             if is_done && first {
                 // The inbox keeps the body until the response has come: it may be sent again.
                 state.used.set(lot.used);
+                copied(job);
                 return Ok(());
             }
             if source.went_on(&lot) {
@@ -214,6 +220,7 @@ async fn send(
         }
         if source.is_done() {
             timer.set(job.patience);
+            copied(job);
             return Ok(());
         }
         let awaits_continue =
@@ -250,6 +257,13 @@ async fn send(
         if state.status.get() == 0 {
             timer.set(job.patience);
         }
+    }
+}
+
+/// All of the request has gone to the backend, and into the copy of it.
+fn copied(job: Job<'_>) {
+    if let Some(copying) = job.copying {
+        copying.send();
     }
 }
 

@@ -14,7 +14,6 @@ use crate::io::pace::Patience;
 use crate::io::transport::Transport;
 use crate::proxy::job::OutOfPatience;
 use crate::proxy::peer::Peer;
-use crate::proxy::preference::Preference;
 use crate::proxy::worker::fixture::Workers;
 use crate::upstream::backend::{Backend, BackendId};
 
@@ -73,28 +72,10 @@ async fn a_write_that_is_cut_short_has_sent_something() {
         is_unknown: false,
     };
     let job = Job {
-        peer: &peer,
-        head: &head,
         framing: BodyFraming::Length(body.len() as u64),
-        nominated: &nominated,
-        upgrade: None,
-        keep_alive: true,
-        expects_continue: false,
-        max_body: u64::MAX,
-        limits,
-        grpc: false,
-        time: limits.response_timeout,
-        deadline: None,
-        preference: Preference::default(),
-        cookie: None,
-        edits: None,
-        asks_for: None,
-        compress: None,
-        explanation: None,
         patience: Duration::from_millis(200),
         out_of_patience: OutOfPatience::TryTimeout,
-        again: None,
-        watched: None,
+        ..Job::new(&peer, &head, &nominated, limits)
     };
     let endpoint = crate::discovery::Endpoint {
         target: "a".into(),

@@ -11,7 +11,7 @@ use super::connection::Serving;
 use super::exchange::{Failed, Lent, Outcome, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
-use super::job::{Client, Downstream, Job, OutOfPatience};
+use super::job::{Client, Downstream, Job};
 use super::preference::Preference;
 use super::recode::whole_body;
 use super::request::Next;
@@ -65,7 +65,7 @@ impl Serving<'_> {
         // A body that the client sends after its answer would be taken for its next request.
         let body = match &over {
             Downstream::H1 { inbox, .. } => whole_body(framing, inbox.filled()),
-            Downstream::H2 { .. } => Some(0),
+            Downstream::H2 { .. } | Downstream::Copy(_) => Some(0),
         };
         let patience = Patience {
             stall: limits.stall_timeout,
@@ -76,29 +76,14 @@ impl Serving<'_> {
         self.pushing.restart(patience);
         let edits = self.edits(&worker.shared.config, self.head, account);
         let affinity = worker.affinity(auth.service);
+        let nominated = Nominated::default();
         let job = Job {
-            peer: self.peer,
-            head: &question,
-            framing: BodyFraming::None,
-            nominated: &Nominated::default(),
-            upgrade: None,
             preference: Preference::of(service, affinity, &question, self.peer),
-            cookie: None,
-            compress: None,
-            explanation: None,
             edits: edits.as_ref(),
             asks_for: Some(self.head.method),
             keep_alive: keep_alive && body.is_some(),
-            expects_continue: false,
-            max_body: u64::MAX,
-            limits,
-            grpc: false,
             time: auth.timeout.min(limits.response_timeout),
-            deadline: None,
-            patience: limits.response_timeout,
-            out_of_patience: OutOfPatience::ResponseTimeout,
-            again: None,
-            watched: None,
+            ..Job::new(self.peer, &question, &nominated, limits)
         };
         let lent = Lent {
             client: Client {

@@ -195,7 +195,7 @@ impl Compressor {
         };
         let Compressor { encoder, plain, .. } = self;
         plain.clear();
-        let lot = source.gather(bare, plain)?;
+        let lot = source.gather(bare, plain, None)?;
         let is_done = source.is_done();
         let coded = match &source.piece(&lot) {
             Piece::Lent(direct) => encoder.code([plain, direct], is_done),

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::compress::Negotiated;
 use super::edits::Edits;
 use super::failure::{Cause, Failure, Progress};
+use super::mirror::{Copied, Copying};
 use super::peer::Peer;
 use super::preference::Preference;
 use super::worker::Worker;
@@ -76,6 +77,44 @@ pub struct Job<'a> {
     pub again: Option<Again<'a>>,
     /// Its backend, and what is found out about it by the way.
     pub watched: Option<&'a Watched<'a>>,
+    /// What is sent is copied there on its way.
+    pub(super) copying: Option<&'a Copying>,
+}
+
+impl<'a> Job<'a> {
+    /// A request without a body, of which nothing is known but this: as long as its service has time.
+    pub(super) fn new(
+        peer: &'a Peer,
+        head: &'a RequestHead,
+        nominated: &'a Nominated,
+        limits: &'a Limits,
+    ) -> Job<'a> {
+        Job {
+            peer,
+            head,
+            framing: BodyFraming::None,
+            nominated,
+            upgrade: None,
+            preference: Preference::default(),
+            cookie: None,
+            edits: None,
+            compress: None,
+            explanation: None,
+            asks_for: None,
+            keep_alive: true,
+            expects_continue: false,
+            max_body: u64::MAX,
+            limits,
+            grpc: false,
+            time: limits.response_timeout,
+            deadline: None,
+            patience: limits.response_timeout,
+            out_of_patience: OutOfPatience::ResponseTimeout,
+            again: None,
+            watched: None,
+            copying: None,
+        }
+    }
 }
 
 /// What it is called when the first byte of a response does not come in time.
@@ -161,6 +200,8 @@ pub enum Downstream<'a> {
         /// What goes.
         outgoing: &'a Outgoing,
     },
+    /// Nothing: it is a copy, whose body is here, and nobody reads the response.
+    Copy(&'a Copied),
 }
 
 /// What a request goes to a backend over.
@@ -187,6 +228,7 @@ impl<'a> Downstream<'a> {
         match self {
             Downstream::H1 { io, inbox } => Downstream::H1 { io, inbox },
             Downstream::H2 { incoming, outgoing } => Downstream::H2 { incoming, outgoing },
+            Downstream::Copy(copied) => Downstream::Copy(copied),
         }
     }
 
@@ -194,14 +236,14 @@ impl<'a> Downstream<'a> {
     pub fn socket(&self) -> Option<&'a Duplex> {
         match self {
             Downstream::H1 { io, .. } => Some(io),
-            Downstream::H2 { .. } => None,
+            Downstream::H2 { .. } | Downstream::Copy(_) => None,
         }
     }
 
     /// How the client can be seen to give the request up.
     pub fn leaving(&self) -> Leaving<'a> {
         Leaving(match self {
-            Downstream::H1 { .. } => None,
+            Downstream::H1 { .. } | Downstream::Copy(_) => None,
             Downstream::H2 { outgoing, .. } => Some(outgoing),
         })
     }

@@ -15,8 +15,9 @@
 //! `failure.rs` says what a failure means and `retry.rs` (pure) whether it may be tried again;
 //! `explain.rs` says in words why a request went where it went, `samples.rs` keeps a few of them, and
 //! `questions.rs` has what the workers are asked; `limits.rs` is what the workers together may take on;
-//! `spans.rs` makes requests spans of traces;
-//! `auth.rs` asks another service whether a request may go on; `splits.rs` has the schedules of routes that lead to several services; `seating.rs` says which worker a connection
+//! `spans.rs` makes requests spans of traces; `compress.rs` codes the bodies of responses;
+//! `auth.rs` asks another service whether a request may go on; `mirror.rs` sends a copy of a share of requests to another one; `finish.rs`
+//! accounts for a request that is over; `splits.rs` has the schedules of routes that lead to several services; `seating.rs` says which worker a connection
 //! goes to.
 //!
 //! `layer4.rs` is the other way through: a connection that is passed on as it is, with the same
@@ -36,11 +37,13 @@ mod edits;
 mod exchange;
 pub mod explain;
 pub mod failure;
+mod finish;
 pub mod forward;
 mod grpc;
 mod job;
 pub mod layer4;
 pub mod limits;
+mod mirror;
 mod opening;
 pub mod peer;
 mod pinned;

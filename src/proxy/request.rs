@@ -5,7 +5,6 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use super::account::{Account, Audience};
 use super::admission;
@@ -17,10 +16,10 @@ use super::drain::Phase;
 use super::edits::{self, Edits, Told};
 use super::exchange::{Failed, Lent, Outcome, exchange};
 use super::explain;
-use super::failure::{Cause, Failure, Progress, Side};
+use super::failure::{Cause, Failure, Progress};
 use super::forward::{self, Hop};
 use super::grpc;
-use super::job::{Client, Downstream, Job, OutOfPatience};
+use super::job::{Client, Downstream, Job};
 use super::preference::Preference;
 use super::recode::whole_body;
 use super::respond;
@@ -35,7 +34,6 @@ use crate::http::head::{Rejection, RequestHead, Version, has_encoded_slash};
 use crate::http::headers::{Fields, Known, Nominated};
 use crate::io::pace::Patience;
 use crate::router;
-use crate::telemetry::access::{Broken, Record};
 
 /// What a request wants, besides what its head says.
 #[derive(Debug, Clone, Copy)]
@@ -118,7 +116,7 @@ impl Serving<'_> {
         extended: Option<&str>,
     ) -> Result<BodyFraming, Rejection> {
         let framing = match over {
-            Downstream::H1 { .. } => request_framing(self.head)?,
+            Downstream::H1 { .. } | Downstream::Copy(_) => request_framing(self.head)?,
             // What comes on the stream is no body.
             Downstream::H2 { .. } if extended.is_some() => BodyFraming::None,
             Downstream::H2 { incoming, .. } => {
@@ -340,6 +338,13 @@ impl Serving<'_> {
         if let Some(time) = call_time {
             self.deadline.set(time);
         }
+        // The rest are conversations, of which a copy would be a part only.
+        let copying = match &route.mirror {
+            Some(mirror) if upgrade.is_none() && !grpc && !expects_continue => {
+                self.copy_of(found.route, mirror, framing, account)
+            }
+            _ => None,
+        };
 
         self.reading.restart(Patience {
             stall: limits.body_timeout,
@@ -353,30 +358,21 @@ impl Serving<'_> {
         self.pushing.restart(patience);
         let edits = self.edits(&worker.shared.config, self.head, account);
         let job = Job {
-            peer: self.peer,
-            head: self.head,
             framing,
-            nominated: &nominated,
             upgrade,
             preference: Preference::of(service, worker.affinity(index), self.head, self.peer),
-            cookie: None,
             edits: edits.as_ref(),
-            asks_for: None,
             compress,
-            explanation: None,
             keep_alive,
             expects_continue,
             max_body: service.max_body.unwrap_or(u64::MAX),
-            limits,
             grpc,
             time: call_time.map_or(limits.response_timeout, |time| {
                 time.min(limits.response_timeout)
             }),
             deadline: call_time.map(|_| self.deadline),
-            patience: limits.response_timeout,
-            out_of_patience: OutOfPatience::ResponseTimeout,
-            again: None,
-            watched: None,
+            copying: copying.as_deref(),
+            ..Job::new(self.peer, self.head, &nominated, limits)
         };
         let lent = Lent {
             client: Client {
@@ -589,80 +585,6 @@ impl Serving<'_> {
             Version::Http10 => ConnectionField::KeepAlive,
             _ => ConnectionField::None,
         }
-    }
-
-    /// The request is over: accounts for it.
-    fn finish(&self, account: &Account, head: Option<&RequestHead>) {
-        let metrics = &self.worker.metrics;
-        let method = head.map_or("OTHER", |h| h.method.name());
-        let took = account.begun.elapsed();
-        metrics.request(account.service, method, account.status, took);
-        metrics.bytes(account.service, account.received, account.sent);
-        if let (Some(service), Some(status)) = (account.service, account.grpc_status) {
-            metrics.grpc_call(service, grpc::name(status));
-        }
-        if let Some(meaning) = account.failure
-            && meaning.side == Side::Downstream
-        {
-            metrics.downstream_error(meaning.reason);
-        }
-        if self.worker.access.is_on() {
-            self.log(account, head, took);
-        }
-        if account.span.is_some() {
-            self.end_span(account, head, took);
-        }
-        if self.worker.samples() {
-            let sample = explain::sample(account, head, self.worker, self.peer.listener, took);
-            self.worker.shared.samples.put(self.worker.index, sample);
-        }
-    }
-
-    fn log(&self, account: &Account, head: Option<&RequestHead>, took: Duration) {
-        // A request that was not understood leaves only what is certain of it.
-        let nothing = RequestHead::default();
-        let head = head.unwrap_or(&nothing);
-        let service = account.service.map(|s| &*self.worker.service(s).name);
-        self.worker.access.record(&Record {
-            ended: SystemTime::now(),
-            client: self.client,
-            client_port: self.peer.address.port(),
-            tls: self.peer.tls,
-            client_cert: self
-                .peer
-                .certificate
-                .as_deref()
-                .map(|shown| shown.subject()),
-            listener: &self.listener().name,
-            route: account.route.as_deref(),
-            service,
-            backend: account.backend.as_ref().map(|b| &*b.address),
-            attempts: account.attempts,
-            method: &head.method_text,
-            host: &head.authority,
-            path: account.path.as_deref().unwrap_or(&head.path),
-            query: &head.query,
-            protocol: match head.version {
-                Version::Http10 => "HTTP/1.0",
-                Version::Http11 => "HTTP/1.1",
-                Version::Http2 => "HTTP/2",
-            },
-            status: account.status,
-            grpc_status: account.grpc_status.map(grpc::name),
-            received: account.received,
-            sent: account.sent,
-            broken: account.failure.map(|meaning| Broken {
-                side: meaning.side.name(),
-                phase: meaning.reason,
-            }),
-            request_id: &account.request_id,
-            traceparent: head.fields.first(Known::Traceparent),
-            referer: head.fields.first(Known::Referer),
-            user_agent: head.fields.first(Known::UserAgent),
-            connect: account.connect,
-            first_byte: account.first_byte,
-            total: took,
-        });
     }
 }
 

@@ -170,6 +170,8 @@ impl Own {
         };
         let framing = BodyFraming::Length(self.body.len() as u64);
         match over {
+            // Nobody reads it.
+            Downstream::Copy(_) => true,
             Downstream::H1 { io, .. } => {
                 let mut out = buffers.output();
                 encode::response_head(&self.head, framing, connection, &mut out.bytes);

@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
+use super::mirror::Copied;
 use super::recode::{Recode, joined};
 use super::source::{Piece, Source};
 use crate::http::body::BodyFraming;
@@ -20,6 +21,8 @@ use crate::io::pace::Pace;
 pub(super) enum Sink<'a> {
     H1(&'a Duplex),
     H2(&'a Outgoing),
+    /// Nowhere, up to a bound.
+    Nowhere(&'a Copied),
 }
 
 impl Sink<'_> {
@@ -47,6 +50,7 @@ impl Sink<'_> {
         pace: &mut Pace,
     ) -> Result<(), WriteError> {
         match self {
+            Sink::Nowhere(copied) => copied.discard(out.len() + piece.len()),
             Sink::H1(io) => {
                 let direct: &[u8] = match &piece {
                     Piece::Lent(bytes) => bytes,
@@ -84,6 +88,7 @@ impl Sink<'_> {
     pub(super) async fn end(self) -> io::Result<()> {
         match self {
             Sink::H1(io) => io.shutdown().await,
+            Sink::Nowhere(_) => Ok(()),
             Sink::H2(stream) => stream.send(Bytes::new(), true).map_err(io::Error::other),
         }
     }

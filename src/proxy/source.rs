@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use super::mirror::Copying;
 use super::recode::{self, Recode};
 use crate::http::h1::body::{BadBody, BodyDecoder, encode_chunk, encode_last_chunk};
 use crate::http::h2::incoming::{Gone, Incoming};
@@ -26,6 +27,8 @@ pub(super) enum Source<'a> {
     },
     /// A stream.
     H2(&'a mut Incoming),
+    /// What was copied of another request's.
+    Copy { body: Bytes, trailers: Fields },
     /// There is none, whatever comes.
     Nothing,
 }
@@ -85,8 +88,13 @@ impl<'a> Source<'a> {
     }
 
     /// Takes all there is at the moment, appended to `out` where its framing changes. To be written,
-    /// and then [`Source::went_on`].
-    pub(super) fn gather(&mut self, recode: Recode, out: &mut Vec<u8>) -> Result<Lot, BadBody> {
+    /// and then [`Source::went_on`]. `copying`: gets its data too.
+    pub(super) fn gather(
+        &mut self,
+        recode: Recode,
+        out: &mut Vec<u8>,
+        copying: Option<&Copying>,
+    ) -> Result<Lot, BadBody> {
         match self {
             Source::H1 {
                 inbox,
@@ -94,6 +102,9 @@ impl<'a> Source<'a> {
                 closed,
                 ..
             } => {
+                if let Some(copying) = copying {
+                    copying.add_framed(inbox.filled());
+                }
                 let gathered = recode::gather(body, inbox.filled(), recode, out)?;
                 if *closed && recode == Recode::Chunk {
                     encode_last_chunk(&Fields::default(), out);
@@ -109,6 +120,9 @@ impl<'a> Source<'a> {
                 let mut lot = Lot::default();
                 while let Some(piece) = incoming.take() {
                     lot.data += piece.len() as u64;
+                    if let Some(copying) = copying {
+                        copying.add(&piece);
+                    }
                     match recode {
                         Recode::Chunk => encode_chunk(&piece, out),
                         Recode::Direct | Recode::Unchunk => {
@@ -123,6 +137,11 @@ impl<'a> Source<'a> {
                 }
                 Ok(lot)
             }
+            Source::Copy { body, .. } => Ok(Lot {
+                data: body.len() as u64,
+                bytes: std::mem::take(body),
+                ..Lot::default()
+            }),
             Source::Nothing => Ok(Lot::default()),
         }
     }
@@ -131,7 +150,9 @@ impl<'a> Source<'a> {
     pub(super) fn piece(&self, lot: &Lot) -> Piece<'_> {
         match self {
             Source::H1 { inbox, .. } => Piece::Lent(&inbox.filled()[lot.range.clone()]),
-            Source::H2(_) | Source::Nothing => Piece::Owned(lot.bytes.clone()),
+            Source::H2(_) | Source::Copy { .. } | Source::Nothing => {
+                Piece::Owned(lot.bytes.clone())
+            }
         }
     }
 
@@ -143,7 +164,7 @@ impl<'a> Source<'a> {
                 lot.used > 0
             }
             Source::H2(incoming) => incoming.went_on(),
-            Source::Nothing => false,
+            Source::Copy { .. } | Source::Nothing => false,
         }
     }
 
@@ -152,6 +173,7 @@ impl<'a> Source<'a> {
         match self {
             Source::H1 { body, closed, .. } => *closed || body.is_done(),
             Source::H2(incoming) => incoming.is_done(),
+            Source::Copy { body, .. } => body.is_empty(),
             Source::Nothing => true,
         }
     }
@@ -161,6 +183,7 @@ impl<'a> Source<'a> {
         match self {
             Source::H1 { body, .. } => Some(body.trailers()),
             Source::H2(incoming) => Some(incoming.trailers()),
+            Source::Copy { trailers, .. } => Some(trailers),
             Source::Nothing => None,
         }
     }
@@ -186,7 +209,7 @@ impl<'a> Source<'a> {
                 Gone::Stream(e) => Broken::Reset(e),
                 Gone::Bad(e) => Broken::Bad(e),
             }),
-            Source::Nothing => Poll::Ready(Ok(0)),
+            Source::Copy { .. } | Source::Nothing => Poll::Ready(Ok(0)),
         }
     }
 }

@@ -73,6 +73,7 @@ impl Serving<'_> {
                 incoming.pass();
                 (Source::H2(incoming), Sink::H2(outgoing))
             }
+            Downstream::Copy(_) => unreachable!("a copy asks for no switch"),
         };
         let to_backend = match &tunnel.upstream {
             Upstream::H1(io) => Sink::H1(io),
@@ -175,7 +176,7 @@ async fn copy(
         {
             let mut out = active.buffers.output();
             let lot = from
-                .gather(Recode::Direct, &mut out.bytes)
+                .gather(Recode::Direct, &mut out.bytes, None)
                 .map_err(|_| Broken::Reading)?;
             let piece = from.piece(&lot);
             if !piece.is_empty() {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compress::AtWork;
+use super::mirror::Mirrors;
 use super::retry::Budget;
 use super::samples::{self};
 use super::splits::Splits;
@@ -65,6 +66,7 @@ pub struct Worker {
     pub access: Rc<AccessLog>,
     services: Box<[Rc<ServiceState>]>,
     splits: Splits,
+    mirrors: Mirrors,
     pool: Rc<RefCell<Pool>>,
     streams: Rc<Streams>,
     random: Rc<RefCell<fastrand::Rng>>,
@@ -93,12 +95,14 @@ impl Worker {
         let mut random = fastrand::Rng::new();
         let services = services(&shared, &[], &mut random, deadlines.now());
         let splits = Splits::new(&shared.config, &Splits::default(), &mut random);
+        let mirrors = Mirrors::new(&shared.config, &Mirrors::default());
         let worker = Rc::new(Worker {
             index,
             superseded: Cell::new(false),
             newest: Rc::default(),
             services,
             splits,
+            mirrors,
             buffers: BufferPool::new(),
             pipes: Rc::default(),
             deadlines,
@@ -124,12 +128,14 @@ impl Worker {
         let mut random = self.random.borrow_mut();
         let services = services(&shared, &self.services, &mut random, now);
         let splits = Splits::new(&shared.config, &self.splits, &mut random);
+        let mirrors = Mirrors::new(&shared.config, &self.mirrors);
         Rc::new(Worker {
             index: self.index,
             superseded: Cell::new(true),
             newest: Rc::clone(&self.newest),
             services,
             splits,
+            mirrors,
             buffers: Rc::clone(&self.buffers),
             pipes: Rc::clone(&self.pipes),
             deadlines: Rc::clone(&self.deadlines),
@@ -192,6 +198,11 @@ impl Worker {
             }
             Target::Redirect(_) => None,
         }
+    }
+
+    /// The shares of routes that mirror.
+    pub(super) fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
     }
 
     /// The backend for the next request to a service.

@@ -98,6 +98,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
         request_headers: None,
         response_headers: None,
         auth: None,
+        mirror: None,
         alpn: alpn.into_iter().flatten().map(Box::from).collect(),
         target: Target::Service(0),
     });

@@ -223,6 +223,17 @@ impl Page {
             family.add(&[("service", &**service)], Value::Count(count))?;
         }
         let mut family = out.family(
+            "mirrored_requests",
+            "Requests that were to be copied to the service, by what became of the copy",
+            Counter,
+        )?;
+        for (what, &count) in &sums {
+            if let Rare::Mirrored { service, outcome } = what {
+                let labels = [("service", &**service), ("outcome", *outcome)];
+                family.add(&labels, Value::Count(count))?;
+            }
+        }
+        let mut family = out.family(
             "upstream_errors",
             "Attempts that failed on a backend's side",
             Counter,

@@ -190,6 +190,12 @@ impl Shard {
         self.counters.count(Rare::RetryDenied { service });
     }
 
+    /// A request was to be copied to that service: what became of the copy.
+    pub fn mirrored(&self, service: usize, outcome: &'static str) {
+        let service = self.name(service);
+        self.counters.count(Rare::Mirrored { service, outcome });
+    }
+
     /// A handshake with a client ended. `version`: `1.2` or `1.3`; `None`: it did not get so far.
     pub fn handshake(&self, version: Option<&'static str>, ended: Handshake) {
         self.counters.count(Rare::Handshake { version, ended });
@@ -343,6 +349,10 @@ pub(super) enum Rare {
     RetryDenied {
         service: Arc<str>,
     },
+    Mirrored {
+        service: Arc<str>,
+        outcome: &'static str,
+    },
     Handshake {
         version: Option<&'static str>,
         ended: Handshake,
@@ -404,6 +414,7 @@ impl Rare {
         match self {
             Rare::GrpcCall { service, .. }
             | Rare::UpstreamError { service, .. }
+            | Rare::Mirrored { service, .. }
             | Rare::Retry { service }
             | Rare::RetryDenied { service } => Some(service),
             Rare::Stream { service, .. } => service.as_deref(),
