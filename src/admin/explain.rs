@@ -18,7 +18,7 @@ pub use service::{Known, serve};
 
 use super::state::State;
 use crate::config::{Access, Config, Protocol, Redirect, Target};
-use crate::http::head::has_encoded_slash;
+use crate::http::head::{has_encoded_slash, without_empty_segments};
 use crate::proxy::explain::{How, steps};
 use crate::proxy::limits::origin;
 use crate::proxy::samples::Sample;
@@ -122,7 +122,7 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
                 listener: question.index,
                 method: &head.method_text,
                 host: &head.host,
-                path: &head.path,
+                path: &without_empty_segments(&head.path),
                 query: &head.query,
                 fields: &head.fields,
             },

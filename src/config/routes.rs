@@ -316,6 +316,11 @@ pub(super) fn normal(at: &At<String>, problems: &mut Problems) -> bool {
         )
     } else if path.split('/').any(|s| s == "." || s == "..") {
         refused("a path has no `.` and `..` in it".into(), None)
+    } else if path.contains("//") {
+        refused(
+            "a path has no empty segments in it".into(),
+            Some("routes are looked for as if `//` were `/`".into()),
+        )
     } else if let Some(escape) = unneeded_escape(path) {
         refused(
             format!("`{escape}` is not how a request's path arrives here"),

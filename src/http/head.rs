@@ -3,6 +3,8 @@
 //! A head is parsed into buffers that the connection reuses, so that in the steady state a
 //! request allocates nothing.
 
+use std::borrow::Cow;
+
 use super::headers::Fields;
 
 /// Request method (RFC 9110 §9). The text of an extension method is in the head.
@@ -241,6 +243,18 @@ const PLAIN: [bool; 256] = {
     }
     table
 };
+
+/// The path by which a route is looked for: the same without its empty segments. Many programs read
+/// `//admin` as `/admin`; a guard of the one is to be asked for the other too. Nearly always it is
+/// borrowed.
+pub fn without_empty_segments(path: &[u8]) -> Cow<'_, [u8]> {
+    if !path.windows(2).any(|pair| pair == b"//") {
+        return Cow::Borrowed(path);
+    }
+    let mut merged = path.to_vec();
+    merged.dedup_by(|b, before| *b == b'/' && *before == b'/');
+    Cow::Owned(merged)
+}
 
 /// Does a normalised path hold `%2f` or `%5c`? For listeners with `reject_encoded_slash`, which
 /// answer 400: some backends decode them into separators after the routing was done.

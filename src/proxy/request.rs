@@ -30,7 +30,9 @@ use crate::http::body::{BodyFraming, request_framing, request_keeps_alive};
 use crate::http::coding::negotiate;
 use crate::http::h1::encode::ConnectionField;
 use crate::http::h2;
-use crate::http::head::{Rejection, RequestHead, Version, has_encoded_slash};
+use crate::http::head::{
+    Rejection, RequestHead, Version, has_encoded_slash, without_empty_segments,
+};
 use crate::http::headers::{Fields, Known, Nominated};
 use crate::io::pace::Patience;
 use crate::router;
@@ -185,6 +187,7 @@ impl Serving<'_> {
         let worker = Rc::clone(self.worker);
         let config = &worker.shared.config;
         let head = &self.head;
+        let path = without_empty_segments(&head.path);
         let asked = router::Request {
             listener: self.peer.listener,
             method: match extended {
@@ -193,7 +196,7 @@ impl Serving<'_> {
                 None => &head.method_text,
             },
             host: &head.host,
-            path: &head.path,
+            path: &path,
             query: &head.query,
             fields: &head.fields,
         };

@@ -15,7 +15,7 @@ pub(super) fn path(path: &mut Vec<u8>, matched: usize, change: &PathChange) {
             path.extend_from_slice(whole.as_bytes());
         }
         PathChange::Prefix(prefix) => {
-            let mut taken = matched.min(path.len());
+            let mut taken = end_of(path, matched);
             if prefix.is_empty() {
                 // `//host` at the beginning would be read as a host by whoever puts it into a URL.
                 while path[taken..].starts_with(b"//") {
@@ -28,6 +28,17 @@ pub(super) fn path(path: &mut Vec<u8>, matched: usize, change: &PathChange) {
             }
         }
     }
+}
+
+/// Where in a path the first `matched` bytes end that it has without empty segments.
+fn end_of(path: &[u8], matched: usize) -> usize {
+    let mut before = 0;
+    let counted = path.iter().enumerate().filter(|&(_, &byte)| {
+        let is_extra = byte == b'/' && before == b'/';
+        before = byte;
+        !is_extra
+    });
+    { counted }.nth(matched).map_or(path.len(), |(at, _)| at)
 }
 
 /// The value of `Location`; `None`: the request has no host, or no path, that could
@@ -132,6 +143,14 @@ mod tests {
                 PathChange::Whole("/y".into()),
                 "/y",
             ),
+            (
+                "empty segments in what was matched",
+                "//a///b//c",
+                "/a/b",
+                prefix("/v1"),
+                "/v1//c",
+            ),
+            ("they are stripped too", "///a//b", "/a/b", prefix(""), "/"),
             ("OPTIONS *", "*", "", prefix("/v1"), "*"),
             (
                 "OPTIONS *, whole",

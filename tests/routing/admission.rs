@@ -35,6 +35,12 @@ fn who_is_admitted_by_a_route() {
             403,
         ),
         ("not allowed", get("/inside").from("127.3.0.8"), 403),
+        (
+            "nor with more slashes",
+            get("//inside").from("127.3.0.8"),
+            403,
+        ),
+        ("anywhere", get("/x/..///inside//x").from("127.3.0.8"), 403),
         ("allowed and denied", get("/inside").from("127.1.0.9"), 403),
         ("denied", get("/most").from("127.1.0.8"), 403),
         ("not denied", get("/most").from("127.3.0.8"), 200),
