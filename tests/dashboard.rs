@@ -219,14 +219,44 @@ fn play_for(python: &Path, screenshots: &Path) {
     runtime.block_on(traffic.stop());
 }
 
+/// `None`: no browser here.
+fn browser() -> Option<PathBuf> {
+    let python = python_with(&["playwright"])?;
+    require("chromium").then_some(python)
+}
+
 #[test]
-fn every_element_is_there_and_moves() {
-    let Some(python) = python_with(&["playwright"]) else {
+fn dialogs_and_forms() {
+    let Some(python) = browser() else {
         return;
     };
-    if !require("chromium") {
+    let folder = Folder::new();
+    let token = folder.write("token", "0123456789abcdef0123456789abcdef");
+    let socket = folder.path().join("control.sock");
+    let mut server = Server::binary(&format!(
+        "workers = 1\n[admin]\naddress = \"0.0.0.0:0\"\nsocket = {socket:?}\ntoken_file = {token:?}\n\
+         {}",
+        include_str!("scripts/dialogs.toml")
+    ));
+    let page = said(&mut server, "control listening", "\"address\":\"");
+    let page = page.replace("0.0.0.0", "127.0.0.1");
+    let script = Command::new(python)
+        .arg("tests/scripts/dialogs.py")
+        .args([format!("http://{page}/").as_ref(), token.as_os_str()])
+        .output()
+        .expect("Python is there");
+    let words = String::from_utf8_lossy(&script.stderr);
+    assert!(
+        script.status.success() && script.stdout == b"fine\n",
+        "{words}"
+    );
+}
+
+#[test]
+fn every_element_is_there_and_moves() {
+    let Some(python) = browser() else {
         return;
-    }
+    };
     let folder = Folder::new();
     let kept = std::env::var_os("EVENKEEL_SCREENSHOTS").map(PathBuf::from);
     play_for(&python, kept.as_deref().unwrap_or(folder.path()));

@@ -3,7 +3,7 @@
 // `api.js` speaks with the control API, `dom.js` draws elements, each other file one part of the
 // page. No framework and no build: what is here is what the browser gets.
 
-import { follow, get, post, tokensFrom } from "./api.js";
+import { follow, get, mayAsk, post, tokensFrom, wasDeclined } from "./api.js";
 import { attribute, el, span, text } from "./dom.js";
 import { drawStatus, forgetSamples, takeSamples } from "./overview.js";
 import { drawRequests, noSamples } from "./requests.js";
@@ -91,7 +91,9 @@ function drawAge() {
   document.body.classList.toggle("old", old && age !== null);
   $("banner").hidden = !old || (age === null && !trouble);
   // Read aloud when the reason changes, not each second.
-  text($("trouble"), $("banner").hidden ? "" : `Not live: ${trouble ?? "no answer"}. Trying again.`);
+  const why = wasDeclined() ? "it needs the token, and was given none." : `${trouble ?? "no answer"}. Trying again.`;
+  text($("trouble"), $("banner").hidden ? "" : `Not live: ${why}`);
+  $("give-token").hidden = !wasDeclined();
   text($("age"), age === null ? "" : `What you see is ${span(age / 1000)} old.`);
 }
 
@@ -113,6 +115,7 @@ async function refresh(name) {
 }
 
 async function command(what, path, body) {
+  mayAsk();
   try {
     await post(path, body);
     await look();
@@ -162,7 +165,12 @@ tokensFrom(async (why) => {
 $("token").addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
   event.preventDefault();
-  $("ask-token").close("yes");
+  event.target.form.requestSubmit($("token-yes"));
+});
+
+$("give-token").addEventListener("click", () => {
+  mayAsk();
+  look();
 });
 
 // --- theme -------------------------------------------------------------------------------------

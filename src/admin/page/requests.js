@@ -1,6 +1,6 @@
 // "Why did this request go there?": sampled requests with their steps, and a question about a URL.
 
-import { get } from "./api.js";
+import { get, mayAsk } from "./api.js";
 import { clock, el, icon, keyed, milliseconds, NONE, percent } from "./dom.js";
 
 export function drawRequests(samples) {
@@ -36,6 +36,7 @@ document.getElementById("explain").addEventListener("submit", async (event) => {
   const place = document.getElementById("explanation");
   const url = document.getElementById("explain-url").value.trim();
   if (!url) return;
+  mayAsk();
   try {
     place.replaceChildren(...explanation(await get(`/api/v1/explain?url=${encodeURIComponent(url)}`)));
   } catch (error) {
