@@ -9,6 +9,7 @@ backends, its service `luck` leaves the choice to chance. Ends with "fine".
 import pathlib
 import re
 import sys
+import urllib.parse
 
 from playwright.sync_api import expect, sync_playwright
 
@@ -88,6 +89,42 @@ def a_failure_answers_no_other_question(page):
     expect(row(page, 1).locator(".state")).to_have_text("up")
 
 
+def a_request_is_asked_about(page):
+    """All of the form by keyboard, all of the answer."""
+    page.locator("#explain-url").focus()
+    for word in ("http://chance.test/", "POST", "192.0.2.7", "front", "X-A: 1\nCookie: evenkeel=none"):
+        page.keyboard.type(word)
+        page.keyboard.press("Tab")
+    with page.expect_request("**/explain?*") as asked:
+        page.keyboard.press("Enter")
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(asked.value.url).query)
+    assert query == {
+        "url": ["http://chance.test/"], "method": ["POST"], "client": ["192.0.2.7"], "listener": ["front"],
+        "header": ["X-A: 1", "Cookie: evenkeel=none"],
+    }, query
+    says(page, r"Listener front: it was named", r"Service chance \(random\), snapshot 1, \d+ s old", "Tier 0: the first one",
+         r"Tier 0: 2 of 2 can be picked, takes 100\.0 %", r"Tier 10: 1 of 1 can be picked, takes 0\.0 %",
+         "Next on worker 0: by chance")
+    shown(page, r"chance/127\.0\.0\.1:9 tier 0 · weight 30 · share 75\.0 % · chance 75\.0 % · 0 in flight · up: it can")
+    shown(page, r"chance/127\.0\.0\.1:11 tier 10 · weight 1 · share 100\.0 % · 0 in flight")
+    page.locator("#explain-listener").fill("")
+    page.locator("#explain-headers").fill("Cookie: at=strange")
+    page.locator("#explain-url").fill("http://web.test/")
+    page.keyboard.press("Enter")
+    says(page, r"Cookie at: it stands for nobody who is listed", r"Next on worker 0: web/\S+ \(tier 0: the first one\)")
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 390, f"it is {wide} wide"
+
+
+def says(page, *lines):
+    for line in lines:
+        expect(page.locator("#explanation .why li").filter(has_text=re.compile(f"^{line}"))).to_have_count(1)
+
+
+def shown(page, line):
+    expect(page.locator("#explanation .candidates li").filter(has_text=re.compile(f"^{line}"))).to_have_count(1)
+
+
 def main(browser):
     page = browser.new_context(viewport={"width": 390, "height": 844}).new_page()
     errors = []
@@ -96,6 +133,7 @@ def main(browser):
     a_token_is_asked_for_until_somebody_says_no(page)
     a_token_is_of_visible_ascii(page)
     a_failure_answers_no_other_question(page)
+    a_request_is_asked_about(page)
     assert not errors, errors
     print("fine", flush=True)
 

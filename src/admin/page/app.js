@@ -5,6 +5,7 @@
 
 import { follow, get, mayAsk, post, tokensFrom, wasDeclined } from "./api.js";
 import { attribute, el, span, text } from "./dom.js";
+import "./explain.js";
 import { drawStatus, forgetSamples, takeSamples } from "./overview.js";
 import { drawRequests, noSamples } from "./requests.js";
 import { drawServices } from "./services.js";
