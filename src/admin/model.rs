@@ -168,6 +168,8 @@ model! {
     Tier {
         priority: u16,
         serving: bool,
+        part: f64,
+        last_resort: bool,
         backends: Vec<Backend>,
     }
 

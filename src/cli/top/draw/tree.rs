@@ -127,18 +127,23 @@ fn dns_line<'a>(service: &Service, dns: Option<&Dns>, palette: Palette) -> Line<
 }
 
 fn tier_line<'a>(service: &Service, tier: &Tier, palette: Palette) -> Line<'a> {
-    let serves_above = service
-        .tiers
-        .iter()
-        .any(|other| other.serving && other.priority < tier.priority);
-    let (word, style) = match (tier.serving, serves_above) {
-        (true, _) => ("serving", palette.good()),
-        (false, true) => ("standby", SOFT),
-        (false, false) => ("nobody can serve", palette.warn()),
+    let serves = |other: &Tier| other.serving && !other.last_resort;
+    let (words, style) = match (tier.last_resort, tier.serving) {
+        (true, _) => (
+            "nobody can serve; tried all the same".to_owned(),
+            palette.warn(),
+        ),
+        (false, true) if tier.part < 1.0 => (
+            format!("serving {} of requests", percent(Some(tier.part))),
+            palette.good(),
+        ),
+        (false, true) => ("serving".to_owned(), palette.good()),
+        (false, false) if service.tiers.iter().any(serves) => ("standby".to_owned(), SOFT),
+        (false, false) => ("nobody can serve".to_owned(), palette.warn()),
     };
     Line::from(vec![
         Span::raw(format!("  tier {} ", tier.priority)),
-        Span::styled(word, style),
+        Span::styled(words, style),
     ])
 }
 
