@@ -79,6 +79,12 @@ impl Cast {
         self.publish();
     }
 
+    fn fail_all(&mut self) {
+        for player in self.players.values_mut() {
+            player.process.kill();
+        }
+    }
+
     /// DNS lists it no longer; it goes on answering until it is told to end.
     fn leave(&mut self, name: &str) -> Player {
         let gone = self.players.remove(name).expect("it is in the cast");
@@ -92,10 +98,14 @@ impl Cast {
 
     /// Has DNS say who is there.
     fn publish(&self) {
+        self.publish_those(|_| true);
+    }
+
+    fn publish_those(&self, listed: impl Fn(&str) -> bool) {
         let name = |text: &str| Name::from_ascii(text).expect("it is a name");
         let mut update = Update::new(name("svc.test."));
         update.delete_set(name(NAME), RecordType::SRV);
-        for (player, its) in &self.players {
+        for (player, its) in self.players.iter().filter(|(name, _)| listed(name)) {
             let host = name(&format!("{player}.web.svc.test."));
             update.delete_set(host.clone(), RecordType::A);
             let address = RData::A(A::new(127, 0, 0, 1));
@@ -157,6 +167,7 @@ fn play_for(python: &Path, screenshots: &Path) {
     let mut cast = Cast::new();
     let folder = Folder::new();
     let certificate = folder.certificate("shop", &["localhost"]);
+    let socket = folder.path().join("control.sock");
     let mut server = Server::binary(&format!(
         "workers = 2\n[admin]\naddress = \"127.0.0.1:0\"\nsocket = {:?}\n\
          [dns]\nservers = [\"{}\"]\n\
@@ -164,7 +175,7 @@ fn play_for(python: &Path, screenshots: &Path) {
          [[service]]\nname = \"web\"\ndiscover = {{ srv = \"{NAME}\" }}\n\
          health = {{ http = \"/healthz\", interval = \"500ms\" }}\nejection = {{ status = [503] }}\n\
          [[route]]\nservice = \"web\"\n[log]\naccess = \"off\"\n",
-        folder.path().join("control.sock"),
+        socket,
         cast.zone.address,
         certificate.entry(),
     ));
@@ -177,7 +188,7 @@ fn play_for(python: &Path, screenshots: &Path) {
         .expect("a runtime");
     let target = Target::tls(server.address(), &certificate.ca);
     let _entered = runtime.enter();
-    let traffic = Traffic::repeatable(&target, 4, Duration::from_millis(20));
+    let mut traffic = vec![Traffic::repeatable(&target, 4, Duration::from_millis(20))];
 
     let script = Command::new(python)
         .arg("tests/scripts/dashboard.py")
@@ -202,6 +213,22 @@ fn play_for(python: &Path, screenshots: &Path) {
             "leave" => gone.push(cast.leave("b4")),
             "fail over" => ["b1", "b2", "b5"].iter().for_each(|name| cast.fail(name)),
             "weight back" => cast.weigh("b1", 5),
+            "more clients" => {
+                traffic.push(Traffic::repeatable(&target, 8, Duration::from_millis(10)));
+            }
+            "fail all" => cast.fail_all(),
+            "swap the certificate" => {
+                folder.certificate("shop", &["localhost"]);
+            }
+            "reload" => server.process().signal(rustix::process::Signal::HUP),
+            "vanish" => cast.publish_those(|_| false),
+            "lose DNS" => cast.zone.kill(),
+            "drain" => {
+                let mut drain = binary();
+                drain.arg("drain").arg("--socket").arg(&socket);
+                let drained = support::server::output(&mut drain);
+                assert!(drained.status.success(), "{drained:?}");
+            }
             "fine" => {}
             other => panic!("what is {other:?}?"),
         }
@@ -216,7 +243,9 @@ fn play_for(python: &Path, screenshots: &Path) {
         status.success() && last == "fine",
         "{status}, after {last:?}:\n{log}"
     );
-    runtime.block_on(traffic.stop());
+    for traffic in traffic {
+        runtime.block_on(traffic.stop());
+    }
 }
 
 /// `None`: no browser here.
