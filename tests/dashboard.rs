@@ -222,6 +222,7 @@ fn play_for(python: &Path, screenshots: &Path) {
             }
             "reload" => server.process().signal(rustix::process::Signal::HUP),
             "vanish" => cast.publish_those(|_| false),
+            "appear" => cast.publish(),
             "lose DNS" => cast.zone.kill(),
             "drain" => {
                 let mut drain = binary();

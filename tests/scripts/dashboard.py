@@ -215,12 +215,19 @@ def a_reload_shows(page):
     expect(event(page, "reloaded", "").first).to_be_visible()
 
 
-def bad_dns_shows(page):
+def a_removal_that_is_held_back_shows(page):
     badges = page.locator("[data-service=web] .badges")
     expect(badges).to_have_text("fresh")
     please("vanish")
     expect(badges).to_contain_text("removal held back")
     expect(page.locator("[data-service=web] .dns .detail")).to_contain_text("Held back: ")
+    expect(event(page, "held back", "").first).to_be_visible()
+    please("appear")
+    expect(badges).to_have_text("fresh")
+
+
+def stale_dns_shows(page):
+    badges = page.locator("[data-service=web] .badges")
     please("lose DNS")
     expect(badges).to_contain_text(re.compile(r"stale for \d+ s"))
     expect(badges).not_to_contain_text("fresh")
@@ -373,12 +380,13 @@ def main(browser):
     looks_right(watched)
     why_a_request_went_there(watched)
     by_keyboard_alone(watched)
+    a_removal_that_is_held_back_shows(page)
     the_rest_shows(page)
     says_when_it_is_old(watched)
     theme_and_motion(page)
     failures_are_counted(page)
     a_reload_shows(page)
-    bad_dns_shows(page)
+    stale_dns_shows(page)
     a_drain_shows(page)
     # A page that is opened later shows what was before it.
     late = Watched(browser, "phone")
