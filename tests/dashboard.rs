@@ -79,6 +79,12 @@ impl Cast {
         self.publish();
     }
 
+    fn fail_all(&mut self) {
+        for player in self.players.values_mut() {
+            player.process.kill();
+        }
+    }
+
     /// DNS lists it no longer; it goes on answering until it is told to end.
     fn leave(&mut self, name: &str) -> Player {
         let gone = self.players.remove(name).expect("it is in the cast");
@@ -92,16 +98,20 @@ impl Cast {
 
     /// Has DNS say who is there.
     fn publish(&self) {
+        self.publish_those(|_| true);
+    }
+
+    fn publish_those(&self, listed: impl Fn(&str) -> bool) {
         let name = |text: &str| Name::from_ascii(text).expect("it is a name");
         let mut update = Update::new(name("svc.test."));
         update.delete_set(name(NAME), RecordType::SRV);
-        for (player, its) in &self.players {
+        for (player, its) in self.players.iter().filter(|(name, _)| listed(name)) {
             let host = name(&format!("{player}.web.svc.test."));
             update.delete_set(host.clone(), RecordType::A);
             let address = RData::A(A::new(127, 0, 0, 1));
-            update.add(Record::from_rdata(host.clone(), 2, address));
+            update.add(Record::from_rdata(host.clone(), 1, address));
             let srv = SRV::new(its.priority, its.weight, its.address.port(), host);
-            update.add(Record::from_rdata(name(NAME), 2, RData::SRV(srv)));
+            update.add(Record::from_rdata(name(NAME), 1, RData::SRV(srv)));
         }
         let client = Client::new(self.zone.address, self.zone.key("k.key"));
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -157,14 +167,15 @@ fn play_for(python: &Path, screenshots: &Path) {
     let mut cast = Cast::new();
     let folder = Folder::new();
     let certificate = folder.certificate("shop", &["localhost"]);
+    let socket = folder.path().join("control.sock");
     let mut server = Server::binary(&format!(
         "workers = 2\n[admin]\naddress = \"127.0.0.1:0\"\nsocket = {:?}\n\
          [dns]\nservers = [\"{}\"]\n\
          [[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\ncertificates = [{}]\n\
          [[service]]\nname = \"web\"\ndiscover = {{ srv = \"{NAME}\" }}\n\
-         health = {{ http = \"/healthz\", interval = \"500ms\" }}\nejection = {{ status = [503] }}\n\
+         health = {{ http = \"/healthz\", interval = \"250ms\" }}\nejection = {{ status = [503] }}\n\
          [[route]]\nservice = \"web\"\n[log]\naccess = \"off\"\n",
-        folder.path().join("control.sock"),
+        socket,
         cast.zone.address,
         certificate.entry(),
     ));
@@ -177,7 +188,7 @@ fn play_for(python: &Path, screenshots: &Path) {
         .expect("a runtime");
     let target = Target::tls(server.address(), &certificate.ca);
     let _entered = runtime.enter();
-    let traffic = Traffic::repeatable(&target, 4, Duration::from_millis(20));
+    let mut traffic = vec![Traffic::repeatable(&target, 4, Duration::from_millis(20))];
 
     let script = Command::new(python)
         .arg("tests/scripts/dashboard.py")
@@ -202,6 +213,23 @@ fn play_for(python: &Path, screenshots: &Path) {
             "leave" => gone.push(cast.leave("b4")),
             "fail over" => ["b1", "b2", "b5"].iter().for_each(|name| cast.fail(name)),
             "weight back" => cast.weigh("b1", 5),
+            "more clients" => {
+                traffic.push(Traffic::repeatable(&target, 8, Duration::from_millis(10)));
+            }
+            "fail all" => cast.fail_all(),
+            "swap the certificate" => {
+                folder.certificate("shop", &["localhost"]);
+            }
+            "reload" => server.process().signal(rustix::process::Signal::HUP),
+            "vanish" => cast.publish_those(|_| false),
+            "appear" => cast.publish(),
+            "lose DNS" => cast.zone.kill(),
+            "drain" => {
+                let mut drain = binary();
+                drain.arg("drain").arg("--socket").arg(&socket);
+                let drained = support::server::output(&mut drain);
+                assert!(drained.status.success(), "{drained:?}");
+            }
             "fine" => {}
             other => panic!("what is {other:?}?"),
         }
@@ -216,17 +244,49 @@ fn play_for(python: &Path, screenshots: &Path) {
         status.success() && last == "fine",
         "{status}, after {last:?}:\n{log}"
     );
-    runtime.block_on(traffic.stop());
+    for traffic in traffic {
+        runtime.block_on(traffic.stop());
+    }
+}
+
+/// `None`: no browser here.
+fn browser() -> Option<PathBuf> {
+    let python = python_with(&["playwright"])?;
+    require("chromium").then_some(python)
+}
+
+#[test]
+fn dialogs_and_forms() {
+    let Some(python) = browser() else {
+        return;
+    };
+    let folder = Folder::new();
+    let token = folder.write("token", "0123456789abcdef0123456789abcdef");
+    let socket = folder.path().join("control.sock");
+    let mut server = Server::binary(&format!(
+        "workers = 1\n[admin]\naddress = \"0.0.0.0:0\"\nsocket = {socket:?}\ntoken_file = {token:?}\n\
+         {}",
+        include_str!("scripts/dialogs.toml")
+    ));
+    let page = said(&mut server, "control listening", "\"address\":\"");
+    let page = page.replace("0.0.0.0", "127.0.0.1");
+    let script = Command::new(python)
+        .arg("tests/scripts/dialogs.py")
+        .args([format!("http://{page}/").as_ref(), token.as_os_str()])
+        .output()
+        .expect("Python is there");
+    let words = String::from_utf8_lossy(&script.stderr);
+    assert!(
+        script.status.success() && script.stdout == b"fine\n",
+        "{words}"
+    );
 }
 
 #[test]
 fn every_element_is_there_and_moves() {
-    let Some(python) = python_with(&["playwright"]) else {
+    let Some(python) = browser() else {
         return;
     };
-    if !require("chromium") {
-        return;
-    }
     let folder = Folder::new();
     let kept = std::env::var_os("EVENKEEL_SCREENSHOTS").map(PathBuf::from);
     play_for(&python, kept.as_deref().unwrap_or(folder.path()));

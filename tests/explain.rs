@@ -5,6 +5,8 @@
 mod asked;
 #[path = "explain/field.rs"]
 mod field;
+#[path = "explain/outcomes.rs"]
+mod outcomes;
 mod support;
 
 use std::net::SocketAddr;

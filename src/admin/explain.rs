@@ -11,7 +11,7 @@ mod service;
 
 use std::time::{Duration, SystemTime};
 
-use answer::{Explanation, Listener, Named, RequestAsked, SampledRequest};
+use answer::{Explanation, Kind, Listener, Named, RequestAsked, SampledRequest};
 use question::{Asked, BadQuestion, Question, Verdict};
 use service::id;
 pub use service::{Known, serve};
@@ -24,6 +24,7 @@ use crate::proxy::limits::origin;
 use crate::proxy::samples::Sample;
 use crate::router::Request;
 use crate::router::explain;
+use crate::telemetry::characters::steers;
 
 impl State {
     /// Where a request would go that came in now. Waits for the workers, for a second at most.
@@ -77,12 +78,12 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
     let question = match question::read(config, asked)? {
         Verdict::Asked(question) => *question,
         Verdict::NoListener(why) => {
-            explanation.outcome = why;
+            explanation.end(Kind::Refused, None, why);
             return Ok((explanation, None));
         }
         Verdict::Refused(listener, rejection) => {
             explanation.listener = Some(listener);
-            explanation.outcome = format!("{}: {}", rejection.status, rejection.reason);
+            explanation.refuse(Some(rejection.status), rejection.reason);
             return Ok((explanation, None));
         }
     };
@@ -98,20 +99,19 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
             .as_ref()
             .is_none_or(|access| access.admits(Some(client)))
     };
-    let denied = match connects {
-        true => "closed",
-        false => "403",
-    };
+    // A connection has no answer but its end.
+    let with = |status: u16| (!connects).then_some(status);
+    if config.downstream.reject_encoded_slash && has_encoded_slash(&question.head.path) {
+        let why = "encoded slash in the path (`reject_encoded_slash`)";
+        explanation.refuse(Some(400), why);
+        return Ok((explanation, None));
+    }
     if !admits(&listener.access) {
-        explanation.outcome = format!("{denied}: the listener does not admit this client");
+        explanation.refuse(with(403), "the listener does not admit this client");
         return Ok((explanation, None));
     }
     if let Some(to) = listener.redirect {
-        explanation.outcome = redirect(to, &question);
-        return Ok((explanation, None));
-    }
-    if config.downstream.reject_encoded_slash && has_encoded_slash(&question.head.path) {
-        explanation.outcome = "400: encoded slash in the path (`reject_encoded_slash`)".to_owned();
+        redirect(to, &question, &mut explanation);
         return Ok((explanation, None));
     }
     let head = &question.head;
@@ -145,14 +145,11 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
         }
     }
     let Some(route) = found else {
-        explanation.outcome = match connects {
-            true => "closed: no route matches".to_owned(),
-            false => "404: no route matches".to_owned(),
-        };
+        explanation.refuse(with(404), "no route matches");
         return Ok((explanation, None));
     };
     if !admits(&route.access) {
-        explanation.outcome = format!("{denied}: the route does not admit this client");
+        explanation.refuse(with(403), "the route does not admit this client");
         return Ok((explanation, None));
     }
     if let (Some(auth), Some(named)) = (&route.auth, &mut explanation.route) {
@@ -182,7 +179,7 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
             most
         }
         Target::Redirect(to) => {
-            explanation.outcome = format!("{}: the route redirects", to.status);
+            explanation.redirect(to.status, "the route redirects");
             return Ok((explanation, None));
         }
     };
@@ -206,15 +203,17 @@ fn why_it_won(verdicts: &[explain::Verdict]) -> &'static str {
     }
 }
 
-fn redirect(to: Redirect, question: &Question) -> String {
+fn redirect(to: Redirect, question: &Question, explanation: &mut Explanation) {
     let host = &question.head.host;
-    match to.port {
-        443 => format!("{}: the listener redirects to https://{host}", to.status),
-        port => format!(
-            "{}: the listener redirects to https://{host}:{port}",
-            to.status
-        ),
+    if host.is_empty() {
+        return explanation.refuse(Some(400), "there is no host to redirect to");
     }
+    let port = match to.port {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    let why = format!("the listener redirects to https://{host}{port}");
+    explanation.redirect(to.status, &why);
 }
 
 fn sampled(sample: &Sample) -> SampledRequest {
@@ -247,9 +246,9 @@ fn sampled(sample: &Sample) -> SampledRequest {
     }
 }
 
-/// What clients sent, as it may be shown: without control characters.
+/// What clients sent, as it may be shown.
 fn printable(text: &str) -> String {
-    let show = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let show = |c: char| if steers(c) { '\u{fffd}' } else { c };
     text.chars().map(show).collect()
 }
 

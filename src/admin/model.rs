@@ -3,6 +3,8 @@
 //! `docs/openapi.json` describes each field; a test holds the two together. Times are RFC 3339, spans
 //! are seconds.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -168,6 +170,8 @@ model! {
     Tier {
         priority: u16,
         serving: bool,
+        part: f64,
+        last_resort: bool,
         backends: Vec<Backend>,
     }
 
@@ -387,6 +391,11 @@ model! {
     Changed {
         backend: Backend,
     }
+}
+
+/// How the API calls a backend.
+pub fn backend_id(service: &str, address: impl fmt::Display) -> String {
+    format!("{service}/{address}")
 }
 
 /// What to look up.

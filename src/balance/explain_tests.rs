@@ -366,3 +366,99 @@ fn the_parts_of_the_tiers_are_told_where_more_than_one_serves() {
         assert_eq!(forecast.parts(), expected, "{factor:?}");
     }
 }
+
+#[test]
+fn the_parts_of_a_snapshot_are_those_that_the_schedule_gives() {
+    let of = |strategy, spill| Balancing {
+        strategy,
+        spill,
+        ..Balancing::default()
+    };
+    // Two of the first tier, one of the second; who is down, the parts, and whether all are.
+    type Row<'a> = (&'a str, Balancing, &'a [usize], &'a [f64], bool);
+    let rows: &[Row<'_>] = &[
+        (
+            "the first takes all",
+            of(Strategy::Weighted, None),
+            &[0],
+            &[1.0, 0.0],
+            false,
+        ),
+        (
+            "the first that can",
+            of(Strategy::Weighted, None),
+            &[0, 1],
+            &[0.0, 1.0],
+            false,
+        ),
+        (
+            "panic tries the first",
+            of(Strategy::Weighted, None),
+            &[0, 1, 2],
+            &[1.0, 0.0],
+            true,
+        ),
+        (
+            "half is spilled",
+            of(Strategy::Random, Some(1.0)),
+            &[0],
+            &[0.5, 0.5],
+            false,
+        ),
+        (
+            "panic while it spills",
+            of(Strategy::Weighted, Some(1.0)),
+            &[0, 1, 2],
+            &[1.0, 0.0],
+            true,
+        ),
+        (
+            "all have turns",
+            of(Strategy::Cycle, None),
+            &[],
+            &[2.0 / 3.0, 1.0 / 3.0],
+            false,
+        ),
+        (
+            "but those that are out",
+            of(Strategy::Cycle, None),
+            &[0],
+            &[0.5, 0.5],
+            false,
+        ),
+        (
+            "panic in the cycle",
+            of(Strategy::Cycle, None),
+            &[0, 1, 2],
+            &[2.0 / 3.0, 1.0 / 3.0],
+            true,
+        ),
+    ];
+    for (rule, balancing, down, expected, last_resort) in rows {
+        let mut service = Service::new("web".into());
+        service.apply_at(&tiers(&[(1, 0, 1), (2, 0, 1), (3, 5, 1)]), Millis(1));
+        let snapshot = service.snapshot().load();
+        let backends: Vec<_> = snapshot.backends().collect();
+        down.iter()
+            .for_each(|&n| backends[n].set_down(Reason::CheckTimeout));
+        let told = parts(&snapshot, balancing, Millis(1_000));
+        assert_eq!(
+            (&*told.tiers, told.last_resort),
+            (*expected, *last_resort),
+            "{rule}"
+        );
+        let mut picker = Picker::new(service.snapshot().reader(), balancing, 1);
+        let wish = Wish::at(Millis(1_000));
+        let mut counts = [0.0, 0.0];
+        for _ in 0..60 {
+            let pick = picker.pick(wish).expect("somebody is tried");
+            counts[usize::from(pick.priority > 0)] += 1.0 / 60.0;
+        }
+        for (count, part) in counts.iter().zip(*expected) {
+            assert!(
+                (count - part).abs() < 0.02,
+                "{rule}: {counts:?} for {expected:?}"
+            );
+        }
+    }
+}

@@ -68,10 +68,7 @@ impl Spill {
     pub(super) fn next(&mut self, tiers: &[Tier], balancing: &Balancing, now: Millis) -> usize {
         if now >= self.look_again {
             self.look_again = now.after(FRESH);
-            for (lot, tier) in self.lots.iter_mut().zip(tiers) {
-                lot.part = can_take(tier, &lot.shares, balancing, now);
-            }
-            share_out(&mut self.lots);
+            self.look(tiers, balancing, now);
         }
         let mut next = 0;
         for index in 0..self.lots.len() {
@@ -84,6 +81,22 @@ impl Spill {
             lot.credit -= 1.0;
         }
         next
+    }
+
+    /// Finds out the part of each tier.
+    fn look(&mut self, tiers: &[Tier], balancing: &Balancing, now: Millis) {
+        for (lot, tier) in self.lots.iter_mut().zip(tiers) {
+            lot.part = can_take(tier, &lot.shares, balancing, now);
+        }
+        share_out(&mut self.lots);
+    }
+
+    /// The part of each tier as things stand, whoever asks; all are 0 where nobody can serve.
+    pub(super) fn parts_at(tiers: &[Tier], balancing: &Balancing, now: Millis) -> Vec<f64> {
+        let mut spill = Spill::default();
+        spill.rebuild(tiers, balancing.strategy);
+        spill.look(tiers, balancing, now);
+        spill.parts()
     }
 }
 

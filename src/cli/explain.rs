@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 
 use super::instance::{InstanceOptions, block_on};
-use crate::admin::explain::answer::Explanation;
+use super::url::encoded;
+use crate::admin::explain::answer::{Explanation, Kind};
 use crate::admin::explain::question::Asked;
 use crate::admin::explain::{Known, route, serve};
 use crate::balance::picker::Picker;
@@ -79,10 +80,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Output::Text => print!("{}", text::written(&explanation)),
         Output::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
     }
-    let first = explanation.outcome.split([' ', ':']).next();
-    Ok(match first {
-        Some("goes" | "waits" | "301" | "302" | "307" | "308") => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+    Ok(match explanation.kind {
+        Kind::Forwarded | Kind::Queued | Kind::Redirected => ExitCode::SUCCESS,
+        Kind::Refused | Kind::Unknown => ExitCode::FAILURE,
     })
 }
 
@@ -112,20 +112,6 @@ impl Args {
     }
 }
 
-/// Percent-encoded, but for what needs not be (RFC 3986 §2.3).
-fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            byte => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
 /// What a configuration says by itself: of static backends a fresh schedule, of others nothing.
 fn offline(config: &Config, asked: &Asked) -> anyhow::Result<Explanation> {
     let (mut explanation, routed) = route(config, asked).map_err(|bad| anyhow!(bad))?;
@@ -136,6 +122,7 @@ fn offline(config: &Config, asked: &Asked) -> anyhow::Result<Explanation> {
     if !matches!(of.discover, Discover::Static(_)) {
         explanation.service = Some(of.name.to_string());
         explanation.strategy = Some(of.balancing.strategy.name().to_owned());
+        explanation.kind = Kind::Forwarded;
         explanation.outcome = format!("goes to service {}, whoever DNS says is there", of.name);
         return Ok(explanation);
     }

@@ -323,16 +323,7 @@ pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Res
 
 /// A path of a backend's: ids have slashes and colons.
 pub fn backend_path(id: &str, action: &str) -> String {
-    let mut path = String::from("/api/v1/backends/");
-    for byte in id.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                path.push(char::from(byte));
-            }
-            byte => path.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    format!("{path}/{action}")
+    format!("/api/v1/backends/{}/{action}", url::encoded(id))
 }
 
 #[cfg(test)]

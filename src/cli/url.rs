@@ -57,6 +57,20 @@ impl fmt::Display for Url {
     }
 }
 
+/// Percent-encoded, but for what needs not be (RFC 3986 §2.3): a part of a path, or of a query.
+pub fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            byte => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
 impl Url {
     /// Asks once; gives the status of the final answer. Cancel-safe.
     pub async fn get(&self) -> io::Result<u16> {

@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 
 use super::services::named;
 use super::{Desk, Refusal, date, wall};
-use crate::admin::model::{Backend, Check, Ejections, Share, Weight};
+use crate::admin::model::{Backend, Check, Ejections, Share, Weight, backend_id};
 use crate::balance::snapshot::Member;
 use crate::clock::Millis;
 use crate::config::{self, Strategy};
 use crate::events::journal::{CAPACITY, Entry, Journal, Kind};
 use crate::proxy::worker::Serviced;
-use crate::upstream::backend;
 use crate::upstream::standing::{Reason, State};
 
 /// The latest event of each backend, by service and address.
@@ -98,7 +97,7 @@ fn described(priority: u16, member: &Member, now: Millis, lines: &Lines) -> Back
         .out_until(now)
         .filter(|until| *until != Millis(u64::MAX));
     Backend {
-        id: id(backend),
+        id: backend_id(&backend.service, &backend.address),
         number: backend.id.0,
         service: backend.service.to_string(),
         target: backend.endpoint.target.to_string(),
@@ -140,11 +139,6 @@ fn described(priority: u16, member: &Member, now: Millis, lines: &Lines) -> Back
 
 fn name_of(reason: Reason) -> Option<String> {
     (reason != Reason::None).then(|| reason.name().to_owned())
-}
-
-/// How the API calls it.
-fn id(backend: &backend::Backend) -> String {
-    format!("{}/{}", backend.service, backend.address)
 }
 
 /// Service and address of such an id.

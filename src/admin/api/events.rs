@@ -5,7 +5,7 @@ use hyper::header::{ACCEPT, HeaderMap};
 
 use super::stream::{EventStream, Start};
 use super::{Desk, Query, Refusal, Reply, STREAMS, date, json};
-use crate::admin::model::{Event, Events};
+use crate::admin::model::{Event, Events, backend_id};
 use crate::events::journal::{CAPACITY, Entry, Severity};
 
 impl Desk {
@@ -79,7 +79,7 @@ impl From<Entry> for Event {
                 Severity::Warning => "warning",
             }
             .to_owned(),
-            backend: backend.map(|(service, address)| format!("{service}/{address}")),
+            backend: backend.map(|(service, address)| backend_id(service, address)),
             service: what.service.map(|service| service.to_string()),
             name: what.name.map(|name| name.to_string()),
             text: what.text,

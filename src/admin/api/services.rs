@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::backends::Lines;
 use super::{Desk, Refusal, date};
-use crate::admin::history::{is_healthy, serving};
+use crate::admin::history::is_healthy;
 use crate::admin::model::{Backend, Discover, Queue, Service, Snapshot, Tier};
+use crate::balance::explain::parts;
 use crate::clock::Millis;
-use crate::config::{self, Strategy, UpstreamProtocol};
+use crate::config::{self, UpstreamProtocol};
 use crate::proxy::worker::{Serviced, Shared};
 
 impl Desk {
@@ -21,15 +22,19 @@ impl Desk {
             for backend in self.backends_of(config, serviced, &lines) {
                 tiers.entry(backend.priority).or_default().push(backend);
             }
-            let first = serving(&snapshot, now);
-            let cycle = config.balancing.strategy == Strategy::Cycle;
-            let tiers = tiers.into_iter().map(|(priority, backends)| Tier {
-                serving: match cycle {
-                    true => backends.iter().any(|backend| !backend.drained),
-                    false => first == Some(priority),
-                },
-                priority,
-                backends,
+            let parts = parts(&snapshot, &config.balancing, now);
+            let of = snapshot.tiers.iter().map(|tier| tier.priority);
+            let part: BTreeMap<u16, f64> = of.zip(parts.tiers).collect();
+            let tiers = tiers.into_iter().map(|(priority, backends)| {
+                // Of a tier of which all are drained the schedules know nothing.
+                let part = part.get(&priority).copied().unwrap_or(0.0);
+                Tier {
+                    priority,
+                    serving: part > 0.0,
+                    part,
+                    last_resort: parts.last_resort && part > 0.0,
+                    backends,
+                }
             });
             let listed = || snapshot.listed().map(|(_, member)| &member.backend);
             let (lately, ever) = self.history.borrow().of_service(&config.name);

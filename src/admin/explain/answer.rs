@@ -33,8 +33,49 @@ pub struct Explanation {
     pub withdrawn: Vec<Withdrawn>,
     /// Who would be next, on each worker.
     pub next: Vec<NextPick>,
+    /// What would be done.
+    pub kind: Kind,
+    /// The status that Evenkeel itself would answer with; `None`: a backend would answer, or nobody.
+    pub status: Option<u16>,
     /// What would be done, in words.
     pub outcome: String,
+}
+
+/// What would be done with a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// It goes to a backend.
+    Forwarded,
+    /// It waits in line for one.
+    Queued,
+    /// It is answered with a redirect.
+    Redirected,
+    /// It is refused, or comes to nobody.
+    Refused,
+    /// Nobody who would know has answered.
+    #[default]
+    Unknown,
+}
+
+impl Explanation {
+    /// It is refused: with this status, or `None`, by closing the connection.
+    pub(super) fn refuse(&mut self, status: Option<u16>, why: &str) {
+        let how = status.map_or_else(|| "closed".to_owned(), |status| status.to_string());
+        self.end(Kind::Refused, status, format!("{how}: {why}"));
+    }
+
+    /// It is redirected.
+    pub(super) fn redirect(&mut self, status: u16, why: &str) {
+        self.end(Kind::Redirected, Some(status), format!("{status}: {why}"));
+    }
+
+    /// What becomes of it.
+    pub(super) fn end(&mut self, kind: Kind, status: Option<u16>, outcome: String) {
+        self.kind = kind;
+        self.status = status;
+        self.outcome = outcome;
+    }
 }
 
 /// What was asked about.

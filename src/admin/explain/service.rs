@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::Routed;
 use super::answer::{
-    Candidate, Explanation, NextPick, Preference, SnapshotOf, TierOf, TierState, Withdrawn,
+    Candidate, Explanation, Kind, NextPick, Preference, SnapshotOf, TierOf, TierState, Withdrawn,
 };
+use crate::admin::model::backend_id;
 use crate::balance::affinity::Affinity;
 use crate::balance::explain::Forecast;
 use crate::balance::picker::{NoBackend, Pick};
@@ -55,7 +56,8 @@ pub fn serve(config: &Config, routed: &Routed, known: Known<'_>, explanation: &m
     if let (BodyFraming::Length(length), Some(most)) = (routed.question.framing, service.max_body)
         && length > most
     {
-        explanation.outcome = format!("413: the body is larger than `max_body` ({most} bytes)");
+        let why = format!("the body is larger than `max_body` ({most} bytes)");
+        explanation.refuse(Some(413), &why);
         return;
     }
     let question = &routed.question;
@@ -103,10 +105,13 @@ pub fn serve(config: &Config, routed: &Routed, known: Known<'_>, explanation: &m
     explanation.next = nexts
         .map(|(worker, next)| next_pick(worker, next, by_chance))
         .collect();
-    explanation.outcome = match forecasts.iter().any(Result::is_ok) {
+    match forecasts.iter().any(Result::is_ok) {
         true => outcome(explanation, gate, by_chance),
-        false => "unknown: no worker has answered".to_owned(),
-    };
+        false => {
+            let words = "unknown: no worker has answered".to_owned();
+            explanation.end(Kind::Unknown, None, words);
+        }
+    }
 }
 
 /// Says of each backend of the tier that serves how probable it is; true if chance chooses at all.
@@ -161,29 +166,38 @@ fn next_pick(
     }
 }
 
-/// What would be done.
-fn outcome(explanation: &Explanation, gate: Option<&Gate>, by_chance: bool) -> String {
+/// Says what would be done.
+fn outcome(explanation: &mut Explanation, gate: Option<&Gate>, by_chance: bool) {
     let next = &explanation.next;
     if by_chance && let Some(tier) = &explanation.tier {
-        return format!("goes to a backend of tier {} by chance", tier.priority);
+        let words = format!("goes to a backend of tier {} by chance", tier.priority);
+        return explanation.end(Kind::Forwarded, None, words);
     }
     let mut ids: Vec<&str> = next.iter().filter_map(|n| n.backend.as_deref()).collect();
     ids.sort_unstable();
     ids.dedup();
-    match (&ids[..], gate) {
-        ([one], _) => format!("goes to {one}"),
-        ([_, ..], _) => "goes to the next backend of the worker that it comes to".to_owned(),
-        ([], Some(gate)) if next.iter().any(|n| n.why == NoBackend::Full.to_string()) => format!(
+    if let Some(one) = ids.first() {
+        let words = match ids.len() {
+            1 => format!("goes to {one}"),
+            _ => "goes to the next backend of the worker that it comes to".to_owned(),
+        };
+        return explanation.end(Kind::Forwarded, None, words);
+    }
+    let full = NoBackend::Full.to_string();
+    if let Some(gate) = gate.filter(|_| next.iter().any(|n| n.why == full)) {
+        let words = format!(
             "waits in line, behind {} of at most {}, for {} at most; then the next tier, or 503",
             gate.waiting(),
             gate.room,
             words(gate.patience),
-        ),
-        ([], _) => match next.first() {
-            Some(next) => format!("503: {}", next.why),
-            None => "nobody was asked".to_owned(),
-        },
+        );
+        return explanation.end(Kind::Queued, None, words);
     }
+    let why = next.first().map(|next| next.why.clone());
+    explanation.refuse(
+        Some(503),
+        &why.unwrap_or_else(|| "nobody was asked".to_owned()),
+    );
 }
 
 fn candidates(service: &Service, snapshot: &Snapshot, wish: Wish<'_>) -> Vec<Candidate> {
@@ -386,7 +400,7 @@ fn preferences(
 
 /// As the control API calls a backend.
 pub(super) fn id(backend: &Backend) -> String {
-    format!("{}/{}", backend.service, backend.address)
+    backend_id(&backend.service, &backend.address)
 }
 
 /// A time as people say it: tenths of seconds, or seconds and more.

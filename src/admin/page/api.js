@@ -16,12 +16,28 @@ export class Refused extends Error {
   }
 }
 
+// What a field of a request can carry, and every token is: visible ASCII.
+const SHAPE = /^[\x21-\x7e]+$/;
+
 // `askForToken(why)` resolves to a token, or to null when there is none to be had.
 let askForToken = async () => null;
 let asking = null;
+// Given, and not yet known to be right: only what was accepted once is kept.
+let offered = null;
+// Somebody was asked and gave none: nobody is asked again before `mayAsk`.
+let declined = false;
 
 export function tokensFrom(ask) {
   askForToken = ask;
+}
+
+export function wasDeclined() {
+  return declined;
+}
+
+// Somebody has clicked on what needs a token.
+export function mayAsk() {
+  declined = false;
 }
 
 export function get(path) {
@@ -47,19 +63,37 @@ async function call(method, path, body) {
 // Sends, and when a token is missing or wrong asks for one and sends again, until there is none.
 async function withToken(send) {
   for (;;) {
-    const token = sessionStorage.getItem(TOKEN);
+    const token = tokenNow();
     const response = await send(token ? { authorization: `Bearer ${token}` } : {});
-    if (response.ok) return response;
+    if (response.ok) {
+      if (token && token === offered) {
+        sessionStorage.setItem(TOKEN, token);
+        offered = null;
+      }
+      return response;
+    }
     const refused = await reason(response);
     if (refused.status !== 401) throw refused;
     // Somebody else may have been given one meanwhile.
-    if (token !== sessionStorage.getItem(TOKEN)) continue;
+    if (token !== tokenNow()) continue;
     sessionStorage.removeItem(TOKEN);
-    asking ??= askForToken(refused.message).finally(() => (asking = null));
-    const given = await asking;
-    if (!given) throw refused;
-    sessionStorage.setItem(TOKEN, given);
+    offered = null;
+    if (declined) throw refused;
+    asking ??= askAbout(refused.message).finally(() => (asking = null));
+    if (!(await asking)) throw refused;
   }
+}
+
+function tokenNow() {
+  const kept = sessionStorage.getItem(TOKEN);
+  return offered ?? (SHAPE.test(kept ?? "") ? kept : null);
+}
+
+async function askAbout(why) {
+  const given = await askForToken(why);
+  offered = SHAPE.test(given ?? "") ? given : null;
+  declined = offered === null;
+  return offered !== null;
 }
 
 async function reason(response) {

@@ -3,8 +3,9 @@
 // `api.js` speaks with the control API, `dom.js` draws elements, each other file one part of the
 // page. No framework and no build: what is here is what the browser gets.
 
-import { follow, get, post, tokensFrom } from "./api.js";
-import { attribute, span, text } from "./dom.js";
+import { follow, get, mayAsk, post, tokensFrom, wasDeclined } from "./api.js";
+import { attribute, el, span, text } from "./dom.js";
+import "./explain.js";
 import { drawStatus, forgetSamples, takeSamples } from "./overview.js";
 import { drawRequests, noSamples } from "./requests.js";
 import { drawServices } from "./services.js";
@@ -16,6 +17,8 @@ const RARITY = 4;
 const SLOWEST_MS = 10000;
 // What is so much older than it should be is called old.
 const OLD_MS = 2500;
+// Commands that failed, of which so many are shown.
+const FAILURES = 3;
 
 const $ = (id) => document.getElementById(id);
 
@@ -89,7 +92,9 @@ function drawAge() {
   document.body.classList.toggle("old", old && age !== null);
   $("banner").hidden = !old || (age === null && !trouble);
   // Read aloud when the reason changes, not each second.
-  text($("trouble"), $("banner").hidden ? "" : `Not live: ${trouble ?? "no answer"}. Trying again.`);
+  const why = wasDeclined() ? "it needs the token, and was given none." : `${trouble ?? "no answer"}. Trying again.`;
+  text($("trouble"), $("banner").hidden ? "" : `Not live: ${why}`);
+  $("give-token").hidden = !wasDeclined();
   text($("age"), age === null ? "" : `What you see is ${span(age / 1000)} old.`);
 }
 
@@ -101,21 +106,32 @@ async function drain(backend, drained) {
     ? "It gets no new request, but those that a cookie leads to it, and finishes what it has. The others of its tier share its part."
     : "It can be picked again.";
   const name = `${backend.target} (${backend.address})`;
-  if (!(await confirm(`${drained ? "Drain" : "Undrain"} ${name}?`, words, drained ? "Drain it" : "Undrain it"))) return;
-  await command(`/api/v1/backends/${encodeURIComponent(backend.id)}/${verb}`);
+  const what = `${drained ? "Drain" : "Undrain"} ${name}`;
+  if (!(await confirm(`${what}?`, words, drained ? "Drain it" : "Undrain it"))) return;
+  await command(what, `/api/v1/backends/${encodeURIComponent(backend.id)}/${verb}`);
 }
 
 async function refresh(name) {
-  await command("/api/v1/dns/refresh", { name });
+  await command(`Ask DNS for ${name}`, "/api/v1/dns/refresh", { name });
 }
 
-async function command(path, body) {
+async function command(what, path, body) {
+  mayAsk();
   try {
     await post(path, body);
     await look();
   } catch (error) {
-    await confirm("That was not done", error.message, "I see");
+    failed(what, error.message);
   }
+}
+
+// Beside the dialogs: a command that fails late must not speak in the one that is open by then.
+function failed(what, why) {
+  const line = el("p", {}, el("span", {}, `Not done: ${what}. ${why}`),
+    el("button", { type: "button", onclick: () => line.remove() }, "I see"));
+  const place = $("failures");
+  place.append(line);
+  while (place.childElementCount > FAILURES) place.firstChild.remove();
 }
 
 // --- dialogs -----------------------------------------------------------------------------------
@@ -127,7 +143,9 @@ function answered(dialog) {
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
 }
 
-function confirm(title, words, yes) {
+// A question that comes while another one is open is answered with no.
+async function confirm(title, words, yes) {
+  if ($("confirm").open) return false;
   text($("confirm-title"), title);
   text($("confirm-text"), words);
   text($("confirm-yes"), yes);
@@ -148,7 +166,12 @@ tokensFrom(async (why) => {
 $("token").addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
   event.preventDefault();
-  $("ask-token").close("yes");
+  event.target.form.requestSubmit($("token-yes"));
+});
+
+$("give-token").addEventListener("click", () => {
+  mayAsk();
+  look();
 });
 
 // --- theme -------------------------------------------------------------------------------------

@@ -63,6 +63,11 @@ export function keyed(parent, items, key, make, update) {
   parent.keyed = new Map([...wanted].map(([name, [node]]) => [name, node]));
 }
 
+// What led to something, step by step; what is not there is left out.
+export function steps(lines) {
+  return el("ol", { class: "why" }, ...lines.filter(Boolean).map((line) => el("li", {}, line)));
+}
+
 // --- numbers -----------------------------------------------------------------------------------
 
 export const NONE = "–";

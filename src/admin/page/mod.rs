@@ -35,6 +35,7 @@ const ASSETS: &[Asset] = &[
     asset!("/api.js", "api.js", SCRIPT),
     asset!("/dns.js", "dns.js", SCRIPT),
     asset!("/dom.js", "dom.js", SCRIPT),
+    asset!("/explain.js", "explain.js", SCRIPT),
     asset!("/overview.js", "overview.js", SCRIPT),
     asset!("/requests.js", "requests.js", SCRIPT),
     asset!("/services.js", "services.js", SCRIPT),

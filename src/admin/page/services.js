@@ -72,11 +72,11 @@ function drawSummary(summary, service) {
 
 function drawLanes(place, service, now) {
   keyed(place, service.tiers, (t) => t.priority, makeLane, (lane, tier) => {
-    attribute(lane, "data-serving", tier.serving ? "yes" : "no");
+    attribute(lane, "data-serving", tier.serving && !tier.last_resort ? "yes" : "no");
     const [head, list] = lane.children;
-    use(head.firstChild, tier.serving ? "up" : "note");
+    use(head.firstChild, tier.last_resort ? "warning" : tier.serving ? "up" : "note");
     text(head.children[1], `Tier ${tier.priority}`);
-    text(head.children[2], tier.serving ? "serving" : standby(service, tier));
+    text(head.children[2], role(service, tier));
     text(head.children[3], distance(tier, service.snapshot.changed_at, now));
     // The longest bar fills nine tenths; shares are comparable within a tier.
     const most = Math.max(...tier.backends.flatMap((b) => [b.share.configured, b.share.measured ?? 0]), 0.01) / 0.9;
@@ -89,9 +89,10 @@ function makeLane() {
     el("h3", {}, icon("note"), el("span"), el("span", { class: "role" }), el("small")), el("ul", { class: "bars" }));
 }
 
-function standby(service, tier) {
-  const above = service.tiers.some((t) => t.serving && t.priority < tier.priority);
-  return above ? "standby" : "nobody can serve";
+function role({ tiers }, tier) {
+  if (tier.last_resort) return "nobody can serve; tried all the same";
+  if (tier.serving) return tier.part < 1 ? `serving ${percent(tier.part)} of requests` : "serving";
+  return tiers.some((t) => t.serving && !t.last_resort) ? "standby" : "nobody can serve";
 }
 
 // How far the tier is from an even keel; what is measured follows a change within its window.

@@ -1,19 +1,24 @@
 //! How `top` looks: header, tree of services, events, keys; pure, from a [`Screen`] to a frame.
 //!
+//! `draw/tree.rs` is the tree, `draw/boxes.rs` what is asked and said in front of all.
+//!
 //! What a colour says, a sign or a word says too; without colours everything is there.
+
+mod boxes;
+mod tree;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
+use ratatui::widgets::{Paragraph, Wrap};
 use tokio::time::Instant;
 
-use super::screen::{Command, Mode, Row, Screen, View};
-use super::words::{
-    bar, clock, fit, maybe, milliseconds, number, percent, reason, sign, span, spark,
-};
-use crate::admin::model::{Backend, Dns, Event, Sample, Service, Tier};
+use self::boxes::{draw_help, draw_question, draw_weight};
+use self::tree::{columns, draw_tree};
+use super::screen::{Mode, Screen, View};
+use super::words::{clock, milliseconds, number, span, spark};
+use crate::admin::model::{Event, Sample};
 
 /// Are there colours? <https://no-color.org>.
 #[derive(Debug, Clone, Copy)]
@@ -60,9 +65,6 @@ impl Palette {
 const SOFT: Style = Style::new().add_modifier(Modifier::DIM);
 const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 
-/// From so many columns on there is room for bars.
-const WIDE: u16 = 100;
-
 /// Draws all of it.
 pub fn draw(frame: &mut Frame, screen: &Screen, palette: Palette, now: Instant) {
     let area = frame.area();
@@ -89,17 +91,7 @@ pub fn draw(frame: &mut Frame, screen: &Screen, palette: Palette, now: Instant) 
     match &screen.mode {
         Mode::Help => draw_help(frame, area),
         Mode::Confirm(command) => draw_question(frame, area, command),
-        Mode::Weight { id, typed } => draw_box(
-            frame,
-            area,
-            "Weight",
-            &[
-                format!("Of {id}: {typed}_"),
-                String::new(),
-                "0 to 65535; nothing takes an override back.".to_owned(),
-                "Enter sets it, Esc does not.".to_owned(),
-            ],
-        ),
+        Mode::Weight { id, typed } => draw_weight(frame, area, id, typed),
         Mode::Browse => {}
     }
 }
@@ -202,231 +194,6 @@ fn figures<'a>(sample: &Sample, samples: &[Sample], width: u16, palette: Palette
     Line::from(line)
 }
 
-// --- the tree -----------------------------------------------------------------------------------
-
-/// The width of a backend's name, and the heading of what stands behind it.
-fn columns(width: u16) -> (usize, String) {
-    let bar = match width >= WIDE {
-        true => format!("{:BAR$} ", ""),
-        false => String::new(),
-    };
-    let rest = format!(
-        "{:<13}{bar}{:>7}{:>7}{:>7}{:>7}{:>8}",
-        "STATE", "SHARE", "IS", "WEIGHT", "FLIGHT", "REQ/S"
-    );
-    let name = usize::from(width).saturating_sub(rest.chars().count() + 3);
-    (name.max(8), rest)
-}
-
-/// Cells of a bar.
-const BAR: usize = 16;
-
-fn draw_tree(frame: &mut Frame, area: Rect, screen: &Screen, palette: Palette) {
-    let rows = screen.rows();
-    if rows.is_empty() {
-        frame.render_widget(Paragraph::new("There is no service."), area);
-        return;
-    }
-    // The one that is selected is always seen, with what belongs to it below.
-    let height = usize::from(area.height);
-    let selected = rows.iter().position(|row| screen.is_selected(row));
-    let wanted = selected.unwrap_or(0);
-    let below = (height / 3).min(3);
-    let first = (wanted + below + 1).saturating_sub(height);
-    let first = first.min(rows.len().saturating_sub(height));
-    let lines = rows.iter().skip(first).take(height).map(|row| {
-        let line = row_line(row, screen, area.width, palette);
-        match screen.is_selected(row) {
-            true => line.style(Style::new().add_modifier(Modifier::REVERSED)),
-            false => line,
-        }
-    });
-    let lines: Vec<Line> = lines.collect();
-    frame.render_widget(Paragraph::new(lines), area);
-}
-
-fn row_line<'a>(row: &Row<'a>, screen: &Screen, width: u16, palette: Palette) -> Line<'a> {
-    match row {
-        Row::Service(service) => service_line(service, screen.is_folded(&service.name), palette),
-        Row::Dns(service, dns) => dns_line(service, *dns, palette),
-        Row::Tier(service, tier) => tier_line(service, tier, palette),
-        Row::Backend(tier, backend) => backend_line(tier, backend, width, palette),
-        Row::Reason(backend) => reason_line(backend, palette),
-        Row::Detail(backend) => detail_line(backend),
-    }
-}
-
-fn service_line<'a>(service: &Service, folded: bool, palette: Palette) -> Line<'a> {
-    let healthy = match service.healthy < service.total || service.total == 0 {
-        true => palette.warn(),
-        false => palette.good(),
-    };
-    let waiting = service.queue.as_ref().map_or(0, |queue| queue.waiting);
-    let mut line = vec![
-        Span::raw(if folded { "▸ " } else { "▾ " }),
-        Span::styled(service.name.clone(), STRONG),
-        Span::styled(format!("  {}", service.strategy), SOFT),
-        Span::styled(
-            format!("  {}/{} up", service.healthy, service.total),
-            healthy,
-        ),
-        Span::raw(format!(
-            "  {} req/s  p50 {}  p99 {}  {} in flight",
-            maybe(service.requests_per_second),
-            milliseconds(service.p50_ms),
-            milliseconds(service.p99_ms),
-            service.in_flight,
-        )),
-    ];
-    if waiting > 0 {
-        line.push(Span::styled(format!("  {waiting} wait"), palette.warn()));
-    }
-    Line::from(line)
-}
-
-fn dns_line<'a>(service: &Service, dns: Option<&Dns>, palette: Palette) -> Line<'a> {
-    let Some(dns) = dns else {
-        let words = match service.discover.name.as_deref() {
-            Some(name) => format!("  dns {name}"),
-            None => "  static".to_owned(),
-        };
-        return Line::styled(words, SOFT);
-    };
-    let mut words = format!("  {} {}", dns.kind, dns.name);
-    for (name, seconds) in [
-        (", answer old", dns.age_seconds),
-        (", ttl left", dns.ttl_left_seconds),
-    ] {
-        if let Some(seconds) = seconds {
-            words.push_str(&format!("{name} {}", span(seconds)));
-        }
-    }
-    if let Some(server) = &dns.server {
-        words.push_str(&format!(", {server}"));
-    }
-    let mut line = Vec::new();
-    if dns.stale {
-        let since = dns.stale_seconds.map(span).unwrap_or_default();
-        line.push(Span::styled(format!("  ▲ STALE {since}"), palette.bad()));
-    }
-    if dns.held_back.is_some() {
-        line.push(Span::styled("  ▲ HELD BACK", palette.warn()));
-    }
-    line.push(Span::styled(words, SOFT));
-    Line::from(line)
-}
-
-fn tier_line<'a>(service: &Service, tier: &Tier, palette: Palette) -> Line<'a> {
-    let serves_above = service
-        .tiers
-        .iter()
-        .any(|other| other.serving && other.priority < tier.priority);
-    let (word, style) = match (tier.serving, serves_above) {
-        (true, _) => ("serving", palette.good()),
-        (false, true) => ("standby", SOFT),
-        (false, false) => ("nobody can serve", palette.warn()),
-    };
-    Line::from(vec![
-        Span::raw(format!("  tier {} ", tier.priority)),
-        Span::styled(word, style),
-    ])
-}
-
-fn backend_line<'a>(tier: &Tier, backend: &Backend, width: u16, palette: Palette) -> Line<'a> {
-    let (name, _) = columns(width);
-    let style = palette.state(&backend.state);
-    let share = &backend.share;
-    let mut line = vec![
-        Span::raw("  "),
-        Span::styled(sign(&backend.state), style),
-        Span::raw(format!(
-            " {:<w$} ",
-            fit(&name_of(backend), name - 2),
-            w = name - 2
-        )),
-        Span::styled(format!("{:<13}", fit(word(&backend.state), 12)), style),
-    ];
-    if width >= WIDE {
-        let shares = tier.backends.iter().map(|b| &b.share);
-        let most = shares.fold(0.01, |most: f64, s| {
-            most.max(s.configured).max(s.measured.unwrap_or(0.0))
-        });
-        let measured = share.measured.unwrap_or(0.0);
-        let cells = bar(share.configured, measured, most, BAR);
-        line.push(Span::styled(format!("{cells} "), palette.sea()));
-    }
-    let weight = match backend.weight.r#override {
-        Some(weight) => format!("{weight}!"),
-        None => backend.weight.effective.to_string(),
-    };
-    line.push(Span::raw(format!(
-        "{:>7}{:>7}{:>7}{:>7}{:>8}",
-        percent(Some(share.configured)),
-        percent(share.measured),
-        weight,
-        backend.in_flight,
-        maybe(backend.requests_per_second),
-    )));
-    Line::from(line)
-}
-
-fn word(state: &str) -> &str {
-    match state {
-        "passed_over" => "passed over",
-        other => other,
-    }
-}
-
-/// The first label of its target, and its address.
-fn name_of(backend: &Backend) -> String {
-    let is_address = backend.target == backend.address
-        || backend.target.contains(':')
-        || backend.target.parse::<std::net::IpAddr>().is_ok();
-    match backend.target.split('.').next() {
-        Some(label) if !is_address => format!("{label} {}", backend.address),
-        _ => backend.address.clone(),
-    }
-}
-
-fn reason_line<'a>(backend: &Backend, palette: Palette) -> Line<'a> {
-    let code = backend.reason.as_deref().unwrap_or_default();
-    let detail = backend.detail.as_deref().unwrap_or_default();
-    // Its latest event, without what the line says already.
-    let said = format!("{} is {}: ", backend.address, word(&backend.state));
-    let detail = detail.strip_prefix(&said).unwrap_or(detail);
-    let detail = detail.strip_prefix(code).unwrap_or(detail);
-    let detail = detail.trim_start_matches([',', ' ']);
-    // There is no more to say of what somebody did by hand.
-    let mut words = match detail.is_empty() || backend.drained {
-        true => format!("      {}", reason(code)),
-        false => format!("      {}: {detail}", reason(code)),
-    };
-    if let Some(seconds) = backend.out_for_seconds {
-        words.push_str(&format!("; for another {}", span(seconds)));
-    }
-    Line::styled(words, palette.state(&backend.state))
-}
-
-fn detail_line<'a>(backend: &Backend) -> Line<'a> {
-    let check = match &backend.last_check {
-        None => "no check".to_owned(),
-        Some(check) if check.passed => format!("check passed {}", clock(&check.at)),
-        Some(check) => {
-            let why = check.reason.as_deref().map_or("check failed", reason);
-            format!("{why} {}", clock(&check.at))
-        }
-    };
-    let words = format!(
-        "      {}; {check}, {} failed ever; ejected {} times; {} requests; weight in DNS {}",
-        backend.target,
-        backend.check_failures,
-        backend.ejections.failures + backend.ejections.success_rate,
-        backend.requests,
-        backend.weight.srv,
-    );
-    Line::styled(words, SOFT)
-}
-
 // --- events and keys ----------------------------------------------------------------------------
 
 fn draw_events(frame: &mut Frame, area: Rect, events: &[Event], palette: Palette) {
@@ -466,50 +233,4 @@ fn draw_foot(frame: &mut Frame, area: Rect, screen: &Screen, palette: Palette, n
         ),
     };
     frame.render_widget(Paragraph::new(line), area);
-}
-
-fn draw_help(frame: &mut Frame, area: Rect) {
-    let lines = [
-        "↑ ↓ k j   select a service or a backend",
-        "PgUp PgDn Home End   further",
-        "Enter     fold a service, unfold a backend",
-        "d         drain a backend, or take that back; asks first",
-        "w         set its weight by hand, or take that back",
-        "q Esc     end",
-        "",
-        "● up  ▲ passed over  ✗ ejected  ◐ on trial  ■ down  ○ drained",
-        "SHARE is by weight, IS what it got in the last 60 s",
-        "a weight with ! was set by hand",
-    ];
-    draw_box(frame, area, "Keys", &lines.map(str::to_owned));
-}
-
-fn draw_question(frame: &mut Frame, area: Rect, command: &Command) {
-    let (title, lines) = match command {
-        Command::Drain(id) => (
-            "Drain",
-            vec![
-                format!("Give {id} no new request?"),
-                "It finishes what it has; the others of its tier take its part.".to_owned(),
-            ],
-        ),
-        Command::Undrain(id) => ("Undrain", vec![format!("Let {id} be picked again?")]),
-        Command::Weight(id, _) => ("Weight", vec![format!("Change the weight of {id}?")]),
-    };
-    let keys = [String::new(), "y yes   n no".to_owned()];
-    draw_box(frame, area, title, &[lines, keys.to_vec()].concat());
-}
-
-fn draw_box(frame: &mut Frame, area: Rect, title: &str, lines: &[String]) {
-    let width = lines.iter().map(|line| line.chars().count()).max();
-    let width = (width.unwrap_or(0) as u16 + 4).min(area.width);
-    let height = (lines.len() as u16 + 2).min(area.height);
-    let place = area.centered(Constraint::Length(width), Constraint::Length(height));
-    let block = Block::bordered().title(format!(" {title} "));
-    let text: Vec<Line> = lines
-        .iter()
-        .map(|line| Line::raw(format!(" {line}")))
-        .collect();
-    frame.render_widget(Clear, place);
-    frame.render_widget(Paragraph::new(text).block(block), place);
 }

@@ -50,7 +50,7 @@ fn view(backends: &[Value]) -> View {
         "answered": true, "snapshot": {"number": 1, "changed_at": null}, "healthy": 1, "total": 2,
         "in_flight": 6, "queue": null, "requests": 2000, "errors": 0,
         "requests_per_second": 412.0, "p50_ms": 1.25, "p99_ms": 7.5,
-        "tiers": [{"priority": 0, "serving": true, "backends": backends}]
+        "tiers": [{"priority": 0, "serving": true, "part": 1.0, "last_resort": false, "backends": backends}]
     }]);
     let events = json!([{
         "number": 0, "at": "2026-11-28T09:59:58Z", "kind": "backend_ejected",
@@ -117,6 +117,30 @@ fn at_80_by_24_everything_is_there() {
         "q quit",
     ] {
         assert!(seen.contains(part), "{part:?} is missing in\n{seen}");
+    }
+}
+
+#[test]
+fn a_tier_says_what_it_takes() {
+    let rows = [
+        (true, 1.0, false, "tier 0 serving "),
+        (true, 0.25, false, "tier 0 serving 25.0% of requests"),
+        (
+            true,
+            1.0,
+            true,
+            "tier 0 nobody can serve; tried all the same",
+        ),
+        (false, 0.0, false, "tier 0 nobody can serve "),
+    ];
+    for (serving, part, last_resort, words) in rows {
+        let mut screen = usual();
+        let mut view = view(&[backend("a1", 0, "up", Value::Null)]);
+        let tier = &mut view.services[0].tiers[0];
+        (tier.serving, tier.part, tier.last_resort) = (serving, part, last_resort);
+        screen.take(view, Instant::now());
+        let seen = seen(&screen, 80, 24);
+        assert!(seen.contains(words), "{words:?} is missing in\n{seen}");
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::admin::explain::answer::{
-    Listener, NextPick, Preference, RequestAsked, SnapshotOf, TierOf, TierState, Withdrawn,
+    Kind, Listener, NextPick, Preference, RequestAsked, SnapshotOf, TierOf, TierState, Withdrawn,
 };
 
 fn named(label: &str, why: &str) -> Named {
@@ -99,6 +99,8 @@ fn explanation() -> Explanation {
                 why: "it has not answered within 1 s".to_owned(),
             },
         ],
+        kind: Kind::Forwarded,
+        status: None,
         outcome: "goes to web/10.0.0.1:8080".to_owned(),
     }
 }
