@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use super::http::Https;
 use super::order::{OrderError, Wanted, obtain};
-use super::schedule::{Failure, due, wait};
+use super::schedule::{self, Failure, Window, due, wait};
 use super::store::{Failures, Store, seconds};
 use super::{Counts, Plan, again, is_problem};
 use crate::config::{self, AcmeCertificate, Trust};
@@ -48,7 +48,7 @@ struct Known {
     /// Where in a span of time its renewal lies.
     chance: f64,
     /// What its authority suggests.
-    window: Option<(SystemTime, SystemTime)>,
+    window: Option<Window>,
     /// When it is asked.
     ask: SystemTime,
 }
@@ -155,16 +155,15 @@ impl Keeper<'_> {
             known.window = window.or(known.window);
             known.ask = now + again;
         }
-        let due = due(validity, known.window, known.chance);
+        let obtained = std::fs::metadata(&certificate.file).and_then(|file| file.modified());
+        let obtained = obtained.unwrap_or(validity.not_before);
+        let due = due(validity, obtained, known.window, known.chance);
         self.known.insert(Arc::clone(&certificate.name), known);
         due
     }
 
     /// What its authority suggests for a certificate, and when to ask again.
-    async fn suggested(
-        &mut self,
-        held: &Certificate,
-    ) -> (Option<(SystemTime, SystemTime)>, Duration) {
+    async fn suggested(&mut self, held: &Certificate) -> (Option<Window>, Duration) {
         let Some(id) = identifier(held) else {
             return (None, ASK_AGAIN);
         };
@@ -175,8 +174,8 @@ impl Keeper<'_> {
         match account.renewal_info(&id).await {
             Ok((info, again)) => {
                 let window = info.suggested_window;
-                let window = (window.start.into(), window.end.into());
-                (Some(window), again.clamp(ASK_WITHIN.0, ASK_WITHIN.1))
+                let window = schedule::window(window.start.into(), window.end.into());
+                (window, again.clamp(ASK_WITHIN.0, ASK_WITHIN.1))
             }
             Err(error) => {
                 tracing::debug!(%error, "acme: the authority suggests no time for a renewal");
