@@ -13,10 +13,10 @@ use data_encoding::BASE64URL_NOPAD;
 use instant_acme::{
     Account, AccountCredentials, CertificateIdentifier, ExternalAccountKey, NewAccount,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::http::Https;
-use super::order::{OrderError, Wanted, obtain};
+use super::order::{DEADLINE, OrderError, Wanted, obtain};
 use super::schedule::{self, Failure, Window, due, wait};
 use super::store::{Failures, Store, seconds};
 use super::{Counts, Plan, again, is_problem};
@@ -114,12 +114,17 @@ impl Keeper<'_> {
         let Some(lock) = self.store.lock(name)? else {
             return Ok(now + SOON);
         };
-        // Whoever had the lock before may have done it.
-        let due = self.due(certificate, now).await;
-        if due > now {
+        // The lock lasts longer.
+        let end = Instant::now() + DEADLINE;
+        // Whoever had the lock before may have done it. Who does not say in time is asked no more: it
+        // was due before.
+        let due = timeout_at(end, self.due(certificate, now)).await;
+        if let Ok(due) = due
+            && due > now
+        {
             return Ok(due);
         }
-        let ordered = self.order(certificate, failures).await;
+        let ordered = self.order(certificate, failures, end).await;
         let then = self.account_for(name, ordered, failures)?;
         drop(lock);
         match then {
@@ -188,9 +193,11 @@ impl Keeper<'_> {
         &mut self,
         certificate: &AcmeCertificate,
         failures: Failures,
+        end: Instant,
     ) -> Result<Kind, NotOrdered> {
         let name = &*certificate.name;
-        let account = self.account().await?;
+        let account = timeout_at(end, self.account()).await;
+        let account = account.unwrap_or(Err(OrderError::Late.into()))?;
         let held = load(&certificate.files()).ok();
         let kind = match held {
             Some(_) => Kind::AcmeRenewed,
@@ -205,7 +212,7 @@ impl Keeper<'_> {
             replaces: replaces.and_then(|held| identifier(&held)),
         };
         tracing::info!(name, "acme: ordering a certificate");
-        let issued = obtain(&account, self.store, &self.plan.config, wanted).await;
+        let issued = obtain(&account, self.store, &self.plan.config, wanted, end).await;
         let issued = issued.inspect_err(|error| {
             if let OrderError::Authority(error) = error
                 && is_problem(error, "accountDoesNotExist")
@@ -276,7 +283,7 @@ impl Keeper<'_> {
         if let Some(account) = self.known_account().await? {
             return Ok(account);
         }
-        let Some(_lock) = self.store.lock("account")? else {
+        let Some(_lock) = self.store.lock_account()? else {
             return Err(NotOrdered::Busy);
         };
         if let Some(account) = self.known_account().await? {

@@ -13,9 +13,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// A lock that is older belongs to somebody who has gone. An order takes no longer than its
-/// [`DEADLINE`](super::order::DEADLINE).
+use super::order::{DEADLINE, WITHDRAWAL};
+
+/// A lock that is older belongs to somebody who has gone. What is done under one takes no longer than
+/// [`DEADLINE`] and [`WITHDRAWAL`].
 const LOCK_LASTS: Duration = Duration::from_secs(300);
+
+const _: () = assert!(DEADLINE.as_secs() + WITHDRAWAL.as_secs() < LOCK_LASTS.as_secs());
 
 /// A challenge that is older was left behind: authorities validate within minutes.
 const CHALLENGE_LASTS: Duration = Duration::from_secs(3600);
@@ -145,7 +149,15 @@ impl Store {
 
     /// Takes the lock of this name; `None`: somebody has it.
     pub fn lock(&self, name: &str) -> io::Result<Option<Lock>> {
-        let path = self.folder.join("locks").join(file_name(name));
+        self.lock_at(self.folder.join("locks").join(file_name(name)))
+    }
+
+    /// Takes the lock of the account, which is no name's; `None`: somebody has it.
+    pub fn lock_account(&self) -> io::Result<Option<Lock>> {
+        self.lock_at(self.folder.join("account.lock"))
+    }
+
+    fn lock_at(&self, path: PathBuf) -> io::Result<Option<Lock>> {
         let id = format!("{:016x}", fastrand::u64(..));
         let now = seconds(SystemTime::now());
         let text = format!("{id} {}", now + LOCK_LASTS.as_secs());
@@ -329,6 +341,15 @@ mod tests {
         assert!(store.lock("b.example").unwrap().is_some());
         drop(lock);
         assert!(store.lock("a.example").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_host_that_is_called_account_does_not_lock_the_account() {
+        let (_folder, store) = store();
+        let host = store.lock("account").unwrap();
+        let account = store.lock_account().unwrap();
+        assert!(host.is_some() && account.is_some());
+        assert!(store.lock_account().unwrap().is_none());
     }
 
     #[test]
