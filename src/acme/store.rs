@@ -4,9 +4,9 @@
 //! Everything that is written is written beside its place and renamed, so that nobody reads a half
 //! of it. A folder for each authority: certificates of a staging one are never taken for real ones.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::order::{DEADLINE, WITHDRAWAL};
+use crate::io::private;
 
 /// A lock that is older belongs to somebody who has gone. What is done under one takes no longer than
 /// [`DEADLINE`] and [`WITHDRAWAL`].
@@ -68,12 +69,13 @@ pub struct Lock {
 }
 
 impl Store {
-    /// Makes the folders of an authority that are not there yet.
+    /// Makes the folders of an authority that are not there yet. Those that are there are taken only if
+    /// they are this user's alone: who writes there chooses keys.
     pub fn open(folder: &Path) -> io::Result<Store> {
-        for inner in ["certificates", "challenges", "failures", "locks"] {
-            let path = folder.join(inner);
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-            made.map_err(|error| about(&path, &error))?;
+        let inner = ["certificates", "challenges", "failures", "locks"];
+        let inner = inner.map(|name| folder.join(name));
+        for path in std::iter::once(folder).chain(inner.iter().map(PathBuf::as_path)) {
+            private::make(path).map_err(|error| about(path, &error))?;
         }
         Ok(Store {
             folder: folder.to_owned(),
@@ -389,6 +391,21 @@ mod tests {
         assert_eq!(store.failures("a").unwrap(), failures);
         store.store_failures("a", Failures::default()).unwrap();
         assert_eq!(store.failures("a").unwrap(), Failures::default());
+    }
+
+    #[test]
+    fn folders_that_others_write_or_that_are_links_are_not_taken() {
+        let (folder, _) = store();
+        let path = folder.path().join("authority");
+        let inner = path.join("challenges");
+        let refused = || Store::open(&path).map_err(|error| error.to_string()).err();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o770)).unwrap();
+        let why = "others may write there: its mode is 770";
+        assert_eq!(refused(), Some(format!("{}: {why}", inner.display())));
+        fs::remove_dir(&inner).unwrap();
+        std::os::unix::fs::symlink(folder.path(), &inner).unwrap();
+        let why = "it is no folder, or a link to one";
+        assert_eq!(refused(), Some(format!("{}: {why}", inner.display())));
     }
 
     #[test]
