@@ -13,6 +13,7 @@ use data_encoding::BASE64URL_NOPAD;
 use instant_acme::{
     Account, AccountCredentials, CertificateIdentifier, ExternalAccountKey, NewAccount,
 };
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::http::Https;
@@ -74,8 +75,14 @@ struct Keeper<'a> {
     known: HashMap<Arc<str>, Known>,
 }
 
-/// Keeps all certificates of the plan renewed. Never ends.
-pub async fn keep_renewed(plan: &Plan, store: &Store, counts: &Counts) {
+/// Keeps all certificates of the plan renewed, until it is `stopped`: an order that is under way then is
+/// brought to its end.
+pub async fn keep_renewed(
+    plan: &Plan,
+    store: &Store,
+    counts: &Counts,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut keeper = Keeper {
         plan,
         store,
@@ -86,6 +93,9 @@ pub async fn keep_renewed(plan: &Plan, store: &Store, counts: &Counts) {
     loop {
         let mut next = SystemTime::now() + LOOK_EVERY;
         for certificate in &plan.certificates {
+            if *stopped.borrow() {
+                return;
+            }
             let then = keeper.look(certificate).await.unwrap_or_else(|error| {
                 let name = &*certificate.name;
                 tracing::warn!(name, %error, "acme: the store cannot be used");
@@ -94,7 +104,10 @@ pub async fn keep_renewed(plan: &Plan, store: &Store, counts: &Counts) {
             next = next.min(then);
         }
         let left = next.duration_since(SystemTime::now());
-        sleep(left.unwrap_or_default().max(SOON)).await;
+        tokio::select! {
+            () = sleep(left.unwrap_or_default().max(SOON)) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
     }
 }
 
