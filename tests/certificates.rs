@@ -334,6 +334,13 @@ fn authorities_of_clients_are_taken_up_too() {
     fs::rename(folder.path().join("beside"), &trusted).expect("the folder can be written");
     wait_until("the new one is let in", || is_served(&new_client));
     assert!(!is_served(&old_client), "not even by its session");
+
+    // A pair that is broken meanwhile stays as it was, and holds nothing up.
+    fs::write(&own.key, "gone").expect("the folder can be written");
+    fs::copy(&old.file, folder.path().join("beside")).expect("the folder can be written");
+    fs::rename(folder.path().join("beside"), &trusted).expect("the folder can be written");
+    wait_until("the old one is let in again", || is_served(&old_client));
+    assert!(!is_served(&new_client), "it is trusted no more");
 }
 
 /// A client that shows a certificate, and remembers sessions.

@@ -19,12 +19,13 @@ mod store;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::config::{self, AcmeCertificate};
@@ -56,7 +57,7 @@ macro_rules! again {
 use again;
 
 /// What is to be ordered, and where.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The authority and the store.
     pub config: config::Acme,
@@ -108,7 +109,8 @@ impl Acme {
         }
     }
 
-    /// From now on this is to be ordered, and nothing else.
+    /// From now on this is to be ordered, and nothing else; what is being ordered at this moment is brought
+    /// to its end. The plan that is being carried out already changes nothing.
     pub fn set(&self, plan: Option<Plan>) {
         if self.plans.get().is_none() && plan.is_some() {
             match self.start() {
@@ -166,12 +168,9 @@ async fn run(
 ) {
     let mut plan = None;
     loop {
-        let next = match plan {
+        let next = match &plan {
             None => plans.recv().await,
-            Some(plan) => tokio::select! {
-                next = plans.recv() => next,
-                () = carry_out(plan, challenges, counts) => return,
-            },
+            Some(plan) => until_another(plan, &mut plans, challenges, counts).await,
         };
         let renewals = counts.renewals.lock();
         (renewals.unwrap_or_else(PoisonError::into_inner)).clear();
@@ -182,20 +181,52 @@ async fn run(
     }
 }
 
-/// Never ends. Dropped, it leaves nothing behind but an order that the authority forgets, and answers
-/// that are cleared away in an hour.
-async fn carry_out(plan: Plan, challenges: &Published<Challenges>, counts: &Counts) {
+/// Carries a plan out until there is another one, and what is being ordered then has come to its end.
+/// Returns that; `None`: there will be none any more.
+async fn until_another(
+    plan: &Plan,
+    plans: &mut mpsc::UnboundedReceiver<Option<Plan>>,
+    challenges: &Published<Challenges>,
+    counts: &Counts,
+) -> Option<Option<Plan>> {
+    let (stop, stopped) = watch::channel(false);
+    let mut work = pin!(carry_out(plan, challenges, counts, stopped));
+    let mut newest = None;
+    loop {
+        tokio::select! {
+            next = plans.recv() => {
+                newest = next?;
+                stop.send_replace(newest.as_ref() != Some(plan));
+            }
+            // It was stopped: there was another one.
+            () = &mut work => return Some(newest),
+        }
+    }
+}
+
+/// Ends soon after it was `stopped`, with no order under way. Dropped before, as the process ends, it leaves
+/// behind an order that the authority forgets, answers that are cleared away in an hour, and perhaps the
+/// record of a proof by DNS.
+async fn carry_out(
+    plan: &Plan,
+    challenges: &Published<Challenges>,
+    counts: &Counts,
+    mut stopped: watch::Receiver<bool>,
+) {
     let store = loop {
         match Store::open(&plan.config.folder()) {
             Ok(store) => break store,
             Err(error) => tracing::error!(%error, "acme: no store, so nothing is ordered"),
         }
-        sleep(STORE_EVERY).await;
+        tokio::select! {
+            () = sleep(STORE_EVERY) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
     };
-    tokio::join!(
-        answer(&store, challenges),
-        renewal::keep_renewed(&plan, &store, counts),
-    );
+    tokio::select! {
+        () = answer(&store, challenges) => {}
+        () = renewal::keep_renewed(plan, &store, counts, stopped) => {}
+    }
 }
 
 /// Keeps up with the challenges that are open, whoever has begun them.
@@ -237,4 +268,57 @@ fn is_problem(error: &instant_acme::Error, name: &str) -> bool {
     };
     let kind = problem.r#type.as_deref().unwrap_or_default();
     kind.strip_prefix("urn:ietf:params:acme:error:") == Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::AcmeChallenge;
+    use crate::tls::dev;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_plan_again_changes_nothing_and_another_one_is_taken_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let certificate = |name: &str| {
+            let file = folder.path().join(name);
+            let made = dev::self_signed(&[name.to_owned()]).unwrap();
+            std::fs::write(&file, format!("{}\n{}", made.cert, made.key)).unwrap();
+            let name = name.into();
+            AcmeCertificate { name, file }
+        };
+        let config = config::Acme {
+            directory: "https://127.0.0.1:1/dir".into(),
+            ca: None,
+            contact: Vec::new(),
+            store: folder.path().join("store"),
+            eab: None,
+            challenges: vec![AcmeChallenge::Tls],
+            dns: None,
+        };
+        let [a, b] = ["a.example", "b.example"].map(certificate);
+        let plan = |certificates| Plan {
+            config: config.clone(),
+            certificates,
+        };
+        let one = plan(BTreeSet::from([a.clone()]));
+        let both = plan(BTreeSet::from([a, b]));
+        let (plans, planned) = mpsc::unbounded_channel();
+        let (counts, challenges) = (Counts::default(), Published::new(Challenges::default()));
+        let told = async |plan: &Plan| {
+            plans.send(Some(plan.clone())).unwrap();
+            sleep(Duration::from_secs(1)).await;
+            counts.renewals.lock().unwrap().clone()
+        };
+        let test = async {
+            let first = told(&one).await;
+            assert_eq!(first.len(), 1);
+            // Begun anew, it would draw another time.
+            assert_eq!(told(&one).await, first);
+            assert_eq!(told(&both).await.len(), 2);
+        };
+        tokio::select! {
+            () = run(planned, &challenges, &counts) => unreachable!("somebody can still tell"),
+            () = test => {}
+        }
+    }
 }

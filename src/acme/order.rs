@@ -10,15 +10,19 @@ use instant_acme::{
     KeyAuthorization, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::dns::{Proof, ProofError};
 use super::store::{Open, Store, seconds};
 use super::{READ_EVERY, again};
 use crate::config::{Acme, AcmeChallenge};
 
-/// An order takes seconds. It has to end before its lock does.
+/// An order takes seconds. All that is done for it, its account too, ends within this time, but for
+/// [`WITHDRAWAL`]; and both before its lock does.
 pub const DEADLINE: Duration = Duration::from_secs(240);
+
+/// So much longer may it take to withdraw a proof.
+pub const WITHDRAWAL: Duration = Duration::from_secs(30);
 
 /// Replicas read the store every [`READ_EVERY`]; then they have answers that are this old.
 const ALL_HAVE_READ: Duration = READ_EVERY.saturating_mul(2);
@@ -78,19 +82,23 @@ enum Proven {
     Dns(Box<Proof>),
 }
 
-/// Orders a certificate.
+/// Orders a certificate. It is given up at `end`, and its proof withdrawn then.
 pub async fn obtain(
     account: &Account,
     store: &Store,
     config: &Acme,
     wanted: Wanted<'_>,
+    end: Instant,
 ) -> Result<Issued, OrderError> {
     let mut proven = None;
     let work = carry_out(account, store, config, &wanted, &mut proven);
-    let outcome = timeout(DEADLINE, work).await;
+    let outcome = timeout_at(end, work).await;
     let closed = match proven {
         Some(Proven::Stored(token)) => store.close_challenge(&token).map_err(OrderError::from),
-        Some(Proven::Dns(proof)) => proof.withdraw().await.map_err(OrderError::from),
+        Some(Proven::Dns(proof)) => match timeout(WITHDRAWAL, proof.withdraw()).await {
+            Ok(withdrawn) => withdrawn.map_err(OrderError::from),
+            Err(_) => Err(OrderError::Late),
+        },
         None => Ok(()),
     };
     if let Err(error) = closed {

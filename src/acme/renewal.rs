@@ -13,11 +13,12 @@ use data_encoding::BASE64URL_NOPAD;
 use instant_acme::{
     Account, AccountCredentials, CertificateIdentifier, ExternalAccountKey, NewAccount,
 };
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::http::Https;
-use super::order::{OrderError, Wanted, obtain};
-use super::schedule::{Failure, due, wait};
+use super::order::{DEADLINE, OrderError, Wanted, obtain};
+use super::schedule::{self, Failure, Window, due, wait};
 use super::store::{Failures, Store, seconds};
 use super::{Counts, Plan, again, is_problem};
 use crate::config::{self, AcmeCertificate, Trust};
@@ -48,7 +49,7 @@ struct Known {
     /// Where in a span of time its renewal lies.
     chance: f64,
     /// What its authority suggests.
-    window: Option<(SystemTime, SystemTime)>,
+    window: Option<Window>,
     /// When it is asked.
     ask: SystemTime,
 }
@@ -74,8 +75,14 @@ struct Keeper<'a> {
     known: HashMap<Arc<str>, Known>,
 }
 
-/// Keeps all certificates of the plan renewed. Never ends.
-pub async fn keep_renewed(plan: &Plan, store: &Store, counts: &Counts) {
+/// Keeps all certificates of the plan renewed, until it is `stopped`: an order that is under way then is
+/// brought to its end.
+pub async fn keep_renewed(
+    plan: &Plan,
+    store: &Store,
+    counts: &Counts,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut keeper = Keeper {
         plan,
         store,
@@ -86,6 +93,9 @@ pub async fn keep_renewed(plan: &Plan, store: &Store, counts: &Counts) {
     loop {
         let mut next = SystemTime::now() + LOOK_EVERY;
         for certificate in &plan.certificates {
+            if *stopped.borrow() {
+                return;
+            }
             let then = keeper.look(certificate).await.unwrap_or_else(|error| {
                 let name = &*certificate.name;
                 tracing::warn!(name, %error, "acme: the store cannot be used");
@@ -94,7 +104,10 @@ pub async fn keep_renewed(plan: &Plan, store: &Store, counts: &Counts) {
             next = next.min(then);
         }
         let left = next.duration_since(SystemTime::now());
-        sleep(left.unwrap_or_default().max(SOON)).await;
+        tokio::select! {
+            () = sleep(left.unwrap_or_default().max(SOON)) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
     }
 }
 
@@ -114,12 +127,17 @@ impl Keeper<'_> {
         let Some(lock) = self.store.lock(name)? else {
             return Ok(now + SOON);
         };
-        // Whoever had the lock before may have done it.
-        let due = self.due(certificate, now).await;
-        if due > now {
+        // The lock lasts longer.
+        let end = Instant::now() + DEADLINE;
+        // Whoever had the lock before may have done it. Who does not say in time is asked no more: it
+        // was due before.
+        let due = timeout_at(end, self.due(certificate, now)).await;
+        if let Ok(due) = due
+            && due > now
+        {
             return Ok(due);
         }
-        let ordered = self.order(certificate, failures).await;
+        let ordered = self.order(certificate, failures, end).await;
         let then = self.account_for(name, ordered, failures)?;
         drop(lock);
         match then {
@@ -155,16 +173,15 @@ impl Keeper<'_> {
             known.window = window.or(known.window);
             known.ask = now + again;
         }
-        let due = due(validity, known.window, known.chance);
+        let obtained = std::fs::metadata(&certificate.file).and_then(|file| file.modified());
+        let obtained = obtained.unwrap_or(validity.not_before);
+        let due = due(validity, obtained, known.window, known.chance);
         self.known.insert(Arc::clone(&certificate.name), known);
         due
     }
 
     /// What its authority suggests for a certificate, and when to ask again.
-    async fn suggested(
-        &mut self,
-        held: &Certificate,
-    ) -> (Option<(SystemTime, SystemTime)>, Duration) {
+    async fn suggested(&mut self, held: &Certificate) -> (Option<Window>, Duration) {
         let Some(id) = identifier(held) else {
             return (None, ASK_AGAIN);
         };
@@ -175,8 +192,8 @@ impl Keeper<'_> {
         match account.renewal_info(&id).await {
             Ok((info, again)) => {
                 let window = info.suggested_window;
-                let window = (window.start.into(), window.end.into());
-                (Some(window), again.clamp(ASK_WITHIN.0, ASK_WITHIN.1))
+                let window = schedule::window(window.start.into(), window.end.into());
+                (window, again.clamp(ASK_WITHIN.0, ASK_WITHIN.1))
             }
             Err(error) => {
                 tracing::debug!(%error, "acme: the authority suggests no time for a renewal");
@@ -189,9 +206,11 @@ impl Keeper<'_> {
         &mut self,
         certificate: &AcmeCertificate,
         failures: Failures,
+        end: Instant,
     ) -> Result<Kind, NotOrdered> {
         let name = &*certificate.name;
-        let account = self.account().await?;
+        let account = timeout_at(end, self.account()).await;
+        let account = account.unwrap_or(Err(OrderError::Late.into()))?;
         let held = load(&certificate.files()).ok();
         let kind = match held {
             Some(_) => Kind::AcmeRenewed,
@@ -206,7 +225,7 @@ impl Keeper<'_> {
             replaces: replaces.and_then(|held| identifier(&held)),
         };
         tracing::info!(name, "acme: ordering a certificate");
-        let issued = obtain(&account, self.store, &self.plan.config, wanted).await;
+        let issued = obtain(&account, self.store, &self.plan.config, wanted, end).await;
         let issued = issued.inspect_err(|error| {
             if let OrderError::Authority(error) = error
                 && is_problem(error, "accountDoesNotExist")
@@ -277,7 +296,7 @@ impl Keeper<'_> {
         if let Some(account) = self.known_account().await? {
             return Ok(account);
         }
-        let Some(_lock) = self.store.lock("account")? else {
+        let Some(_lock) = self.store.lock_account()? else {
             return Err(NotOrdered::Busy);
         };
         if let Some(account) = self.known_account().await? {

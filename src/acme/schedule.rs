@@ -18,24 +18,44 @@ const LONGEST_WAIT: Duration = Duration::from_secs(6 * 3600);
 const FIRST_LOOK: Duration = Duration::from_secs(4);
 const LONGEST_LOOK: Duration = Duration::from_secs(600);
 
-/// When a certificate is to be renewed. `window`: what its authority suggests (RFC 9773 §4.2).
+/// A certificate is not ordered anew on its authority's word before it is this old, or has lived half its
+/// life.
+const YOUNGEST: Duration = Duration::from_secs(3600);
+
+/// A span of time that an authority suggests.
+pub type Window = (SystemTime, SystemTime);
+
+/// What an authority suggests; `None` where it ends before it begins, which is to be treated as no answer
+/// (RFC 9773 §4.2).
+pub fn window(start: SystemTime, end: SystemTime) -> Option<Window> {
+    (start < end).then_some((start, end))
+}
+
+/// When a certificate is to be renewed. `window`: what its authority suggests (RFC 9773 §4.2), as far as
+/// that is neither at once after it was `obtained` nor too near its end.
 /// `chance`: from 0 to 1, the same for all questions about one certificate.
 pub fn due(
     validity: Validity,
-    window: Option<(SystemTime, SystemTime)>,
+    obtained: SystemTime,
+    window: Option<Window>,
     chance: f64,
 ) -> SystemTime {
+    let life = validity.not_after.duration_since(validity.not_before);
+    let life = life.unwrap_or_default();
     let within = |from: SystemTime, length: Duration| from + length.mul_f64(chance);
     match window {
-        Some((start, end)) => within(start, end.duration_since(start).unwrap_or_default()),
-        None => {
-            let life = validity.not_after.duration_since(validity.not_before);
-            let life = life.unwrap_or_default();
-            within(
-                validity.not_before + life * 2 / 3 - life / JITTER,
-                life / JITTER,
-            )
+        Some((start, end)) => {
+            let wanted = within(start, end.duration_since(start).unwrap_or_default());
+            // The date of a file says anything.
+            let obtained = obtained.max(validity.not_before).min(validity.not_after);
+            let first = obtained + YOUNGEST.min(life / 2);
+            let last = validity.not_after - life / JITTER;
+            wanted.max(first).min(last)
         }
+        None => within(
+            validity.not_before + life * 2 / 3 - life / JITTER,
+            life / JITTER,
+        ),
     }
 }
 
@@ -75,21 +95,35 @@ mod tests {
             not_before: at(1000),
             not_after: at(1090),
         };
-        let window = Some((at(1040), at(1050)));
+        let [suggested, past, late] =
+            [(1040, 1050), (900, 901), (1085, 1200)].map(|(a, b)| window(at(a), at(b)));
+        let hour = Duration::from_secs(3600);
         for (rule, window, chance, expected) in [
             ("two thirds", None, 1.0, at(1060)),
             ("or earlier", None, 0.0, at(1060) - DAY * 9 / 2),
-            ("the window begins", window, 0.0, at(1040)),
-            ("within the window", window, 0.5, at(1045)),
-            (
-                "one that is upside down",
-                Some((at(1050), at(1040))),
-                0.5,
-                at(1050),
-            ),
+            ("the window begins", suggested, 0.0, at(1040)),
+            ("within the window", suggested, 0.5, at(1045)),
+            ("an hour old at least", past, 0.5, at(1001) + hour),
+            ("before it is over", late, 1.0, at(1090) - DAY * 9 / 2),
         ] {
-            assert_eq!(due(validity, window, chance), expected, "{rule}");
+            let found = due(validity, at(1001), window, chance);
+            assert_eq!(found, expected, "{rule}");
         }
+        // Of a short life half, and no date of a file puts it off for ever.
+        let short = Validity {
+            not_before: at(1000),
+            not_after: at(1000) + hour,
+        };
+        assert_eq!(due(short, at(1000), past, 0.5), at(1000) + hour / 2);
+        let last = short.not_after - hour / JITTER;
+        assert_eq!(due(short, at(2000), past, 0.5), last);
+    }
+
+    #[test]
+    fn a_window_that_ends_before_it_begins_is_no_answer() {
+        assert_eq!(window(at(1050), at(1040)), None);
+        assert_eq!(window(at(1050), at(1050)), None);
+        assert_eq!(window(at(1040), at(1050)), Some((at(1040), at(1050))));
     }
 
     #[test]

@@ -4,18 +4,23 @@
 //! Everything that is written is written beside its place and renamed, so that nobody reads a half
 //! of it. A folder for each authority: certificates of a staging one are never taken for real ones.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// A lock that is older belongs to somebody who has gone. An order takes no longer than its
-/// [`DEADLINE`](super::order::DEADLINE).
+use super::order::{DEADLINE, WITHDRAWAL};
+use crate::io::private;
+
+/// A lock that is older belongs to somebody who has gone. What is done under one takes no longer than
+/// [`DEADLINE`] and [`WITHDRAWAL`].
 const LOCK_LASTS: Duration = Duration::from_secs(300);
+
+const _: () = assert!(DEADLINE.as_secs() + WITHDRAWAL.as_secs() < LOCK_LASTS.as_secs());
 
 /// A challenge that is older was left behind: authorities validate within minutes.
 const CHALLENGE_LASTS: Duration = Duration::from_secs(3600);
@@ -64,12 +69,13 @@ pub struct Lock {
 }
 
 impl Store {
-    /// Makes the folders of an authority that are not there yet.
+    /// Makes the folders of an authority that are not there yet. Those that are there are taken only if
+    /// they are this user's alone: who writes there chooses keys.
     pub fn open(folder: &Path) -> io::Result<Store> {
-        for inner in ["certificates", "challenges", "failures", "locks"] {
-            let path = folder.join(inner);
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-            made.map_err(|error| about(&path, &error))?;
+        let inner = ["certificates", "challenges", "failures", "locks"];
+        let inner = inner.map(|name| folder.join(name));
+        for path in std::iter::once(folder).chain(inner.iter().map(PathBuf::as_path)) {
+            private::make(path).map_err(|error| about(path, &error))?;
         }
         Ok(Store {
             folder: folder.to_owned(),
@@ -145,7 +151,15 @@ impl Store {
 
     /// Takes the lock of this name; `None`: somebody has it.
     pub fn lock(&self, name: &str) -> io::Result<Option<Lock>> {
-        let path = self.folder.join("locks").join(file_name(name));
+        self.lock_at(self.folder.join("locks").join(file_name(name)))
+    }
+
+    /// Takes the lock of the account, which is no name's; `None`: somebody has it.
+    pub fn lock_account(&self) -> io::Result<Option<Lock>> {
+        self.lock_at(self.folder.join("account.lock"))
+    }
+
+    fn lock_at(&self, path: PathBuf) -> io::Result<Option<Lock>> {
         let id = format!("{:016x}", fastrand::u64(..));
         let now = seconds(SystemTime::now());
         let text = format!("{id} {}", now + LOCK_LASTS.as_secs());
@@ -332,6 +346,15 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_called_account_does_not_lock_the_account() {
+        let (_folder, store) = store();
+        let host = store.lock("account").unwrap();
+        let account = store.lock_account().unwrap();
+        assert!(host.is_some() && account.is_some());
+        assert!(store.lock_account().unwrap().is_none());
+    }
+
+    #[test]
     fn a_lock_that_is_over_is_broken_and_its_owner_leaves_the_next_one_alone() {
         let (folder, store) = store();
         let path = folder.path().join("authority/locks/a.example");
@@ -368,6 +391,21 @@ mod tests {
         assert_eq!(store.failures("a").unwrap(), failures);
         store.store_failures("a", Failures::default()).unwrap();
         assert_eq!(store.failures("a").unwrap(), Failures::default());
+    }
+
+    #[test]
+    fn folders_that_others_write_or_that_are_links_are_not_taken() {
+        let (folder, _) = store();
+        let path = folder.path().join("authority");
+        let inner = path.join("challenges");
+        let refused = || Store::open(&path).map_err(|error| error.to_string()).err();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o770)).unwrap();
+        let why = "others may write there: its mode is 770";
+        assert_eq!(refused(), Some(format!("{}: {why}", inner.display())));
+        fs::remove_dir(&inner).unwrap();
+        std::os::unix::fs::symlink(folder.path(), &inner).unwrap();
+        let why = "it is no folder, or a link to one";
+        assert_eq!(refused(), Some(format!("{}: {why}", inner.display())));
     }
 
     #[test]

@@ -6,13 +6,13 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::process::getuid;
+
+use crate::io::private;
 
 /// The folders, best first; they need not be there.
 pub fn folders() -> Vec<PathBuf> {
@@ -44,7 +44,7 @@ pub fn token_in(folder: &Path, port: u16) -> PathBuf {
 pub fn usable() -> io::Result<PathBuf> {
     let mut last = io::Error::other("there is none");
     for folder in folders() {
-        match make(&folder) {
+        match private::make(&folder) {
             Ok(()) => return Ok(folder),
             Err(error) => {
                 last = io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
@@ -52,23 +52,6 @@ pub fn usable() -> io::Result<PathBuf> {
         }
     }
     Err(last)
-}
-
-/// Makes a folder that is this user's alone, or makes sure that it is.
-fn make(folder: &Path) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)?;
-    let found = fs::symlink_metadata(folder)?;
-    if !found.is_dir() || found.uid() != getuid().as_raw() || found.mode() & 0o022 != 0 {
-        return Err(io::Error::other("it is not this user's alone"));
-    }
-    rustix::fs::access(
-        folder,
-        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
-    )?;
-    Ok(())
 }
 
 /// Listens on a Unix socket of mode 0600. One that nobody listens on any more is replaced; anything
@@ -130,19 +113,5 @@ mod tests {
         fs::write(&path, "x").unwrap();
         assert!(listen(&path).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "x");
-    }
-
-    #[test]
-    fn a_folder_that_others_can_write_is_not_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        let ours = folder.path().join("ours");
-        make(&ours).unwrap();
-        make(&ours).unwrap();
-        assert_eq!(ours.metadata().unwrap().mode() & 0o777, 0o700);
-        fs::set_permissions(&ours, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(make(&ours).is_err());
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
-        assert!(make(&link).is_err());
     }
 }

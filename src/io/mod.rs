@@ -1,6 +1,6 @@
 //! Bytes in and out: transports, buffers that an idle connection does not hold, deadlines that
 //! cost nothing per operation, the two-way copy of a tunnel, and what goes in front of everything
-//! (the PROXY protocol); and word of files that change.
+//! (the PROXY protocol); word of files that change, and folders of our own.
 //!
 //! Nothing here knows HTTP.
 
@@ -12,6 +12,7 @@ pub mod files;
 pub mod folders;
 pub mod pace;
 pub mod pipes;
+pub mod private;
 pub mod proxy_header;
 pub mod relay;
 pub mod reserve;

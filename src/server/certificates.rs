@@ -31,15 +31,15 @@ impl Certificates {
         }));
         let clients = fronts(shared).map(|(_, tls, front)| Judging {
             files: judge_files(tls).cloned().collect(),
-            known: front.judges,
+            loaded: front.judges,
         });
         let tls = shared
             .services
             .iter()
             .filter_map(|s| s.layering.tls.as_ref());
         let backends = tls.map(|tls| {
-            let (files, known) = tls.files();
-            Judging { files, known }
+            let (files, loaded) = tls.files();
+            Judging { files, loaded }
         });
         self.watch.set(WatchList {
             listeners: fronts(shared).map(watched).collect(),

@@ -18,7 +18,7 @@ use crate::published::Published;
 use crate::tls::certificates::CertificateSet;
 use crate::tls::challenges::Challenges;
 use crate::tls::client::{BackEnd, Loader};
-use crate::tls::server::{self as front, FrontEnd, front_end};
+use crate::tls::server::{self as front, FrontEnd, Held, front_end};
 use crate::upstream::establish::Layering;
 
 /// Listening sockets, in the order of the configuration.
@@ -29,6 +29,24 @@ pub type OwnKey = [u8; 32];
 
 /// Where authorities are answered that validate a name, the same in all generations.
 pub type Challenging = Arc<Published<Challenges>>;
+
+/// What was in force when something is prepared.
+#[derive(Debug, Clone, Copy)]
+pub struct Before<'a> {
+    /// The generation.
+    pub shared: &'a Shared,
+    /// Only files have changed that it names: certificates whose files do not load stay as they are.
+    pub is_same_configuration: bool,
+}
+
+impl Before<'_> {
+    fn held(self, set: &CertificateSet) -> Held<'_> {
+        match self.is_same_configuration {
+            true => Held::All(set),
+            false => Held::Ordered(set),
+        }
+    }
+}
 
 /// What is ready to take over.
 #[derive(Debug)]
@@ -57,11 +75,11 @@ pub struct Draft {
 }
 
 impl Prepared {
-    /// Prepares `config`. `before`: the generation that is in force; `inherited`: sockets that were
+    /// Prepares `config`. `before`: what is in force; `inherited`: sockets that were
     /// handed to this process.
     pub fn new(
         config: Config,
-        before: Option<&Shared>,
+        before: Option<Before<'_>>,
         own: &OwnKey,
         inherited: &Inherited,
         challenges: &Challenging,
@@ -73,7 +91,8 @@ impl Prepared {
         let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
         let (listeners, sockets) = listeners.into_iter().unzip();
         let mut loader = Loader::default();
-        let draft = |service| draft(service, before, own, &mut loader);
+        let shared = before.map(|before| before.shared);
+        let draft = |service| draft(service, shared, own, &mut loader);
         let services = config.services.iter().map(draft);
         let services = services.collect::<anyhow::Result<_>>()?;
         Ok(Prepared {
@@ -100,24 +119,25 @@ pub fn addresses(sockets: &Sockets) -> std::io::Result<Vec<SocketAddr>> {
 
 fn listened(
     listener: &Listener,
-    before: Option<&Shared>,
+    in_force: Option<Before<'_>>,
     inherited: &Inherited,
     challenges: &Challenging,
     renewals: &mut Vec<(Arc<Published<CertificateSet>>, CertificateSet)>,
 ) -> anyhow::Result<(Listened, Arc<TcpListener>)> {
-    let known = before.and_then(|before| {
-        let known = before.config.listeners.iter().zip(&before.listeners);
-        known
-            .into_iter()
-            .find(|(known, _)| is_same_place(known, listener))
+    let known = in_force.and_then(|in_force| {
+        let Shared {
+            config, listeners, ..
+        } = in_force.shared;
+        let mut known = config.listeners.iter().zip(listeners);
+        let (before, known) = known.find(|(known, _)| is_same_place(known, listener))?;
+        Some((in_force, before, known, known.socket.upgrade()?))
     });
     let name = || format!("listener {}", listener.name);
-    let known = known.and_then(|(before, known)| Some((before, known, known.socket.upgrade()?)));
-    let Some((before, known, socket)) = known else {
+    let Some((in_force, before, known, socket)) = known else {
         let socket = listener::listen(inherited, &listener.name, listener.address)
             .with_context(|| format!("{}: cannot listen on {}", name(), listener.address))?;
         let tls = match &listener.protocol {
-            Protocol::Https(tls) => Some(front_end_of(tls, listener, challenges)?),
+            Protocol::Https(tls) => Some(front_end_of(tls, listener, challenges, Held::Nothing)?),
             Protocol::Http | Protocol::Tcp | Protocol::Tls => None,
         };
         let socket = Arc::new(socket);
@@ -134,16 +154,21 @@ fn listened(
                 && front::judges(tls) == front_end.judges;
             let offers_alike =
                 listener.http2 == before.http2 && tls.acme.is_empty() == old.acme.is_empty();
+            let set = front_end.certificates.load();
+            let held = in_force.held(&set);
             if alike && tls.min_version == old.min_version && offers_alike {
                 // The keys of its tickets live on.
-                let set = front::certificates(tls).with_context(name)?;
+                let set = front::certificates(tls, held).with_context(name)?;
                 renewals.push((Arc::clone(&front_end.certificates), set));
                 (Some(front_end.clone()), true)
             } else {
-                (Some(front_end_of(tls, listener, challenges)?), alike)
+                (Some(front_end_of(tls, listener, challenges, held)?), alike)
             }
         }
-        (Protocol::Https(tls), ..) => (Some(front_end_of(tls, listener, challenges)?), false),
+        (Protocol::Https(tls), ..) => {
+            let made = front_end_of(tls, listener, challenges, Held::Nothing)?;
+            (Some(made), false)
+        }
         (Protocol::Http | Protocol::Tcp | Protocol::Tls, ..) => (None, true),
     };
     let speaks = |listener: &Listener| std::mem::discriminant(&listener.protocol);
@@ -166,8 +191,9 @@ fn front_end_of(
     tls: &config::TlsFrontEnd,
     listener: &Listener,
     challenges: &Challenging,
+    held: Held<'_>,
 ) -> anyhow::Result<FrontEnd> {
-    let made = front_end(tls, listener.http2, challenges);
+    let made = front_end(tls, listener.http2, challenges, held);
     made.with_context(|| format!("listener {}", listener.name))
 }
 

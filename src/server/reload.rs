@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::certificates::Certificates;
-use super::prepare::{OwnKey, Prepared, Sockets, addresses};
+use super::prepare::{Before, OwnKey, Prepared, Sockets, addresses};
 use super::services::{Services, begun};
 use super::systemd::Notifier;
 use super::{Source, generation};
@@ -209,6 +209,7 @@ impl Reloader {
         };
         let (before, own) = (Arc::clone(before), self.own);
         let inherited = Arc::clone(&self.inherited);
+        let is_same_configuration = source.is_none();
         let work = move || -> Result<Prepared, Arc<str>> {
             let config = match source {
                 None => Config::clone(&before.config),
@@ -220,8 +221,12 @@ impl Reloader {
                     loaded.config
                 }
             };
-            let prepared =
-                Prepared::new(config, Some(&before), &own, &inherited, &before.challenges);
+            let in_force = Before {
+                shared: &before,
+                is_same_configuration,
+            };
+            let challenges = &before.challenges;
+            let prepared = Prepared::new(config, Some(in_force), &own, &inherited, challenges);
             prepared.map_err(|error| format!("{error:#}").into())
         };
         let Ok(done) = timeout(READS, spawn_blocking(work)).await else {

@@ -50,13 +50,13 @@ pub struct Watched {
 }
 
 /// Files by which clients or backends are judged, and what they are shown. Whoever has loaded them is told
-/// when they change.
+/// when they change, and at each look until it has loaded what is there.
 #[derive(Debug, Clone)]
 pub struct Judging {
     /// The files.
     pub files: Vec<PathBuf>,
-    /// What was in them when they were loaded, and then when somebody was told.
-    pub known: Contents,
+    /// What was in them when they were loaded.
+    pub loaded: Contents,
 }
 
 /// All that is watched.
@@ -189,9 +189,9 @@ fn run(
         }
         let now = SystemTime::now();
         listeners.iter_mut().for_each(|l| l.look(now, counts));
-        // Whoever is told looks at all of them. If that was said already, once is enough.
-        let differ = judging.iter_mut().filter_map(|j| j.look().then_some(()));
-        if differ.count() > 0 {
+        // Whoever is told looks at all of them, and is told again until it has loaded them. While it has
+        // not heard yet, once is enough.
+        if judging.iter().any(Judging::differs) {
             let _ = changed.try_send(());
         }
         let pairs = listeners.iter().flat_map(|l| &l.pairs);
@@ -241,10 +241,9 @@ fn newest(lists: &Receiver<WatchList>) -> Result<Option<WatchList>, Gone> {
 }
 
 impl Judging {
-    /// Is there something else in the files? Said once.
-    fn look(&mut self) -> bool {
-        let now = Contents::of(self.files.iter().map(PathBuf::as_path));
-        std::mem::replace(&mut self.known, now) != now
+    /// Is there something else in the files than what was loaded?
+    fn differs(&self) -> bool {
+        Contents::of(self.files.iter().map(PathBuf::as_path)) != self.loaded
     }
 }
 

@@ -13,11 +13,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 
-use super::certificates::{self, CertificateError, CertificateSet, Resolver};
+use super::certificates::{self, Certificate, CertificateError, CertificateSet, Resolver};
 use super::challenges::{self, Challenges};
 use super::client_certificates::{self, verifier};
 use super::contents::Contents;
-use crate::config::{AcmeCertificate, TlsFrontEnd, TlsVersion};
+use crate::config::{AcmeCertificate, CertificateFiles, TlsFrontEnd, TlsVersion};
 use crate::published::Published;
 
 /// TLS of one listener, ready for handshakes.
@@ -29,6 +29,41 @@ pub struct FrontEnd {
     pub certificates: Arc<Published<CertificateSet>>,
     /// Of the files by which clients' certificates are judged.
     pub judges: Contents,
+}
+
+/// Certificates that are served already, and which of them go on where the files do not load.
+#[derive(Debug, Clone, Copy)]
+pub enum Held<'a> {
+    /// None are served.
+    Nothing,
+    /// Those that were ordered.
+    Ordered(&'a CertificateSet),
+    /// All: nobody has asked for others.
+    All(&'a CertificateSet),
+}
+
+impl Held<'_> {
+    /// The one from these files.
+    fn find(set: &CertificateSet, files: &CertificateFiles) -> Option<Certificate> {
+        let mut all = set.certificates().iter();
+        all.find(|held| held.files() == files).cloned()
+    }
+
+    /// What goes on in the place of a pair that is configured.
+    fn configured(self, files: &CertificateFiles) -> Option<Certificate> {
+        match self {
+            Held::Nothing | Held::Ordered(_) => None,
+            Held::All(set) => Held::find(set, files),
+        }
+    }
+
+    /// What goes on in the place of one that was ordered.
+    fn ordered(self, files: &CertificateFiles) -> Option<Certificate> {
+        match self {
+            Held::Nothing => None,
+            Held::Ordered(set) | Held::All(set) => Held::find(set, files),
+        }
+    }
 }
 
 /// Why a listener has no TLS.
@@ -44,13 +79,15 @@ pub enum TlsError {
 }
 
 /// Reads the certificates and prepares TLS with them. What is doubtful about them is logged. `http2`: it
-/// is offered. `challenges`: what authorities are answered, where certificates are ordered.
+/// is offered. `challenges`: what authorities are answered, where certificates are ordered. `held`: what goes
+/// on where files do not load.
 pub fn front_end(
     front: &TlsFrontEnd,
     http2: bool,
     challenges: &Arc<Published<Challenges>>,
+    held: Held<'_>,
 ) -> Result<FrontEnd, TlsError> {
-    let set = certificates(front)?;
+    let set = certificates(front, held)?;
     if let Some(wanted) = &front.client_certificates {
         let warnings = client_certificates::warnings(wanted, SystemTime::now());
         for warning in warnings.map_err(TlsError::ClientCertificates)? {
@@ -70,23 +107,27 @@ pub fn front_end(
 }
 
 /// Reads the certificates alone, those from files first. For names whose certificates were not issued yet
-/// there is one that was made here. What is doubtful about them is logged.
-pub fn certificates(front: &TlsFrontEnd) -> Result<CertificateSet, TlsError> {
-    let files = front.certificates.iter().map(certificates::load);
+/// there is one that was made here. `held`: what goes on where files do not load. What is doubtful about
+/// them is logged.
+pub fn certificates(front: &TlsFrontEnd, held: Held<'_>) -> Result<CertificateSet, TlsError> {
+    let files = front.certificates.iter().map(|files| {
+        certificates::load(files).or_else(|error| held.configured(files).ok_or(error))
+    });
     let mut all = files.collect::<Result<Vec<_>, _>>()?;
     let (mut issued, mut missing) = (Vec::new(), Vec::new());
     for ordered in &front.acme {
         if all.iter().any(|c| c.covers(&ordered.name)) {
             continue;
         }
-        match certificates::load(&ordered.files()) {
-            Ok(certificate) => issued.push(certificate),
-            Err(error) => {
-                if !error.is_missing() {
-                    tracing::warn!("a new one is ordered: {error}");
-                }
-                missing.push(ordered.name.to_string());
+        let files = ordered.files();
+        let loaded = certificates::load(&files).inspect_err(|error| {
+            if !error.is_missing() {
+                tracing::warn!("a new one is ordered: {error}");
             }
+        });
+        match loaded.ok().or_else(|| held.ordered(&files)) {
+            Some(certificate) => issued.push(certificate),
+            None => missing.push(ordered.name.to_string()),
         }
     }
     all.append(&mut issued);
@@ -124,7 +165,8 @@ pub fn judge_files(front: &TlsFrontEnd) -> impl Iterator<Item = &PathBuf> {
 
 /// As [`front_end`], for those who never replace the certificates and speak HTTP/1.1 only.
 pub fn config(front: &TlsFrontEnd) -> Result<Arc<ServerConfig>, TlsError> {
-    Ok(front_end(front, false, &Published::new(Challenges::default()))?.config)
+    let challenges = Published::new(Challenges::default());
+    Ok(front_end(front, false, &challenges, Held::Nothing)?.config)
 }
 
 fn parameters(

@@ -112,3 +112,21 @@ fn how_near_the_end_is_is_remembered_for_each_certificate() {
     ];
     assert_eq!(said, expected.map(|nearness| Some((end, nearness))));
 }
+
+#[test]
+fn files_that_judge_differ_until_they_are_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("crl.pem");
+    fs::write(&file, "one").unwrap();
+    let of = |file: &PathBuf| Contents::of([file.as_path()]);
+    let mut judging = Judging {
+        loaded: of(&file),
+        files: vec![file.clone()],
+    };
+    assert!(!judging.differs());
+    fs::write(&file, "two").unwrap();
+    assert!(judging.differs());
+    assert!(judging.differs(), "nobody has loaded it");
+    judging.loaded = of(&file);
+    assert!(!judging.differs());
+}

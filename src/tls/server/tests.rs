@@ -42,7 +42,12 @@ fn bench(min_version: TlsVersion, names: &[&str]) -> Bench {
         client_certificates: None,
         acme: Default::default(),
     };
-    let front = front_end(&front, false, &Published::new(Challenges::default()));
+    let front = front_end(
+        &front,
+        false,
+        &Published::new(Challenges::default()),
+        Held::Nothing,
+    );
     Bench {
         front: front.unwrap(),
         roots,
@@ -205,4 +210,48 @@ async fn sni_chooses_and_a_published_set_serves_the_next_handshake() {
     bench.shake(&client(), "b.example").await.unwrap();
     let error = bench.shake(&client(), "a.example").await.unwrap_err();
     assert!(error.contains("not valid for name"), "{error}");
+}
+
+#[test]
+fn what_is_held_goes_on_where_files_do_not_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = dev::self_signed(&["a.example".to_owned()]).unwrap();
+    let files = DevFiles::within(folder.path());
+    files.write(&made, Existing::Keep).unwrap();
+    let both = format!("{}\n{}", made.cert, made.key);
+    let file = folder.path().join("ordered.pem");
+    std::fs::write(&file, both).unwrap();
+    let pair = CertificateFiles {
+        cert: files.cert,
+        key: files.key,
+    };
+    let front = |certificates, acme: &[AcmeCertificate]| TlsFrontEnd {
+        certificates,
+        min_version: TlsVersion::Tls12,
+        client_certificates: None,
+        acme: acme.iter().cloned().collect(),
+    };
+    let configured = front(vec![pair.clone()], &[]);
+    let ordered = AcmeCertificate {
+        name: "a.example".into(),
+        file: file.clone(),
+    };
+    let ordered = front(Vec::new(), &[ordered]);
+    let [by_pair, by_order] =
+        [&configured, &ordered].map(|front| certificates(front, Held::Nothing).unwrap());
+    std::fs::remove_file(&pair.key).unwrap();
+    std::fs::remove_file(&file).unwrap();
+
+    assert!(certificates(&configured, Held::Nothing).is_err());
+    assert!(certificates(&configured, Held::Ordered(&by_pair)).is_err());
+    let set = certificates(&configured, Held::All(&by_pair)).unwrap();
+    assert!(set.certificates()[0].is_same(&by_pair.certificates()[0]));
+
+    let set = certificates(&ordered, Held::Nothing).unwrap();
+    assert!(set.certificates()[0].is_stand_in());
+    for held in [Held::Ordered(&by_order), Held::All(&by_order)] {
+        let set = certificates(&ordered, held).unwrap();
+        assert_eq!(set.certificates().len(), 1, "nothing stands in");
+        assert!(set.certificates()[0].is_same(&by_order.certificates()[0]));
+    }
 }
