@@ -213,7 +213,7 @@ impl Compressor {
             }
             false => out.extend_from_slice(&coded),
         }
-        Ok(lot.as_coded(coded.len()))
+        Ok(lot.into_coded(coded.len()))
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Lot {
 
 impl Lot {
     /// The same when all of it went into so many bytes of another coding.
-    pub(super) fn as_coded(self, coded: usize) -> Lot {
+    pub(super) fn into_coded(self, coded: usize) -> Lot {
         Lot {
             used: self.used,
             data: coded as u64,

@@ -1,7 +1,5 @@
 //! `mirror`: another service gets a copy of a share of a route's requests, and the client no trace of it.
 
-use std::time::{Duration, Instant};
-
 use crate::support::backend::{Backend, Step, nobody};
 use crate::support::client::Client;
 use crate::support::server::Server;
@@ -71,31 +69,39 @@ fn a_copy_is_the_request_byte_for_byte_and_says_what_it_is() {
 fn a_bad_shadow_costs_the_client_nothing() {
     let a = Backend::start("a");
     let scripts = [
-        (vec![Step::Request, Step::AwaitClose], "timeout"),
+        // It hangs for longer than the test goes on: nobody has waited for it.
+        (vec![Step::Request, Step::AwaitClose], "300s", None),
+        (
+            vec![Step::Request, Step::AwaitClose],
+            "300ms",
+            Some("timeout"),
+        ),
         (
             vec![Step::Request, Step::send("nonsense\r\n\r\n"), Step::Close],
-            "failed",
+            "300s",
+            Some("failed"),
         ),
-        (vec![Step::Request, Step::Close], "failed"),
+        (vec![Step::Request, Step::Close], "300s", Some("failed")),
     ];
-    for (script, outcome) in scripts {
+    for (script, timeout, outcome) in scripts {
         let shadow = Backend::start("shadow");
         shadow.usually(script);
-        let server = site(&a, &shadow, "percent = 100, timeout = \"700ms\"");
+        let server = site(
+            &a,
+            &shadow,
+            &format!("percent = 100, timeout = \"{timeout}\""),
+        );
         for over in BOTH {
-            let begun = Instant::now();
             let answer = get("/").ask(over, server.address());
             assert_eq!(
                 (answer.status, answer.backend()),
                 (200, Some("a")),
                 "{over:?}"
             );
-            assert!(
-                begun.elapsed() < Duration::from_millis(600),
-                "{outcome} {over:?}"
-            );
         }
-        wait_for(&server, outcome, 2);
+        if let Some(outcome) = outcome {
+            wait_for(&server, outcome, 2);
+        }
     }
     let route = "[[route]]\nservice = \"a\"\nmirror = { service = \"shadow\", percent = 100 }";
     let dead = format!(

@@ -89,9 +89,8 @@ impl Client {
             .expect("there are descriptors");
         let bound = socket.bind(&SocketAddr::new(from, 0).into());
         bound.expect("it is an address of ours");
-        socket
-            .connect_timeout(&address.into(), PATIENCE)
-            .expect("the server listens");
+        // Not with a time-out, which looks once more: whoever is reset at once has been connected.
+        socket.connect(&address.into()).expect("the server listens");
         Client::over(Stream::Plain(prepare(socket.into())))
     }
 
