@@ -1,7 +1,7 @@
 //! The dashboard as people see it: headless Chromium before a real balancer, while backends join,
 //! change, fail and leave. What is looked at is in `scripts/dashboard.py`; here is what happens.
 //!
-//! `EVENKEEL_SCREENSHOTS=docs` keeps the screenshots there.
+//! `EVENKEEL_SCREENSHOTS=docs cargo test --test dashboard -- --ignored` keeps the screenshots there.
 
 mod support;
 #[path = "support/traffic.rs"]
@@ -283,6 +283,7 @@ fn dialogs_and_forms() {
 }
 
 #[test]
+#[ignore = "a minute of clicks in a browser: .ci/run runs it"]
 fn every_element_is_there_and_moves() {
     let Some(python) = browser() else {
         return;

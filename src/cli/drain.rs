@@ -49,7 +49,7 @@ pub fn drain(args: DrainArgs) -> anyhow::Result<ExitCode> {
     block_on(async {
         let Some(id) = &args.backend else {
             let drain: Drain = instance.post("/api/v1/drain", None).await?;
-            println!("{}: not ready, still accepting", drain.phase);
+            super::line!("{}: not ready, still accepting", drain.phase);
             if let Some(wait) = args.wait {
                 sleep(wait).await;
             }
@@ -63,10 +63,10 @@ pub fn drain(args: DrainArgs) -> anyhow::Result<ExitCode> {
                 sleep(LOOK).await;
                 under_way = in_flight(&instance, id).await?;
             }
-            println!("{id}: drained, {under_way} under way");
+            super::line!("{id}: drained, {under_way} under way");
             return Ok(ExitCode::from(u8::from(under_way > 0)));
         }
-        println!("{id}: drained, {under_way} under way");
+        super::line!("{id}: drained, {under_way} under way");
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -78,11 +78,11 @@ pub fn undrain(args: UndrainArgs) -> anyhow::Result<ExitCode> {
         match &args.backend {
             None => {
                 let drain: Drain = instance.post("/api/v1/undrain", None).await?;
-                println!("{}", drain.phase);
+                super::line!("{}", drain.phase);
             }
             Some(id) => {
                 let changed: Changed = instance.post(&backend_path(id, "undrain"), None).await?;
-                println!("{id}: {}", changed.backend.state);
+                super::line!("{id}: {}", changed.backend.state);
             }
         }
         Ok(ExitCode::SUCCESS)

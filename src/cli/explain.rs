@@ -77,8 +77,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     match args.output {
-        Output::Text => print!("{}", text::written(&explanation)),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
+        Output::Text => super::print(text::written(&explanation))?,
+        Output::Json => super::line!("{}", serde_json::to_string_pretty(&explanation)?),
     }
     Ok(match explanation.kind {
         Kind::Forwarded | Kind::Queued | Kind::Redirected => ExitCode::SUCCESS,

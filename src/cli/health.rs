@@ -82,7 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         })
         .and_then(|answer| answer)
         .context(whom)?;
-    print!("{}", answer.text);
+    super::print(answer.text)?;
     Ok(match answer.well {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,

@@ -28,11 +28,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let instance = args.instance.find()?;
     let Some(level) = args.level else {
         let log: LogLevel = block_on(instance.get("/api/v1/log"))?;
-        println!("{}", log.level);
+        super::line!("{}", log.level);
         return Ok(ExitCode::SUCCESS);
     };
     let body = serde_json::to_string(&LogLevelRequest { level })?;
     let set: LogLevelSet = block_on(instance.post("/api/v1/log", Some(body)))?;
-    println!("{}, it was {}", set.level, set.before);
+    super::line!("{}, it was {}", set.level, set.before);
     Ok(ExitCode::SUCCESS)
 }

@@ -256,6 +256,14 @@ async fn interrupted() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Prints a line as [`print`] does, and hands on what went wrong.
+macro_rules! line {
+    ($($text:tt)*) => {
+        super::print(format!("{}\n", format_args!($($text)*)))?
+    };
+}
+use line;
+
 /// Prints on standard output; a reader that has seen enough (`| head`) is no error.
 fn print(text: impl AsRef<[u8]>) -> std::io::Result<()> {
     use std::io::Write as _;

@@ -78,7 +78,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         admission: Admission::default(),
     };
     let findings = runtime.block_on(ask(name, (servers, from_system), question));
-    print!("{}", report(&findings));
+    super::print(report(&findings))?;
     Ok(match findings.endpoints().is_empty() {
         false => ExitCode::SUCCESS,
         true => ExitCode::FAILURE,

@@ -34,12 +34,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::FAILURE);
     }
-    println!(
+    super::line!(
         "generation {} of the configuration is in effect",
         reload.generation
     );
     if !reload.at_next_start.is_empty() {
-        println!(
+        super::line!(
             "at the next start only: {}",
             reload.at_next_start.join(", ")
         );

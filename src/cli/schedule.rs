@@ -71,10 +71,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let mut code = ExitCode::SUCCESS;
         for (nth, service) in chosen.into_iter().enumerate() {
             if nth > 0 {
-                println!();
+                super::print("\n")?;
             }
             match offer(&watches, service).await {
-                Ok(offer) => print!("{}", table(service, &offer, args.picks, seed)),
+                Ok(offer) => super::print(table(service, &offer, args.picks, seed))?,
                 Err(error) => {
                     eprintln!("evenkeel: service {}: {error:#}", service.name);
                     code = ExitCode::FAILURE;

@@ -77,11 +77,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             Some(condition) => wait(&args, condition, &instance).await?,
         };
         match args.output {
-            Output::Table => print!("{}", table(&seen)),
+            Output::Table => super::print(table(&seen))?,
             Output::Json => {
                 let (status, services) = &seen;
                 let both = serde_json::json!({ "status": status, "services": services });
-                println!("{both:#}");
+                super::line!("{both:#}");
             }
         }
         if !fine {

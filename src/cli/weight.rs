@@ -47,11 +47,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let share = changed.backend.share.configured * 100.0;
     let id = &changed.backend.id;
     match weight.r#override {
-        Some(_) => println!(
+        Some(_) => super::line!(
             "{id}: weight {} (its record says {}), {share:.1} %",
-            weight.effective, weight.srv
+            weight.effective,
+            weight.srv
         ),
-        None => println!(
+        None => super::line!(
             "{id}: weight {} as its record says, {share:.1} %",
             weight.effective
         ),

@@ -125,7 +125,11 @@ fn paths() {
         ("a final slash in the route means nothing", "/api/v1", "b"),
         ("case counts", "/API", "d"),
         ("an encoded slash ends no segment", "/a%2Fb/c", "c"),
-        ("an empty segment is one", "//api", "d"),
+        (
+            "as it stands: requests come without empty segments",
+            "//api",
+            "d",
+        ),
         ("empty segments below", "/api//x", "a"),
         ("root", "/", "d"),
         ("OPTIONS *", "*", "d"),

@@ -25,6 +25,31 @@ pub fn text(output: &Output) -> (Option<i32>, String, String) {
     )
 }
 
+/// A reader that goes is no error, a full disk is one; neither is a panic.
+#[test]
+fn output_that_nobody_takes() {
+    let site = Site::start();
+    let gone = || std::process::Stdio::from(std::io::pipe().expect("a pipe").1);
+    for words in [
+        &["status"][..],
+        &["explain", "http://shop.example/"],
+        &["drain"],
+        &["undrain"],
+    ] {
+        let run = |out: std::process::Stdio| {
+            let mut command = binary();
+            command.args(words).arg("--socket").arg(site.socket());
+            text(&command.stdout(out).output().expect("the program runs"))
+        };
+        let (code, _, said) = run(gone());
+        assert_eq!(code, Some(0), "{words:?}: {said}");
+        let full = std::fs::File::create("/dev/full").expect("every Linux has it");
+        let (code, _, said) = run(full.into());
+        assert_eq!(code, Some(1), "{words:?}: {said}");
+        assert!(!said.contains("panicked"), "{words:?}: {said}");
+    }
+}
+
 #[test]
 fn status_says_what_is_there_and_waits() {
     let site = Site::start();

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::support::lock;
+use crate::support::{PATIENCE, lock};
 
 /// What it does with whoever comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,9 @@ impl Actor {
     pub async fn play(&self, part: Part) {
         self.part.send_replace(part);
         let gone = part == Part::Gone;
+        let begun = Instant::now();
         while self.books.gone.load(Ordering::SeqCst) != gone {
+            assert!(begun.elapsed() < PATIENCE, "{} does not play", self.address);
             sleep(Duration::from_millis(1)).await;
         }
     }
@@ -108,6 +110,18 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Somebody else may have got the port meanwhile, for a connection of his own.
+async fn bind_again(address: SocketAddr) -> TcpListener {
+    let begun = Instant::now();
+    loop {
+        match bind(address) {
+            Ok(listener) => return listener,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{address}: {error}"),
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn accept(
     listener: TcpListener,
     name: String,
@@ -121,7 +135,7 @@ async fn accept(
         let gone = *parts.borrow_and_update() == Part::Gone;
         match (&listener, gone) {
             (Some(_), true) => listener = None,
-            (None, false) => listener = Some(bind(address).expect("the port is ours")),
+            (None, false) => listener = Some(bind_again(address).await),
             _ => {}
         }
         books.gone.store(gone, Ordering::SeqCst);

@@ -60,6 +60,7 @@ mod tests {
             let mut names = Vec::new();
             for mark in [
                 " from \"./",
+                "import \"./",
                 "src=\"",
                 "rel=\"stylesheet\" href=\"",
                 "svg+xml\" href=\"",

@@ -217,7 +217,8 @@ mod tests {
                 .expect("it is new");
         }
         let before = buckets.forgiven();
-        assert!(before < NAMES as u64 / 200, "half full: {before}");
+        // By the Poisson distribution 274 of them find their set full, give or take 24.
+        assert!(before < NAMES as u64 / 100, "half full: {before}");
         for n in 0..NAMES as u64 / 4 {
             let name = number(&buckets, 1_000_000 + n);
             buckets.take(name, gcra(1), NOW).expect("it is new");
