@@ -103,10 +103,7 @@ fn raise_descriptors(needed: u64) {
 }
 
 #[test]
-#[cfg_attr(
-    not(target_env = "gnu"),
-    ignore = "only glibc is told to give memory back"
-)]
+#[ignore = "a minute, and only glibc is told to give memory back: .ci/run runs it"]
 fn what_a_burst_needed_is_given_back_to_the_system() {
     let _alone = support::lock(&ALONE);
     // The clients' ends, and a few of the backend's.
