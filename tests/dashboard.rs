@@ -109,9 +109,9 @@ impl Cast {
             let host = name(&format!("{player}.web.svc.test."));
             update.delete_set(host.clone(), RecordType::A);
             let address = RData::A(A::new(127, 0, 0, 1));
-            update.add(Record::from_rdata(host.clone(), 1, address));
+            update.add(Record::from_rdata(host.clone(), 3, address));
             let srv = SRV::new(its.priority, its.weight, its.address.port(), host);
-            update.add(Record::from_rdata(name(NAME), 1, RData::SRV(srv)));
+            update.add(Record::from_rdata(name(NAME), 3, RData::SRV(srv)));
         }
         let client = Client::new(self.zone.address, self.zone.key("k.key"));
         let runtime = tokio::runtime::Builder::new_current_thread()
