@@ -100,7 +100,7 @@ def all_is_there(page):
     expect(service.locator(".dns-name code")).to_have_text("_http._tcp.web.svc.test.")
     expect(service.locator(".resolver dd")).to_have_text(re.compile(r"127\.0\.0\.1:\d+"))
     expect(service.locator(".age dd")).to_have_text(re.compile(r"^\d+ s$"))
-    expect(service.locator(".ttl dd")).to_have_text(re.compile(r"^\d+ s of 1 s"))
+    expect(service.locator(".ttl dd")).to_have_text(re.compile(r"^\d+ s of 3 s"))
     expect(service.locator(".results")).to_contain_text(re.compile(r"SRV ok\s*\d+"))
     expect(service.locator(".badges")).to_contain_text("fresh")
     expect(service.locator(".lane")).to_have_count(2)
