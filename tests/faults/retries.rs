@@ -328,15 +328,14 @@ fn a_request_does_not_try_hundreds_that_are_gone() {
          [[route]]\nservice = \"web\"\n",
         list.join(", "),
     ));
-    // The first one finds out that all are gone, and passes them over for a second.
+    // One finds out that all are gone. They are passed over for a second, by whoever comes within it:
+    // on a busy machine that may not be the next one.
     let attempts = || crate::sum(&server, "evenkeel_upstream_errors_total", "");
-    wait_until("one has found all of them gone", || {
+    let made_by_one = || {
         let before = attempts();
         assert_eq!(get(&server), 503);
-        attempts() - before >= 300.0
-    });
-    let before = attempts();
-    assert_eq!(get(&server), 503);
-    let made = attempts() - before;
-    assert!(made <= 40.0, "{made} attempts");
+        attempts() - before
+    };
+    wait_until("one has found all of them gone", || made_by_one() >= 300.0);
+    wait_until("one passes them over", || made_by_one() <= 40.0);
 }
