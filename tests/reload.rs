@@ -3,6 +3,12 @@
 
 #[path = "reload/changes.rs"]
 mod changes;
+#[path = "support/frames.rs"]
+#[allow(dead_code, reason = "a part of it is needed here")]
+mod frames;
+#[path = "support/hpack.rs"]
+#[allow(dead_code, reason = "a part of it is needed here")]
+mod hpack;
 #[path = "reload/load.rs"]
 mod load;
 #[path = "reload/stays.rs"]
