@@ -85,13 +85,7 @@ impl Client {
 
     /// Connects without TLS from another address of this machine (all of 127/8 is).
     pub fn plain_from(from: IpAddr, address: SocketAddr) -> Client {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)
-            .expect("there are descriptors");
-        let bound = socket.bind(&SocketAddr::new(from, 0).into());
-        bound.expect("it is an address of ours");
-        // Not with a time-out, which looks once more: whoever is reset at once has been connected.
-        socket.connect(&address.into()).expect("the server listens");
-        Client::over(Stream::Plain(prepare(socket.into())))
+        Client::over(Stream::Plain(connect_from(Some(from), address)))
     }
 
     /// A read waits for so long from now on.
@@ -292,11 +286,19 @@ pub fn reset(tcp: &TcpStream) {
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the server listens");
-    prepare(stream)
+    connect_from(None, address)
 }
 
-fn prepare(stream: TcpStream) -> TcpStream {
+/// Not with a time-out, which looks once more: whoever is reset at once has been connected.
+fn connect_from(from: Option<IpAddr>, address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)
+        .expect("there are descriptors");
+    if let Some(from) = from {
+        let bound = socket.bind(&SocketAddr::new(from, 0).into());
+        bound.expect("it is an address of ours");
+    }
+    socket.connect(&address.into()).expect("the server listens");
+    let stream = TcpStream::from(socket);
     stream.set_nodelay(true).expect("it is a TCP socket");
     let patience = Some(PATIENCE);
     stream.set_read_timeout(patience).expect("it is not zero");
