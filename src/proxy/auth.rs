@@ -11,7 +11,7 @@ use super::connection::Serving;
 use super::exchange::{Failed, Lent, Outcome, exchange};
 use super::failure::{Cause, Failure, Progress, Side};
 use super::forward::{self, Hop};
-use super::job::{Client, Downstream, Job};
+use super::job::{Downstream, Job};
 use super::preference::Preference;
 use super::recode::whole_body;
 use super::request::Next;
@@ -71,9 +71,7 @@ impl Serving<'_> {
             stall: limits.stall_timeout,
             min_rate: limits.min_rate,
         };
-        self.reading.restart(patience);
-        self.writing.restart(patience);
-        self.pushing.restart(patience);
+        self.lent.restart(patience, limits.stall_timeout);
         let edits = self.edits(&worker.shared.config, self.head, account);
         let affinity = worker.affinity(auth.service);
         let nominated = Nominated::default();
@@ -86,25 +84,16 @@ impl Serving<'_> {
             ..Job::new(self.peer, &question, &nominated, limits)
         };
         let lent = Lent {
-            client: Client {
-                over: over.again(),
-                reading: self.reading,
-                writing: self.writing,
-            },
-            timer: self.timer,
-            watch: self.watch,
             // What waits there belongs to the request.
             pinned: &mut None,
-            pushing: self.pushing,
-            response: self.response,
-            tried: self.tried,
+            ..self.lent.again()
         };
         // The request has an account of its own still to come.
         let mut own = Account::begin(account.request_id);
-        let outcome = exchange(&worker, auth.service, job, lent, &mut own).await;
+        let outcome = exchange(&worker, auth.service, over.again(), job, lent, &mut own).await;
         match outcome.map_err(unanswered)? {
             Outcome::Granted => {
-                forward::rewrite_response(self.response);
+                forward::rewrite_response(self.lent.response);
                 Ok(Answer::Granted)
             }
             Outcome::Answered { client_keeps, .. } => {
@@ -132,7 +121,7 @@ impl Serving<'_> {
         let fields = &mut self.head.fields;
         fields.retain(|field| !names().any(|name| is_same_field(field.name, name)));
         for name in &auth.response_headers {
-            for value in self.response.fields.named(name) {
+            for value in self.lent.response.fields.named(name) {
                 fields.push(name.as_bytes(), value);
             }
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::drain::Phase;
+use super::exchange::Lent;
 use super::job::Downstream;
 use super::peer::Peer;
 use super::pinned::Pinned;
@@ -156,16 +157,9 @@ pub(super) struct Serving<'a> {
     pub(super) trusted: bool,
     /// It has become old: the response closes it.
     pub(super) aged: bool,
-    pub(super) timer: &'a Timer,
-    pub(super) pinned: &'a mut Option<Pinned>,
     pub(super) deadline: &'a Timer,
-    pub(super) watch: &'a Timer,
-    pub(super) reading: &'a mut Pace,
-    pub(super) writing: &'a mut Pace,
-    pub(super) pushing: &'a mut Pace,
     pub(super) head: &'a mut RequestHead,
-    pub(super) response: &'a mut ResponseHead,
-    pub(super) tried: &'a mut Vec<BackendId>,
+    pub(super) lent: Lent<'a>,
 }
 
 /// Why an idle connection has to be seen to.
@@ -269,11 +263,9 @@ impl Connection {
         };
         self.origin.renew();
         let now = self.timer.now();
-        let serving = Serving {
-            aged: self.ages.is_some_and(|ages| now >= ages) || self.origin.is_closed(),
-            timer: &self.timer,
-            ..room.serve(&self.origin)
-        };
+        let mut serving = room.serve(&self.origin);
+        serving.aged = self.ages.is_some_and(|ages| now >= ages) || self.origin.is_closed();
+        serving.lent.timer = &self.timer;
         (line, serving)
     }
 
@@ -333,16 +325,18 @@ impl Room {
             client: &origin.client,
             trusted: origin.trusted,
             aged: false,
-            timer: &self.timer,
-            pinned: &mut self.pinned,
             deadline: &self.deadline,
-            watch: &self.watch,
-            reading: &mut self.reading,
-            writing: &mut self.writing,
-            pushing: &mut self.pushing,
             head: &mut self.head,
-            response: &mut self.response,
-            tried: &mut self.tried,
+            lent: Lent {
+                timer: &self.timer,
+                watch: &self.watch,
+                pinned: &mut self.pinned,
+                reading: &mut self.reading,
+                writing: &mut self.writing,
+                pushing: &mut self.pushing,
+                response: &mut self.response,
+                tried: &mut self.tried,
+            },
         }
     }
 
@@ -380,7 +374,7 @@ impl Serving<'_> {
         };
         line.timer.set(downstream.header_timeout);
         self.head.shed();
-        self.response.shed();
+        self.lent.response.shed();
         let outcome = loop {
             if !line.inbox.is_empty() {
                 match parse::request_head(line.inbox.filled(), limits, self.head) {

@@ -14,7 +14,9 @@ use super::choice::{Choice, Chooser, Over, Way};
 use super::drain::Withdrawal;
 use super::explain;
 use super::failure::{Cause, Failure, Progress, Side};
-use super::job::{Again, Client, Done, Job, OutOfPatience, Rest, State, Upstream, Watched};
+use super::job::{
+    Again, Client, Done, Downstream, Job, OutOfPatience, Rest, State, Upstream, Watched,
+};
 use super::pinned::{Pinned, why_pinned};
 use super::preference::Preference;
 use super::reach::{Reached, Reaching, Unreached};
@@ -22,7 +24,7 @@ use super::retry::{Facts, Verdict, is_repeatable, trial, verdict};
 use super::worker::{Evidence, Worker};
 use crate::http::head::ResponseHead;
 use crate::io::deadline::Timer;
-use crate::io::pace::Pace;
+use crate::io::pace::{Pace, Patience};
 use crate::upstream::backend::{Backend, BackendId, InFlight};
 
 /// How a request ended that was not a failure.
@@ -68,14 +70,16 @@ pub struct Failed {
 /// What an exchange borrows from its connection.
 #[derive(Debug)]
 pub struct Lent<'a> {
-    /// The client's side.
-    pub client: Client<'a>,
     /// For response and stream deadlines.
     pub timer: &'a Timer,
     /// For looking whether the backend was withdrawn meanwhile.
     pub watch: &'a Timer,
     /// Where a backend's connection waits that must serve this client only.
     pub pinned: &'a mut Option<Pinned>,
+    /// Patience with the client's sending.
+    pub reading: &'a mut Pace,
+    /// Patience with the client's receiving.
+    pub writing: &'a mut Pace,
     /// Patience with the backend's receiving.
     pub pushing: &'a mut Pace,
     /// Room for the response head.
@@ -84,28 +88,50 @@ pub struct Lent<'a> {
     pub tried: &'a mut Vec<BackendId>,
 }
 
-/// Sends a request to a backend of `service` and its response to the client.
+impl Lent<'_> {
+    /// The same for a shorter time.
+    pub fn again(&mut self) -> Lent<'_> {
+        Lent {
+            timer: self.timer,
+            watch: self.watch,
+            pinned: self.pinned,
+            reading: self.reading,
+            writing: self.writing,
+            pushing: self.pushing,
+            response: self.response,
+            tried: self.tried,
+        }
+    }
+
+    /// From now on there is so much patience with the client's sending, and with what receives as much
+    /// but for the time that it may stall.
+    pub fn restart(&mut self, sending: Patience, stall: Duration) {
+        self.reading.restart(sending);
+        let receiving = Patience { stall, ..sending };
+        self.writing.restart(receiving);
+        self.pushing.restart(receiving);
+    }
+}
+
+/// Sends a request to a backend of `service` and its response to the client, over what it came by.
 pub async fn exchange(
     worker: &Rc<Worker>,
     service: usize,
+    mut over: Downstream<'_>,
     job: Job<'_>,
     lent: Lent<'_>,
     account: &mut Account,
 ) -> Result<Outcome, Failed> {
     let Lent {
-        client,
         timer,
         watch,
         pinned,
+        reading,
+        writing,
         pushing,
         response,
         tried,
     } = lent;
-    let Client {
-        mut over,
-        reading,
-        writing,
-    } = client;
     let leaving = over.leaving();
     let mut retries_left = job.limits.retries;
     let mut last: Option<Failed> = None;

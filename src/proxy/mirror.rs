@@ -18,7 +18,7 @@ use super::account::Account;
 use super::connection::Serving;
 use super::exchange::{Lent, exchange};
 use super::failure::Cause;
-use super::job::{Client, Downstream, Job};
+use super::job::{Downstream, Job};
 use super::peer::Peer;
 use super::preference::Preference;
 use super::recode::{self, Recode, TRAILERS};
@@ -275,20 +275,25 @@ impl Copy {
             room: Cell::new(ANSWER),
         };
         let lent = Lent {
-            client: Client {
-                over: Downstream::Copy(&copied),
-                reading: &mut reading,
-                writing: &mut writing,
-            },
             timer: &lent_timer,
             watch: &watch,
             pinned: &mut None,
+            reading: &mut reading,
+            writing: &mut writing,
             pushing: &mut pushing,
             response: &mut ResponseHead::default(),
             tried: &mut Vec::new(),
         };
         let mut account = Account::begin(self.request_id);
-        let outcome = exchange(worker, index, job, lent, &mut account).await;
+        let outcome = exchange(
+            worker,
+            index,
+            Downstream::Copy(&copied),
+            job,
+            lent,
+            &mut account,
+        )
+        .await;
         self.count(match outcome {
             _ if account.status != 0 => "answered",
             Err(failed) if matches!(failed.failure.cause, Cause::CallDeadline) => "timeout",

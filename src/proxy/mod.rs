@@ -2,9 +2,9 @@
 //!
 //! `serve.rs` leads a client's connection from request to request: `connection.rs` reads their heads off
 //! it, `streams.rs` accepts those of one that speaks HTTP/2 (each a `stream.rs`, counted by `tally.rs`),
-//! `peer.rs` says whose they are. `request.rs` carries one out, if
-//! `admission.rs` takes its client on, and answers what never reaches a backend (`respond.rs`,
-//! `grpc.rs`); `exchange.rs` tries backends one after the other, which `choice.rs` chooses
+//! `peer.rs` says whose they are. `request.rs` carries one out: `decide.rs` says where it goes, if
+//! `admission.rs` takes its client on, `local_reply.rs` answers what never reaches a backend
+//! (`respond.rs`, `grpc.rs`); `exchange.rs` tries backends one after the other, which `choice.rs` chooses
 //! and `reach.rs` reaches (`opening.rs` opens connections, `pinned.rs` has those that serve one client);
 //! `attempt.rs` is one try, `answer.rs` its other half: the copies in both directions, about a `job.rs`,
 //! from a `source.rs` to a `sink.rs`, which alone know of which version of HTTP either side is;
@@ -16,9 +16,10 @@
 //! `explain.rs` says in words why a request went where it went, `samples.rs` keeps a few of them, and
 //! `questions.rs` has what the workers are asked; `limits.rs` is what the workers together may take on;
 //! `spans.rs` makes requests spans of traces; `compress.rs` codes the bodies of responses;
-//! `auth.rs` asks another service whether a request may go on; `mirror.rs` sends a copy of a share of requests to another one; `finish.rs`
-//! accounts for a request that is over; `splits.rs` has the schedules of routes that lead to several services; `seating.rs` says which worker a connection
-//! goes to.
+//! `auth.rs` asks another service whether a request may go on; `mirror.rs` sends a copy of a share of
+//! requests to another one; `finish.rs` accounts for a request that is over; `splits.rs` has the
+//! schedules of routes that lead to several services; `seating.rs` says which worker a connection goes
+//! to.
 //!
 //! `layer4.rs` is the other way through: a connection that is passed on as it is, with the same
 //! choice, judgement, limits and account.
@@ -32,6 +33,7 @@ mod certificate_fields;
 mod choice;
 mod compress;
 pub mod connection;
+mod decide;
 pub mod drain;
 mod edits;
 mod exchange;
@@ -43,6 +45,7 @@ mod grpc;
 mod job;
 pub mod layer4;
 pub mod limits;
+mod local_reply;
 mod mirror;
 mod opening;
 pub mod peer;

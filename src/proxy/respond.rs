@@ -148,6 +148,11 @@ impl Own {
         push_own(&mut self.head.fields, None, Some(explanation));
     }
 
+    /// Its status code.
+    pub(super) fn status(&self) -> u16 {
+        self.head.status
+    }
+
     /// Bytes of its body, as far as the client gets them.
     pub(super) fn length(&self) -> u64 {
         match self.is_head {

@@ -69,7 +69,7 @@ impl Stream {
         };
         let mut serving = room.serve(&origin);
         serving.head.shed();
-        serving.response.shed();
+        serving.lent.response.shed();
         let read = head::request_head(&parts, limits, serving.head);
         let read = match read {
             Ok(_) if origin.is_misdirected(&serving.head.host) => Err(MISDIRECTED),

@@ -42,7 +42,7 @@ impl Serving<'_> {
         idle: Duration,
         account: &mut Account,
     ) -> Next {
-        if let Err(what) = handshake.answer(self.response) {
+        if let Err(what) = handshake.answer(self.lent.response) {
             let failure = Failure::new(Cause::BadResponse(BadResponse(what)), Progress::Answered);
             let close = ConnectionField::Close;
             return self
@@ -50,22 +50,22 @@ impl Serving<'_> {
                 .await;
         }
         let leaving = over.leaving();
-        account.status = self.response.status;
+        account.status = self.lent.response.status;
         let framing = BodyFraming::None;
         let as_it_comes = || BodyDecoder::new(BodyFraming::UntilClose, TRAILERS);
         let (mut from_client, to_client) = match over {
             Downstream::H1 { io, inbox } => {
                 let mut out = self.worker.buffers.output();
                 let connection = ConnectionField::Upgrade;
-                encode::response_head(self.response, framing, connection, &mut out.bytes);
-                let written = io.write_all(&out.bytes, &[], self.writing).await;
+                encode::response_head(self.lent.response, framing, connection, &mut out.bytes);
+                let written = io.write_all(&out.bytes, &[], self.lent.writing).await;
                 if written.is_err() {
                     return Next::Abort;
                 }
                 (Source::h1(io, inbox, as_it_comes()), Sink::H1(io))
             }
             Downstream::H2 { incoming, outgoing } => {
-                let begun = h2::head::response(self.response, framing)
+                let begun = h2::head::response(self.lent.response, framing)
                     .is_ok_and(|head| outgoing.begin(head, false).is_ok());
                 if !begun {
                     return Next::Abort;
@@ -85,16 +85,16 @@ impl Serving<'_> {
             (Upstream::H2(_), Rest::H1(_)) => Source::Nothing,
         };
         let (mut forth, mut back) = (0, 0);
-        self.timer.set(idle);
+        self.lent.timer.set(idle);
         let ended = {
             let buffers = &self.worker.buffers;
             let active = Active {
-                timer: self.timer,
+                timer: self.lent.timer,
                 idle,
                 buffers,
             };
-            let pushing = &mut *self.pushing;
-            let writing = &mut *self.writing;
+            let pushing = &mut *self.lent.pushing;
+            let writing = &mut *self.lent.writing;
             let mut sending = pin!(copy(
                 &mut from_client,
                 to_backend,
@@ -110,7 +110,7 @@ impl Serving<'_> {
                 active
             ));
             let streams = self.worker.shared.config.drain.streams;
-            let withdrawal = Withdrawal::watch(&tunnel.backend, streams, self.watch);
+            let withdrawal = Withdrawal::watch(&tunnel.backend, streams, self.lent.watch);
             let (mut sent, mut received) = (false, false);
             poll_fn(|cx| {
                 if !sent && let Poll::Ready(outcome) = sending.as_mut().poll(cx) {
@@ -133,7 +133,7 @@ impl Serving<'_> {
                 if leaving.poll_gone(cx).is_ready() {
                     return Poll::Ready(Some(Cause::ClientReset));
                 }
-                if self.timer.poll_expired(cx).is_ready() {
+                if self.lent.timer.poll_expired(cx).is_ready() {
                     return Poll::Ready(Some(Cause::StreamIdle));
                 }
                 if self.worker.shared.drain.phase() >= Phase::CutAll || withdrawal.poll_over(cx) {
@@ -143,7 +143,7 @@ impl Serving<'_> {
             })
             .await
         };
-        self.timer.clear();
+        self.lent.timer.clear();
         account.received = forth;
         account.sent = back;
         let is_whole = ended.is_none();
