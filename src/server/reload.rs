@@ -197,7 +197,7 @@ impl Reloader {
             // Those that nobody has any more are closed.
             self.sockets.replace(prepared.sockets);
         }
-        self.services.end_all_but(&self.published.load());
+        self.services.end_all_but(&self.published.load(), &before);
         Ok(at_next_start(&self.first, &config))
     }
 

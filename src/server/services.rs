@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -35,11 +35,16 @@ const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// Time between two looks whether a new service can serve.
 const WARMING: Duration = Duration::from_millis(10);
 
+/// Time between two looks whether a generation is still served by.
+const GONE: Duration = Duration::from_millis(100);
+
 /// All services that run.
 pub struct Services {
     watches: Watches,
     health: RefCell<Health>,
     running: RefCell<BTreeMap<ServiceId, Running>>,
+    /// Generations that were in force, for as long as a connection goes on by one of them.
+    past: RefCell<Vec<Weak<Shared>>>,
 }
 
 struct Running {
@@ -64,6 +69,7 @@ impl Services {
             watches,
             health: RefCell::new(health),
             running: RefCell::default(),
+            past: RefCell::default(),
         };
         (Rc::new(services), found)
     }
@@ -165,9 +171,16 @@ impl Services {
     }
 
     /// Services end that the newest generation does not have. The backends of one whose name is not
-    /// there any more are withdrawn; where only others have taken their place, what is under way with
-    /// them goes on.
-    pub fn end_all_but(&self, newest: &Shared) {
+    /// there any more are withdrawn as soon as nobody goes on by a generation that had it, or when the
+    /// time is up that a drain gives requests: until then a request of before may have its backend
+    /// still to pick. Where only others have taken their place, what is under way with them goes on.
+    pub fn end_all_but(&self, newest: &Shared, before: &Arc<Shared>) {
+        let past = {
+            let mut past = self.past.borrow_mut();
+            past.retain(|generation| generation.strong_count() > 0);
+            past.push(Arc::downgrade(before));
+            past.clone()
+        };
         let kept: BTreeSet<_> = newest.services.iter().map(|service| service.id).collect();
         let ended: Vec<_> = {
             let mut running = self.running.borrow_mut();
@@ -175,10 +188,10 @@ impl Services {
         };
         for (id, running) in ended {
             self.health.borrow_mut().dismiss(id);
-            let mut service = running.service.borrow_mut();
             let mut names = newest.config.services.iter().map(|service| &service.name);
-            if !names.any(|name| name == service.name()) {
-                service.apply(&Offer::Absent);
+            if !names.any(|name| name == running.service.borrow().name()) {
+                let longest = newest.config.drain.requests;
+                spawn_local(withdraw(running, past.clone(), longest));
             }
         }
     }
@@ -268,6 +281,17 @@ impl Services {
             }
         }
     }
+}
+
+/// Withdraws the backends of a service that ended: when these generations are gone, or then.
+async fn withdraw(ended: Running, past: Vec<Weak<Shared>>, longest: Duration) {
+    let gone = async {
+        while past.iter().any(|generation| generation.strong_count() > 0) {
+            sleep(GONE).await;
+        }
+    };
+    let _ = timeout_at(Instant::now() + longest, gone).await;
+    ended.service.borrow_mut().apply(&Offer::Absent);
 }
 
 /// A service that has heard of its backends what is known without asking.

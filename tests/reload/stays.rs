@@ -212,3 +212,84 @@ fn a_request_that_waits_ends_as_it_began() {
     );
     assert_eq!(who(&mut client, "/other"), "other");
 }
+
+/// What was still to be picked for it when its service went.
+#[test]
+fn a_request_finds_the_backends_of_a_service_that_went_meanwhile() {
+    let pair = |first: &Backend, second: &Backend| {
+        format!(
+            "{}[[service]]\nname = \"pair\"\ndiscover = {{ static = [{{ address = \"{}\" }}, \
+             {{ address = \"{}\", priority = 10 }}] }}\n[[route]]\nservice = \"pair\"\n",
+            listener("front"),
+            first.address,
+            second.address
+        )
+    };
+    let guarded = |asked: &Backend, backend: &Backend| {
+        format!(
+            "{}[[service]]\nname = \"gate\"\ndiscover = {{ static = [\"{}\"] }}\n[[service]]\n\
+             name = \"web\"\ndiscover = {{ static = [\"{}\"] }}\n[[route]]\nservice = \"web\"\n\
+             auth = {{ service = \"gate\", path = \"/auth\" }}\n",
+            listener("front"),
+            asked.address,
+            backend.address
+        )
+    };
+    type Text<'a> = &'a dyn Fn(&Backend, &Backend) -> String;
+    let rows: [(&str, Text<'_>, Vec<Step>); 2] = [
+        ("it is tried again", &pair, vec![Step::Close]),
+        ("it was asked about", &guarded, vec![Step::Echo]),
+    ];
+    for (rule, text, then) in rows {
+        let [first, second, other] = ["first", "second", "other"].map(Backend::start);
+        let gate = Gate::new();
+        let mut steps = vec![Step::Request, Step::Wait(gate.clone())];
+        steps.extend(then);
+        first.next(steps);
+        let mut site = Site::start(&text(&first, &second));
+        let mut client = Client::plain(site.server.address());
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        first.await_requests(1);
+        site.reload(&(listener("front") + &service("other", other.address)))
+            .expect("it is right");
+        gate.open();
+        let answer = client.response().expect("it answers");
+        assert_eq!(
+            (answer.status(), answer.field("x-backend")),
+            (200, Some("second")),
+            "{rule}"
+        );
+    }
+}
+
+/// Nobody comes to the backends of a service that is gone, so those of its tunnels have their time.
+#[test]
+fn a_tunnel_of_a_service_that_is_gone_has_its_time() {
+    let one = Backend::start("one");
+    one.next(vec![
+        Step::Request,
+        Step::send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        ),
+        Step::Mirror,
+    ]);
+    let times = "[drain]\nrequests = \"200ms\"\nstreams = \"200ms\"\n";
+    let first = format!(
+        "{times}{}{}",
+        listener("front"),
+        service("one", one.address)
+    );
+    let mut site = Site::start(&first);
+    let mut tunnel = Client::plain(site.server.address());
+    tunnel
+        .send("GET /one HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(tunnel.response().expect("it answers").status(), 101);
+    let other = echoing("other");
+    let next = format!(
+        "{times}{}{}",
+        listener("front"),
+        service("other", other.address)
+    );
+    site.reload(&next).expect("it is right");
+    assert!(tunnel.rest().is_ok(), "it is cut");
+}
