@@ -25,6 +25,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use crate::config::{Conditions, Config, HostPattern, Route};
+use crate::http::head::with_slashes_decoded;
 use crate::http::headers::Fields;
 
 /// A table of what the configuration says. Nobody else puts anything in, so that nobody can make its
@@ -116,6 +117,18 @@ impl Router {
             }
         }
         router
+    }
+
+    /// Would it be another route's, and one that lets some in only, for a backend that takes `%2f` and
+    /// `%5c` in its path for separators? Its guard would not be asked.
+    pub fn evades_guard(&self, request: Request<'_>, found: usize, config: &Config) -> bool {
+        with_slashes_decoded(request.path).is_some_and(|path| {
+            let path = &path;
+            let other = self.route(Request { path, ..request });
+            other.is_some_and(|other| {
+                other.route != found && config.routes[other.route].is_guarded()
+            })
+        })
     }
 
     /// The route of a request.

@@ -18,7 +18,7 @@ pub use service::{Known, serve};
 
 use super::state::State;
 use crate::config::{Access, Config, Protocol, Redirect, Target};
-use crate::http::head::{has_encoded_slash, without_empty_segments};
+use crate::http::head::{has_encoded_slash, with_slashes_decoded, without_empty_segments};
 use crate::proxy::explain::{How, steps};
 use crate::proxy::limits::origin;
 use crate::proxy::samples::Sample;
@@ -115,18 +115,16 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
         return Ok((explanation, None));
     }
     let head = &question.head;
+    let asked = Request {
+        listener: question.index,
+        method: &head.method_text,
+        host: &head.host,
+        path: &without_empty_segments(&head.path),
+        query: &head.query,
+        fields: &head.fields,
+    };
     let verdicts = match listener.protocol {
-        Protocol::Http | Protocol::Https(_) => explain::request(
-            config,
-            Request {
-                listener: question.index,
-                method: &head.method_text,
-                host: &head.host,
-                path: &without_empty_segments(&head.path),
-                query: &head.query,
-                fields: &head.fields,
-            },
-        ),
+        Protocol::Http | Protocol::Https(_) => explain::request(config, asked),
         Protocol::Tls => explain::connection(config, question.index, Some(&head.host), &[]),
         Protocol::Tcp => explain::connection(config, question.index, None, &[]),
     };
@@ -148,6 +146,20 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
         explanation.refuse(with(404), "no route matches");
         return Ok((explanation, None));
     };
+    if let (Some(path), false) = (with_slashes_decoded(&head.path), connects) {
+        let path = &path;
+        let verdicts = explain::request(config, Request { path, ..asked });
+        let other = verdicts.iter().position(|v| *v == explain::Verdict::Wins);
+        let other = other.map(|at| &config.routes[at]);
+        if let Some(other) =
+            other.filter(|other| !std::ptr::eq(*other, route) && other.is_guarded())
+        {
+            let label = &other.label;
+            let why = format!("with its slashes decoded it is of {label}, which is guarded");
+            explanation.refuse(Some(400), &why);
+            return Ok((explanation, None));
+        }
+    }
     if !admits(&route.access) {
         explanation.refuse(with(403), "the route does not admit this client");
         return Ok((explanation, None));

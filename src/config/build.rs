@@ -18,6 +18,7 @@ use super::{
     MemoryLimit, Protocol, Redirect, Service, TlsFrontEnd, TlsVersion, access, acme, admin,
     backend_tls, identity, layer4, rate, routes, services, state_dir, sticky, traces,
 };
+use crate::telemetry::logging::check_level;
 
 /// Connections are a third of the descriptors: one for the client, one for the backend, and one
 /// to spare for everything else.
@@ -469,10 +470,10 @@ fn default_max_connections() -> NonZeroUsize {
 
 fn log(raw: raw::Log, problems: &mut Problems) -> Log {
     if let Some(level) = &raw.level
-        && let Err(error) = tracing_subscriber::EnvFilter::try_new(&level.value)
+        && let Err(error) = check_level(&level.value)
     {
         problems.push(
-            Problem::error(level.span, format!("`{}` is not a log level: {error}", level.value))
+            Problem::error(level.span, error.to_string())
                 .help("error, warn, info, debug or trace, or a filter such as \"info,evenkeel::discovery=debug\""),
         );
     }

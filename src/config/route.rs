@@ -37,6 +37,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// Does it let some in only?
+    pub fn is_guarded(&self) -> bool {
+        self.access.is_some() || self.auth.is_some()
+    }
+
     /// Does it do anything that takes requests?
     pub(super) fn acts_on_requests(&self) -> bool {
         self.rewrite.is_some()

@@ -265,6 +265,30 @@ pub fn has_encoded_slash(path: &[u8]) -> bool {
     })
 }
 
+/// The path as a program sees it that takes `%2f` and `%5c` for separators, and resolves dot segments
+/// and merges empty ones after that: many do (nginx by default). `None`: it has none of the two.
+pub fn with_slashes_decoded(path: &[u8]) -> Option<Vec<u8>> {
+    if !has_encoded_slash(path) {
+        return None;
+    }
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        let encoded = has_encoded_slash(&rest[..rest.len().min(3)]);
+        plain.push(if encoded { b'/' } else { byte });
+        rest = if encoded { &rest[3..] } else { after };
+    }
+    let mut segments: Vec<&[u8]> = Vec::new();
+    for segment in plain.split(|&byte| byte == b'/') {
+        match segment {
+            b"" | b"." => {}
+            b".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    Some([b"/", &*segments.join(&b'/')].concat())
+}
+
 /// Takes `.` or `..` off the end of `path`, whose last segment starts at `segment`, and `..`'s
 /// parent too. False if the last segment is neither.
 fn ends_in_dot_segment(path: &mut Vec<u8>, segment: &mut usize) -> Result<bool, Rejection> {

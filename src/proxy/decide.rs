@@ -77,6 +77,13 @@ impl Serving<'_> {
         };
         let found = shared.router.route(asked);
         let found = found.ok_or_else(|| refused(Cause::NoRoute))?;
+        if shared
+            .router
+            .evades_guard(asked, found.route, &shared.config)
+        {
+            let reason = "encoded slash in a path that is guarded without it";
+            return Err(refused(Cause::Rejected(Rejection::bad_request(reason))));
+        }
         let route = &shared.config.routes[found.route];
         account.route = Some(Arc::clone(&found.label));
         account.route_index = Some(found.route);

@@ -42,6 +42,11 @@ pub enum LoggingError {
     },
     #[error("{origin}: \"{word}\" is no level; of a target all is said by `{word}=trace`")]
     Word { origin: &'static str, word: String },
+    #[error("{origin}: \"{filter}\" says nothing; `off` silences the log")]
+    Nothing {
+        origin: &'static str,
+        filter: String,
+    },
     #[error("a filter is one line of {LONGEST_FILTER} bytes at most")]
     Form,
     #[error("the log was set up before")]
@@ -80,6 +85,11 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LoggingError> {
         level: Mutex::new(level),
     });
     Ok(())
+}
+
+/// Can a log be set up with this level or filter? The same question as [`init`] asks.
+pub fn check_level(level: &str) -> Result<(), LoggingError> {
+    filter(("log level", level.to_owned())).map(drop)
 }
 
 /// Gives the log of the process another level or filter, as [`init`] takes them, from now on. It
@@ -135,13 +145,17 @@ fn choose(level: &str, variable: impl Fn(&str) -> Option<String>) -> Chosen {
 /// A mere level is ours: other crates are heard from `warn` on, or they drown us. A filter means
 /// what it says.
 fn filter((origin, text): Chosen) -> Result<EnvFilter, LoggingError> {
+    if text.split(',').all(|directive| directive.trim().is_empty()) {
+        let filter = text;
+        return Err(LoggingError::Nothing { origin, filter });
+    }
     let directives = match text.trim().parse::<LevelFilter>() {
         Ok(level) => format!("{},evenkeel={level}", level.min(LevelFilter::WARN)),
         Err(_) => text.trim().to_owned(),
     };
     // Taken for a target, a level that is misspelt would silence everything else.
     if let Some(word) = directives.split(',').map(str::trim).find(|d| is_word(d)) {
-        let word = word.to_owned();
+        let word = word.trim_end_matches('=').to_owned();
         return Err(LoggingError::Word { origin, word });
     }
     EnvFilter::builder()
@@ -153,11 +167,12 @@ fn filter((origin, text): Chosen) -> Result<EnvFilter, LoggingError> {
         })
 }
 
-/// Is a directive a mere word, and not a level?
+/// Is a directive neither a level nor anything that only a target or a span can be?
 fn is_word(directive: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let directive = directive.trim_end_matches('=');
     !directive.is_empty()
-        && directive.bytes().all(plain)
+        && !directive.contains("::")
+        && !directive.contains(['=', '['])
         && directive.parse::<LevelFilter>().is_err()
 }
 
@@ -443,12 +458,34 @@ mod tests {
             error.starts_with("RUST_LOG: \"evenkeel=loud\" is no level"),
             "{error}"
         );
-        for (text, word) in [("debgu", "debgu"), ("info, hyper", "hyper")] {
+        for (text, word) in [
+            ("debgu", "debgu"),
+            ("info, hyper", "hyper"),
+            ("-1", "-1"),
+            ("6", "6"),
+            ("a=", "a"),
+            ("info debug", "info debug"),
+        ] {
             let error = filter(("RUST_LOG", text.to_owned())).unwrap_err();
             let expected = format!(
                 "RUST_LOG: \"{word}\" is no level; of a target all is said by `{word}=trace`"
             );
             assert_eq!(error.to_string(), expected);
+        }
+        for text in ["", " ", ",", ",, ,"] {
+            let error = check_level(text).unwrap_err().to_string();
+            let expected = format!("log level: \"{text}\" says nothing; `off` silences the log");
+            assert_eq!(error, expected);
+        }
+        for text in [
+            "off",
+            "WARN",
+            "0",
+            "info,hyper=debug",
+            "evenkeel::dns",
+            "[request]=trace",
+        ] {
+            assert!(check_level(text).is_ok(), "{text}");
         }
     }
 }

@@ -185,9 +185,58 @@ fn what_is_said_of_a_request_is_what_becomes_of_it() {
             "[[service]]\nname = \"{name}\"\ndiscover = {{ static = \"{address}\" }}\n{more}\n"
         );
     }
-    let server = Server::in_process(&toml);
+    hold(&toml, ROWS);
+}
+
+/// Where encoded slashes are let through.
+#[test]
+fn so_it_is_of_a_path_that_some_programs_take_for_a_guarded_one() {
+    let web = Backend::start("web");
+    let toml = format!(
+        r#"
+        workers = 1
+        [admin]
+        address = "127.0.0.1:0"
+        socket = "off"
+        [[listener]]
+        name = "front"
+        address = "127.0.0.1:0"
+        protocol = "http"
+        [[route]]
+        service = "web"
+        [[route]]
+        name = "guarded"
+        path = "/admin"
+        deny = ["127.0.0.1"]
+        service = "web"
+        [[service]]
+        name = "web"
+        discover = {{ static = "{}" }}
+        "#,
+        web.address
+    );
+    let matched = "no other matches";
+    hold(
+        &toml,
+        &[
+            ("front", "a.test", "/a/..%2fadmin", "refused", 400, matched),
+            (
+                "front",
+                "a.test",
+                "/admin/a%2fb",
+                "refused",
+                403,
+                "its path is the longest",
+            ),
+            ("front", "a.test", "/a%2fb", "forwarded", 200, matched),
+        ],
+    );
+}
+
+fn hold(toml: &str, rows: &[Row]) {
+    let server = Server::in_process(toml);
     let admin = server.admin.expect("there is a control listener");
-    for (listener, host, path, kind, status, route) in ROWS {
+    for (listener, host, path, kind, status, route) in rows {
         let row = format!("{listener} {host}{path}");
         let place = ["front", "closed", "old"]
             .iter()

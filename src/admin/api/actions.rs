@@ -138,9 +138,10 @@ impl From<command::Refused> for Refusal {
 impl From<LoggingError> for Refusal {
     fn from(error: LoggingError) -> Refusal {
         match error {
-            LoggingError::Filter { .. } | LoggingError::Word { .. } | LoggingError::Form => {
-                Refusal::bad(error.to_string())
-            }
+            LoggingError::Filter { .. }
+            | LoggingError::Word { .. }
+            | LoggingError::Nothing { .. }
+            | LoggingError::Form => Refusal::bad(error.to_string()),
             LoggingError::Twice(_) | LoggingError::NotYet | LoggingError::Gone(_) => {
                 Refusal::busy(&error.to_string())
             }
