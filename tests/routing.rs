@@ -5,6 +5,8 @@
 mod admission;
 #[path = "routing/auth.rs"]
 mod auth;
+#[path = "routing/coders.rs"]
+mod coders;
 #[path = "routing/compression.rs"]
 mod compression;
 #[path = "routing/conditions.rs"]
