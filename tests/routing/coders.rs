@@ -10,7 +10,7 @@ use crate::{config, metric};
 
 /// A quarter of this is for coders, and half of their places for sequences.
 const MEMORY: &str = "256MiB";
-const PLACES: usize = 39;
+const PLACES: usize = 32;
 const SEQUENCES: usize = PLACES / 2;
 
 fn site(backend: &Backend) -> Server {

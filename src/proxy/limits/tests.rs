@@ -64,10 +64,10 @@ fn coders_are_bounded_over_reloads_and_have_no_place_where_memory_runs_short() {
         .cycle()
         .map_while(|limits| limits.coder(Coded::Content))
         .collect();
-    assert_eq!(taken.len(), 19);
+    assert_eq!(taken.len(), 16);
     let sample = renewed.bounds().pop().expect("it is the last");
     let levels = (sample.what, sample.now, sample.bound, sample.high_water);
-    assert_eq!(levels, ("coders", 19, Some(19), Some(19)));
+    assert_eq!(levels, ("coders", 16, Some(16), Some(16)));
     drop(taken);
     for (used, expected) in [(115 << 20, false), (125 << 20, false), (1 << 20, true)] {
         look(used);

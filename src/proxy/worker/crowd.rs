@@ -166,7 +166,7 @@ pub(super) const BURST: usize = 256;
 /// The same of large buffers, which have 63 to 79 KiB: 2 MiB.
 pub(super) const BURST_BUFFERS: usize = 32;
 
-/// The same of coders, which have 0.3 to 1.6 MiB: 4 MiB and more.
+/// The same of coders, which have 0.3 to 1.9 MiB: 4 MiB and more.
 pub(super) const BURST_CODERS: usize = 16;
 
 /// An idle connection is not closed earlier for want of memory: a client that was connected or
