@@ -5,6 +5,10 @@
 mod admission;
 #[path = "routing/auth.rs"]
 mod auth;
+#[path = "routing/coded_fields.rs"]
+mod coded_fields;
+#[path = "routing/coders.rs"]
+mod coders;
 #[path = "routing/compression.rs"]
 mod compression;
 #[path = "routing/conditions.rs"]

@@ -65,9 +65,13 @@ pub fn negotiate<'a>(
 fn weighted(member: &[u8]) -> (&[u8], u16) {
     let mut parts = member.split(|b| *b == b';').map(trim);
     let name = parts.next().unwrap_or_default();
-    let weight = parts.find_map(|part| match part {
-        [b'q' | b'Q', b'=', weight @ ..] => Some(thousandths(weight).unwrap_or(0)),
-        _ => None,
+    let weight = parts.find_map(|part| {
+        let end = part.iter().position(|b| *b == b'=').unwrap_or(part.len());
+        let (name, weight) = part.split_at(end);
+        // RFC 9110 §5.6.6: no white space around the `=`.
+        let weight = weight.strip_prefix(b"=").filter(|_| name.len() == 1);
+        let is_weight = trim(name).eq_ignore_ascii_case(b"q");
+        is_weight.then(|| weight.and_then(thousandths).unwrap_or(0))
     });
     (name, weight.unwrap_or(1_000))
 }
@@ -92,21 +96,48 @@ fn thousandths(weight: &[u8]) -> Option<u16> {
 }
 
 /// Does content of this type become noticeably shorter? Pictures, sound, films and archives are coded
-/// already; what is not known is left alone.
+/// already; calls of gRPC and Connect are in frames, which have codings of their own; what is not known is
+/// left alone.
 pub fn is_compressible(content_type: &[u8]) -> bool {
-    let end = content_type.iter().position(|b| *b == b';');
-    let name = trim(&content_type[..end.unwrap_or(content_type.len())]);
+    let name = media_type(content_type);
     let has = |part: &str, at: usize| {
         let found = name.get(at..at + part.len());
         found.is_some_and(|found| found.eq_ignore_ascii_case(part.as_bytes()))
     };
     let ends = |part: &str| name.len() >= part.len() && has(part, name.len() - part.len());
+    if FRAMED.iter().any(|part| has(part, 0)) {
+        return false;
+    }
     has("text/", 0)
         || ["+json", "+xml", "+text"].into_iter().any(ends)
-        || COMPRESSIBLE
-            .iter()
-            .any(|known| known.len() == name.len() && has(known, 0))
+        || is_one_of(name, &COMPRESSIBLE)
 }
+
+/// Is content of this type a sequence that may go on for hours, and say nothing most of the time?
+pub fn is_sequence(content_type: &[u8]) -> bool {
+    is_one_of(media_type(content_type), &SEQUENCES)
+}
+
+/// Without its parameters.
+fn media_type(content_type: &[u8]) -> &[u8] {
+    let end = content_type.iter().position(|b| *b == b';');
+    trim(&content_type[..end.unwrap_or(content_type.len())])
+}
+
+fn is_one_of(name: &[u8], known: &[&str]) -> bool {
+    let mut known = known.iter();
+    known.any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+/// What types begin with that are never coded, whatever they end with.
+const FRAMED: [&str; 2] = ["application/grpc", "application/connect+"];
+
+/// Events, and lines of JSON.
+const SEQUENCES: [&str; 3] = [
+    "text/event-stream",
+    "application/x-ndjson",
+    "application/jsonl",
+];
 
 /// Besides `text/*`, `*+json`, `*+xml` and `*+text`.
 const COMPRESSIBLE: [&str; 18] = [
@@ -172,6 +203,12 @@ mod tests {
             (&["gzip;q=1.001"], &Coding::ALL, None),
             (&["gzip;q="], &Coding::ALL, None),
             (&["gzip;q=x"], &Coding::ALL, None),
+            (&["gzip;q"], &Coding::ALL, None),
+            (&["gzip;q = 0"], &Coding::ALL, None),
+            (&["gzip;q =1"], &Coding::ALL, None),
+            (&["gzip;Q= 1"], &Coding::ALL, None),
+            (&["gzip;Q=1"], &Coding::ALL, Some(Gzip)),
+            (&["gzip;quick;q=0.1, br"], &Coding::ALL, Some(Brotli)),
             (&["gzip;level=3;q=1."], &Coding::ALL, Some(Gzip)),
             (&["gzip"], &[], None),
         ] {
@@ -198,6 +235,10 @@ mod tests {
             ("image/png", false),
             ("application/grpc", false),
             ("application/grpc+proto", false),
+            ("application/grpc+json", false),
+            ("Application/gRPC-Web+JSON; charset=utf-8", false),
+            ("application/connect+json", false),
+            ("application/connected+json", true),
             ("application/octet-stream", false),
             ("+json", true),
             ("", false),
@@ -208,6 +249,20 @@ mod tests {
                 expected,
                 "{content_type}"
             );
+        }
+    }
+
+    #[test]
+    fn sequences() {
+        for (content_type, expected) in [
+            ("text/event-stream", true),
+            ("Text/Event-Stream ; charset=utf-8", true),
+            ("application/x-ndjson", true),
+            ("text/plain", false),
+            ("", false),
+        ] {
+            let content_type = content_type.as_bytes();
+            assert_eq!(is_sequence(content_type), expected);
         }
     }
 }

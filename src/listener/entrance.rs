@@ -255,6 +255,7 @@ impl Entrance {
             tls: None,
             certificate: None,
             arrival: None,
+            coding: None,
         };
         match tls {
             None if is_layer4(&worker.shared, listener) => {

@@ -216,9 +216,12 @@ pub(super) async fn receive(
         }
     }
     let mut compressor = job.compress.and_then(|negotiated| {
-        let asked = (job.head.method, job.head.version);
-        compress::begin(negotiated, asked, response, framing, &worker.compressing)
+        let asked = (job.head, job.peer);
+        compress::begin(negotiated, asked, response, framing, worker)
     });
+    if compressor.is_some() {
+        nominated = nominated.and(compress::UNTRUE_BEHIND.map(str::as_bytes).into_iter());
+    }
     let framing_out = match &compressor {
         Some(_) => BodyFraming::Chunked,
         None => framing_out,

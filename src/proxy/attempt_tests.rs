@@ -69,6 +69,7 @@ async fn a_write_that_is_cut_short_has_sent_something() {
         tls: None,
         certificate: None,
         arrival: None,
+        coding: None,
         is_unknown: false,
     };
     let job = Job {

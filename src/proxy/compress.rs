@@ -10,12 +10,15 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 
+use super::limits::coders::{Coded, CoderPlace};
+use super::peer::Peer;
 use super::recode::Recode;
 use super::source::{Lot, Piece, Source};
+use super::worker::{Crowd, Worker};
 use crate::http::body::BodyFraming;
-use crate::http::coding::{Coding, is_compressible};
+use crate::http::coding::{Coding, is_compressible, is_sequence};
 use crate::http::h1::body::{BadBody, encode_chunk, encode_last_chunk};
-use crate::http::head::{Method, ResponseHead, Version};
+use crate::http::head::{Method, RequestHead, ResponseHead, Version};
 use crate::http::headers::{Fields, Known, list_members};
 
 /// What a client takes of what its service offers: `None`, nothing. Of responses that could be coded,
@@ -26,8 +29,8 @@ pub(super) struct Negotiated(pub(super) Option<Coding>);
 /// Codes the body of one response.
 pub(super) struct Compressor {
     encoder: Encoder,
-    /// Counts it among those of its worker.
-    _counted: Counted,
+    /// Counts it among those at work.
+    _place: Place,
     /// What of the body lies in another framing, taken out of it.
     plain: Vec<u8>,
 }
@@ -40,75 +43,117 @@ enum Encoder {
     Over,
 }
 
-/// How many compressors a worker has at work.
-#[derive(Debug, Clone, Default)]
-pub struct AtWork(Rc<Cell<usize>>);
+/// A place among the coders of the process, of the client's connection and of the worker.
+struct Place {
+    _of_process: CoderPlace,
+    of_connection: Option<Rc<Cell<usize>>>,
+    crowd: Rc<Crowd>,
+}
 
-struct Counted(AtWork);
-
-impl AtWork {
-    /// One more, if there is room for it.
-    fn enter(&self) -> Option<Counted> {
-        let others = self.0.get();
-        (others < AT_ONCE).then(|| {
-            self.0.set(others + 1);
-            Counted(self.clone())
+impl Place {
+    /// `None`: there is none.
+    fn take(worker: &Worker, peer: &Peer, coded: Coded) -> Option<Place> {
+        let others = peer.coding.as_ref().map_or(0, |coding| coding.get());
+        if others >= AT_ONCE_FOR_ONE {
+            return None;
+        }
+        let of_process = worker.shared.limits.coder(coded)?;
+        if let Some(coding) = &peer.coding {
+            coding.set(others + 1);
+        }
+        worker.crowd.coders.rise();
+        Some(Place {
+            _of_process: of_process,
+            of_connection: peer.coding.clone(),
+            crowd: Rc::clone(&worker.crowd),
         })
     }
 }
 
-impl Drop for Counted {
+impl Drop for Place {
     fn drop(&mut self) {
-        let all = &self.0.0;
-        all.set(all.get() - 1);
+        self.crowd.coders.fall();
+        if let Some(coding) = &self.of_connection {
+            coding.set(coding.get() - 1);
+        }
     }
 }
 
 /// Changes the head of a response that goes out in a coding, or that could; gives who codes its body,
-/// if it has one. `framing`: of the body as it comes. To be called when all others have changed the head.
+/// if it has one. It is the response to `request`, as the backend was sent it, of a client at `peer`;
+/// `framing`: of the body as it comes. To be called when all others have changed the head.
 pub(super) fn begin(
     negotiated: Negotiated,
-    (method, version): (Method, Version),
+    (request, peer): (&RequestHead, &Peer),
     response: &mut ResponseHead,
     framing: BodyFraming,
-    at_work: &AtWork,
+    worker: &Worker,
 ) -> Option<Box<Compressor>> {
-    if !could_be_coded(response) {
+    if !may_be_coded(response) {
         return None;
     }
     vary(&mut response.fields);
-    let coding = negotiated.0?;
-    let short = match framing {
-        BodyFraming::Length(length) => length < LEAST,
-        BodyFraming::None => method != Method::Head || length_of(&response.fields) < Some(LEAST),
-        BodyFraming::Chunked | BodyFraming::UntilClose => false,
-    };
+    let fields = &response.fields;
     // HTTP/1.0 would have no other end than that of the connection.
-    if short || matches!(version, Version::Http10) {
-        return None;
+    let coding = negotiated
+        .0
+        .filter(|_| !is_part(response) && !matches!(request.version, Version::Http10))?;
+    let said = || length_of(fields).is_some_and(|length| length < LEAST);
+    match framing {
+        BodyFraming::Length(..LEAST) => return None,
+        // RFC 9110 §15.4.5: as of the response with the content that the client has.
+        BodyFraming::None if response.status == 304 => {
+            if !said() && !has_as_it_is(&request.fields, fields) {
+                unsay(&mut response.fields);
+            }
+            return None;
+        }
+        // RFC 9110 §9.3.2: as to a GET, whose length need not be known.
+        BodyFraming::None => {
+            if request.method == Method::Head && !said() {
+                describe(&mut response.fields, coding);
+            }
+            return None;
+        }
+        BodyFraming::Length(_) | BodyFraming::Chunked | BodyFraming::UntilClose => {}
     }
-    if framing == BodyFraming::None {
-        // RFC 9110 §9.3.2: as to a GET.
-        describe(&mut response.fields, coding);
-        return None;
-    }
-    let compressor = Compressor::new(coding, at_work.enter()?).ok()?;
+    let coded = match fields.first(Known::ContentType).is_some_and(is_sequence) {
+        true => Coded::Sequence,
+        false => Coded::Content,
+    };
+    let place = Place::take(worker, peer, coded)?;
+    let compressor = Compressor::new(coding, place).ok()?;
     describe(&mut response.fields, coding);
     Some(Box::new(compressor))
 }
 
-/// Is it the whole of something that becomes shorter, and is nobody against it?
-fn could_be_coded(response: &ResponseHead) -> bool {
+/// Does it speak of something that becomes shorter, and is nobody against it? What a 304 speaks of need
+/// not be said there.
+fn may_be_coded(response: &ResponseHead) -> bool {
     let fields = &response.fields;
-    let transforms = list_members(fields.named("Cache-Control"))
-        .all(|directive| !directive.eq_ignore_ascii_case(b"no-transform"));
-    matches!(response.status, 200..=203 | 207..=303 | 305..=599)
-        && fields
-            .first(Known::ContentType)
-            .is_some_and(is_compressible)
+    let content_type = fields.first(Known::ContentType);
+    // RFC 9110 §15.3.5, §15.3.6: no content at all.
+    !matches!(response.status, 204 | 205)
+        && content_type.map_or(response.status == 304, is_compressible)
         && fields.named("Content-Encoding").next().is_none()
-        && fields.named("Content-Range").next().is_none()
-        && transforms
+        && !forbids_transforming(fields)
+}
+
+/// RFC 9111 §5.2.1.6, §5.2.2.6.
+pub(super) fn forbids_transforming(fields: &Fields) -> bool {
+    list_members(fields.named("Cache-Control"))
+        .any(|directive| directive.eq_ignore_ascii_case(b"no-transform"))
+}
+
+/// Parts are of the content as it is: what was coded has none (RFC 9110 §14).
+fn is_part(response: &ResponseHead) -> bool {
+    response.status == 206 || response.fields.named("Content-Range").next().is_some()
+}
+
+/// Does the client have what a response speaks of as it is, by the tag that it named?
+fn has_as_it_is(request: &Fields, response: &Fields) -> bool {
+    let tag = response.named("ETag").next();
+    list_members(request.named("If-None-Match")).any(|known| Some(known) == tag)
 }
 
 fn length_of(fields: &Fields) -> Option<u64> {
@@ -127,6 +172,12 @@ fn vary(fields: &mut Fields) {
 
 /// Describes the coded content in place of what it was.
 fn describe(fields: &mut Fields, coding: Coding) {
+    unsay(fields);
+    fields.push(b"Content-Encoding", coding.name().as_bytes());
+}
+
+/// Takes back what is true only of the content as it was.
+fn unsay(fields: &mut Fields) {
     // Lengths and digests are those of other bytes (RFC 9530 §2, §3), and so are ranges.
     fields.retain(|field| {
         field.known != Known::ContentLength
@@ -134,7 +185,6 @@ fn describe(fields: &mut Fields, coding: Coding) {
                 .iter()
                 .any(|name| field.name.eq_ignore_ascii_case(name.as_bytes()))
     });
-    fields.push(b"Content-Encoding", coding.name().as_bytes());
     // RFC 9110 §8.8.3.3: another representation, equivalent at most.
     let strong = fields
         .named("ETag")
@@ -154,8 +204,18 @@ const GONE: [&str; 5] = [
     "Repr-Digest",
 ];
 
+/// What a backend says behind a body that is not true of its coding: digests and tags of other bytes.
+/// Nobody weakens a tag there.
+pub(super) const UNTRUE_BEHIND: [&str; 5] = [
+    "Content-Digest",
+    "Content-MD5",
+    "Digest",
+    "ETag",
+    "Repr-Digest",
+];
+
 impl Compressor {
-    fn new(coding: Coding, counted: Counted) -> io::Result<Compressor> {
+    fn new(coding: Coding, place: Place) -> io::Result<Compressor> {
         let encoder = match coding {
             Coding::Zstd => {
                 let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
@@ -174,7 +234,7 @@ impl Compressor {
         };
         Ok(Compressor {
             encoder,
-            _counted: counted,
+            _place: place,
             plain: Vec::new(),
         })
     }
@@ -258,8 +318,9 @@ impl fmt::Debug for Compressor {
 /// A shorter body is not coded: it fits into a packet either way.
 const LEAST: u64 = 1024;
 
-/// Where a worker has so many at work, further responses go out as they are: each takes 0.3 to 1.5 MiB.
-const AT_ONCE: usize = 128;
+/// So many responses on one connection are coded at once, others go out as they are: it must not take
+/// the places of all others.
+const AT_ONCE_FOR_ONE: usize = 8;
 
 /// Binary logarithm of how far a coder looks back, in bytes: more would cost memory on both sides.
 const WINDOW: u32 = 18;

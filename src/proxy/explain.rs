@@ -223,6 +223,7 @@ pub fn wants(
         listener,
         tls: secure.then_some("TLSv1.3"),
         arrival: None,
+        coding: None,
         certificate: None,
     };
     if listener_of.protocol.is_layer4() {

@@ -4,12 +4,14 @@
 //! Made by `server`; asked by `listener` for each connection and by `request` for each request, and
 //! read by a scrape. `origin.rs` (pure) says whom a limit takes for one client; `clients.rs` counts
 //! the connections of each, `rates.rs` its requests: `gcra.rs` (pure) by which rule, `buckets.rs`
-//! where that is remembered. `descriptors.rs` keeps some for backends,
+//! where that is remembered. `descriptors.rs` keeps some for backends, `coders.rs` counts responses that
+//! are coded,
 //! `pressure.rs` says how short memory is. What is not configured is not
 //! there.
 
 mod buckets;
 mod clients;
+pub mod coders;
 pub mod descriptors;
 mod gcra;
 pub mod origin;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use clients::Clients;
+use coders::{Coded, CoderPlace, Coders};
 use descriptors::Descriptors;
 use origin::Origin;
 use pressure::Pressure;
@@ -46,6 +49,8 @@ pub struct Limits {
     /// Client connections that are open. Written by every worker. Relaxed: a number, it orders
     /// nothing; the limit holds because every taker adds first.
     open: Arc<AtomicUsize>,
+    /// Responses that are being coded.
+    coders: Arc<Coders>,
     /// Where connections are limited by client.
     clients: Option<Arc<Clients>>,
     /// Where requests are.
@@ -103,6 +108,7 @@ impl Limits {
             descriptors: Arc::new(Descriptors::of_this_process()),
             pressure: Arc::default(),
             open: Arc::default(),
+            coders: Arc::default(),
             clients: most.map(|most| Arc::new(Clients::new(most))),
             rates: Rates::new(&config, None),
             config,
@@ -124,6 +130,7 @@ impl Limits {
             descriptors: Arc::clone(&self.descriptors),
             pressure: Arc::clone(&self.pressure),
             open: Arc::clone(&self.open),
+            coders: Arc::clone(&self.coders),
             clients,
             rates: Rates::new(&config, self.rates.as_ref()),
             config,
@@ -180,6 +187,14 @@ impl Limits {
         }
     }
 
+    /// A place for who codes a response, if there is one, and memory.
+    pub fn coder(&self, coded: Coded) -> Option<CoderPlace> {
+        match self.pressure.level() {
+            Level::Fine => self.coders.enter(coded, self.most_coders()),
+            Level::Shedding | Level::Refusing => None,
+        }
+    }
+
     /// Clients whose requests were forgotten for want of room, although they counted still.
     pub fn forgiven(&self) -> u64 {
         self.rates.as_ref().map_or(0, Rates::forgiven)
@@ -215,7 +230,12 @@ impl Limits {
             ]);
         }
         bounds.extend(self.rates.as_ref().map(Rates::bound));
+        bounds.push(self.coders.sample(self.most_coders()));
         bounds
+    }
+
+    fn most_coders(&self) -> usize {
+        coders::bound(self.pressure.budget())
     }
 
     fn most(&self) -> usize {

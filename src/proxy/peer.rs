@@ -1,5 +1,6 @@
 //! Who a client's connection belongs to, and where it arrived.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -22,6 +23,8 @@ pub struct Peer {
     pub tls: Option<&'static str>,
     /// Where it arrived, if it has many requests under way, none of which has the connection itself.
     pub arrival: Option<Rc<ArrivedAt>>,
+    /// How many of its responses are being coded, if it has many requests under way.
+    pub coding: Option<Rc<Cell<usize>>>,
     /// The certificate that the client showed, verified. Few listeners ask for one.
     pub certificate: Option<Rc<ClientCertificate>>,
 }

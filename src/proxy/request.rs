@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::account::Account;
 use super::auth::{Answer, Asking};
 use super::certificate_fields::Asked;
-use super::compress::Negotiated;
+use super::compress::{Negotiated, forbids_transforming};
 use super::connection::Serving;
 use super::decide::{Decision, Passed};
 use super::drain::Phase;
@@ -175,8 +175,12 @@ impl<'a> Serving<'a> {
         }
         // What the client itself says: the backend may be told something else.
         let compress = (!service.compress.is_empty()).then(|| {
-            let accepted = self.head.fields.named("Accept-Encoding");
-            Negotiated(negotiate(&service.compress, accepted))
+            let fields = &self.head.fields;
+            let accepted = fields.named("Accept-Encoding");
+            Negotiated(
+                // RFC 9111 §5.2.1.6.
+                (negotiate(&service.compress, accepted)).filter(|_| !forbids_transforming(fields)),
+            )
         });
         let onward = Onward {
             route,

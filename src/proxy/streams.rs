@@ -63,6 +63,7 @@ pub(super) async fn streams(connection: Connection, runners: Rc<Runners>) {
         let name = name.map(Into::into);
         origin.peer.arrival = Some(Rc::new(ArrivedAt { address, name }));
     }
+    origin.peer.coding = Some(Rc::default());
     let origin = Rc::new(origin);
     let worker = Rc::clone(&origin.worker);
     let (downstream, deadlines) = (&worker.shared.config.downstream, &worker.deadlines);

@@ -14,7 +14,6 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compress::AtWork;
 use super::mirror::Mirrors;
 use super::retry::Budget;
 use super::samples::{self};
@@ -56,8 +55,6 @@ pub struct Worker {
     pub deadlines: Rc<Deadlines>,
     /// How many there are, and how many are to go.
     pub crowd: Rc<Crowd>,
-    /// Who codes bodies of responses.
-    pub compressing: AtWork,
     /// From then on a request may be sampled.
     sample_due: Rc<Cell<Millis>>,
     /// Its share of the metrics.
@@ -107,7 +104,6 @@ impl Worker {
             pipes: Rc::default(),
             deadlines,
             crowd: Rc::default(),
-            compressing: AtWork::default(),
             sample_due: Rc::default(),
             metrics,
             access: Rc::new(access),
@@ -140,7 +136,6 @@ impl Worker {
             pipes: Rc::clone(&self.pipes),
             deadlines: Rc::clone(&self.deadlines),
             crowd: Rc::clone(&self.crowd),
-            compressing: self.compressing.clone(),
             sample_due: Rc::clone(&self.sample_due),
             metrics: self.metrics.renamed(&shared.names),
             access: Rc::clone(&self.access),

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::coded_fields::{TRAILERS, check_trailers};
+use crate::frames::{END_STREAM, Peer, headers, request};
 use crate::support::Gate;
 use crate::support::backend::{Backend, Step};
 use crate::support::client::{Client, End, NoResponse};
@@ -11,7 +13,7 @@ use crate::support::require;
 use crate::support::server::Server;
 use crate::{BOTH, Over, config, get};
 
-fn site(backend: &Backend, keys: &str) -> Server {
+pub(crate) fn site(backend: &Backend, keys: &str) -> Server {
     let text = config(
         &[("a", backend)],
         &format!("{keys}\n[[route]]\nservice = \"a\"\n"),
@@ -20,7 +22,7 @@ fn site(backend: &Backend, keys: &str) -> Server {
 }
 
 /// A long text that is not the same all over.
-fn text(lines: usize) -> String {
+pub(crate) fn text(lines: usize) -> String {
     (0..lines)
         .map(|n| format!("line {n} of {lines}, {}\n", n * n))
         .collect()
@@ -72,8 +74,9 @@ fn each_coding_over_each_version_and_framing() {
     let (first, rest) = body.split_at(70_001);
     let (half, last) = rest.split_at(100_003);
     let chunked = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n\
-         {:x}\r\n{first}\r\n{:x}\r\n{half}\r\n{:x}\r\n{last}\r\n0\r\nX-Sum: 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTrailer: Digest, X-Sum\r\n\
+         Transfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{first}\r\n{:x}\r\n{half}\r\n{:x}\r\n{last}\r\n0\r\n{TRAILERS}\r\n",
         first.len(),
         half.len(),
         last.len()
@@ -109,6 +112,9 @@ fn each_coding_over_each_version_and_framing() {
                 assert!(head.contains("vary: accept-encoding\r\n"), "{case}: {head}");
                 for gone in ["content-length:", "accept-ranges:"] {
                     assert!(!head.contains(gone), "{case}: {head}");
+                }
+                if framing == "chunked" {
+                    check_trailers(&head, &case);
                 }
                 if framing == "length" {
                     assert!(head.contains("etag: w/\"x\"\r\n"), "{case}: {head}");
@@ -173,19 +179,36 @@ fn decoded_so_far(response: &[u8]) -> String {
     String::from_utf8(decoded).expect("text")
 }
 
+/// What was coded, if it is whole.
+pub(crate) fn gunzip(coded: &[u8]) -> Vec<u8> {
+    use std::io::Read as _;
+    let mut decoded = Vec::new();
+    let read = flate2::read::GzDecoder::new(coded).read_to_end(&mut decoded);
+    read.expect("it has its end");
+    decoded
+}
+
+/// The head of a request for a coding over HTTP/2.
+pub(crate) fn asking(stream: u32, coding: &str) -> Vec<u8> {
+    let mut fields = request("GET", "/").to_vec();
+    fields.push(("accept-encoding", coding));
+    headers(stream, END_STREAM, &fields)
+}
+
 #[test]
 fn what_breaks_off_does_not_end_well() {
     let backend = Backend::start("a");
     let server = site(&backend, "compress = \"on\"");
     let body = text(50);
     for coding in ["zstd", "br", "gzip"] {
-        backend.next(vec![
+        let script = vec![
             Step::Request,
             Step::send(format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9999999\r\n\r\n{body}"
             )),
             Step::Close,
-        ]);
+        ];
+        backend.next(script.clone());
         let mut client = Client::plain(server.address());
         client.send(format!(
             "GET / HTTP/1.1\r\nHost: a.test\r\nAccept-Encoding: {coding}\r\n\r\n"
@@ -196,6 +219,12 @@ fn what_breaks_off_does_not_end_well() {
             }
             other => panic!("{coding}: {other:?}"),
         }
+        backend.next(script);
+        let mut peer = Peer::connect(server.address());
+        peer.send(asking(1, coding));
+        let came = peer.over(1);
+        assert_eq!(came.field("content-encoding").as_deref(), Some(coding));
+        assert!(came.reset.is_some() && !came.ended, "{coding}: {came:?}");
     }
 }
 
@@ -234,7 +263,23 @@ fn which_responses() {
             get("/"),
             answer("Content-Range: bytes 0-1/9\r\n", &long),
             false,
+            true,
+        ),
+        (
+            "of a client that wants nothing transformed",
+            get("/")
+                .with("Accept-Encoding", "gzip")
+                .with("Cache-Control", "max-age=0, No-Transform"),
+            answer("", &long),
             false,
+            true,
+        ),
+        (
+            "of a client whose weight is none",
+            get("/").with("Accept-Encoding", "gzip;q = 0"),
+            answer("", &long),
+            false,
+            true,
         ),
         (
             "a picture",

@@ -13,7 +13,7 @@ pub struct Pressure {
     level: AtomicU8,
     /// A number for each time that a share of the idle connections is to be closed.
     round: AtomicU32,
-    /// Bytes, for scrapes; a budget of 0: there is none.
+    /// Bytes; a budget of 0: there is none.
     used: AtomicU64,
     budget: AtomicU64,
 }
@@ -62,9 +62,14 @@ impl Pressure {
         }
     }
 
+    /// How much memory there is, in bytes; 0: nobody says so.
+    pub fn budget(&self) -> u64 {
+        self.budget.load(Ordering::Relaxed)
+    }
+
     /// For a scrape. `None`: there is no budget.
     pub fn sample(&self) -> Option<MemorySample> {
-        let budget = self.budget.load(Ordering::Relaxed);
+        let budget = self.budget();
         (budget > 0).then(|| MemorySample {
             used: self.used.load(Ordering::Relaxed),
             budget,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::from_toml_str;
+use crate::memory::budget::Look;
 
 fn limits(text: &str) -> Arc<Limits> {
     let listener = "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n";
@@ -44,4 +45,32 @@ fn a_trusted_proxy_has_only_the_limit_of_all() {
     assert_eq!(limits.bounds()[1].now, 0, "no client is counted");
     drop(admitted);
     assert_eq!(limits.bounds()[0].now, 0);
+}
+
+#[test]
+fn coders_are_bounded_over_reloads_and_have_no_place_where_memory_runs_short() {
+    let limits = limits("");
+    let look = |used| {
+        let look = Look {
+            used,
+            budget: 128 << 20,
+        };
+        limits.pressure.update(Some(look));
+    };
+    look(0);
+    let renewed = limits.renewed(Arc::clone(&limits.config));
+    let taken: Vec<_> = [&limits, &renewed]
+        .into_iter()
+        .cycle()
+        .map_while(|limits| limits.coder(Coded::Content))
+        .collect();
+    assert_eq!(taken.len(), 16);
+    let sample = renewed.bounds().pop().expect("it is the last");
+    let levels = (sample.what, sample.now, sample.bound, sample.high_water);
+    assert_eq!(levels, ("coders", 16, Some(16), Some(16)));
+    drop(taken);
+    for (used, expected) in [(115 << 20, false), (125 << 20, false), (1 << 20, true)] {
+        look(used);
+        assert_eq!(limits.coder(Coded::Content).is_some(), expected, "{used}");
+    }
 }

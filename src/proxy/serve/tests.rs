@@ -38,6 +38,7 @@ impl Site {
                 tls: None,
                 certificate: None,
                 arrival: None,
+                coding: None,
                 is_unknown: false,
             };
             let seat = worker.shared.seating.seat(0);

@@ -16,15 +16,51 @@ use crate::telemetry::metrics::{self, Side};
 #[derive(Debug, Default)]
 pub struct Crowd {
     /// Open ones.
-    pub connections: Cell<usize>,
-    /// The most there were since they last became noticeably fewer.
-    most: Cell<usize>,
+    pub connections: Tide,
+    /// Those who code responses for them.
+    pub coders: Tide,
     /// The control thread has to be told that a burst is over.
     burst_over: Cell<bool>,
     /// So many idle ones are to be closed for want of memory.
     to_shed: Cell<usize>,
     /// In this round.
     shed_in: Cell<u32>,
+}
+
+/// How many there are of something, and the most there were since they last became noticeably fewer.
+#[derive(Debug, Default)]
+pub struct Tide {
+    now: Cell<usize>,
+    most: Cell<usize>,
+}
+
+impl Tide {
+    /// How many there are.
+    pub fn get(&self) -> usize {
+        self.now.get()
+    }
+
+    /// One more.
+    pub fn rise(&self) {
+        let now = self.now.get() + 1;
+        self.now.set(now);
+        self.most.set(self.most.get().max(now));
+    }
+
+    /// One less.
+    pub fn fall(&self) {
+        self.now.set(self.now.get() - 1);
+    }
+
+    /// Are there noticeably fewer than there were, and no less than `least`? Says so once.
+    fn has_ebbed(&self, least: usize) -> bool {
+        let (now, most) = (self.now.get(), self.most.get());
+        let ebbed = most - now >= least.max(most / 4);
+        if ebbed {
+            self.most.set(now);
+        }
+        ebbed
+    }
 }
 
 impl Worker {
@@ -57,28 +93,20 @@ impl Worker {
     }
 
     /// Tells the control thread when a burst is over: so many runners and large buffers were dropped
-    /// at this tick, or there are noticeably fewer connections than there were.
+    /// at this tick, or there are noticeably fewer connections or coders than there were.
     pub(super) fn note_burst(&self, runners: usize, buffers: usize) {
         let crowd = &self.crowd;
-        if crowd.has_emptied() || runners >= BURST || buffers >= BURST_BUFFERS {
+        let ebbed = [
+            crowd.connections.has_ebbed(BURST),
+            crowd.coders.has_ebbed(BURST_CODERS),
+        ];
+        if ebbed.contains(&true) || runners >= BURST || buffers >= BURST_BUFFERS {
             crowd.burst_over.set(true);
         }
         // A full queue is tried again at the next tick.
         if crowd.burst_over.get() && self.shared.events.try_send(Event::BurstOver).is_ok() {
             crowd.burst_over.set(false);
         }
-    }
-}
-
-impl Crowd {
-    /// Are there noticeably fewer connections than there were? Says so once.
-    fn has_emptied(&self) -> bool {
-        let (now, most) = (self.connections.get(), self.most.get());
-        let emptied = most - now >= BURST.max(most / 4);
-        if emptied {
-            self.most.set(now);
-        }
-        emptied
     }
 }
 
@@ -108,9 +136,7 @@ impl OpenConnection {
             }
         };
         let crowd = Rc::clone(&worker.crowd);
-        let connections = crowd.connections.get() + 1;
-        crowd.connections.set(connections);
-        crowd.most.set(crowd.most.get().max(connections));
+        crowd.connections.rise();
         Ok(OpenConnection {
             crowd,
             admitted,
@@ -129,8 +155,7 @@ impl OpenConnection {
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        let connections = &self.crowd.connections;
-        connections.set(connections.get() - 1);
+        self.crowd.connections.fall();
     }
 }
 
@@ -140,6 +165,9 @@ pub(super) const BURST: usize = 256;
 
 /// The same of large buffers, which have 63 to 79 KiB: 2 MiB.
 pub(super) const BURST_BUFFERS: usize = 32;
+
+/// The same of coders, which have 0.3 to 1.9 MiB: 4 MiB and more.
+pub(super) const BURST_CODERS: usize = 16;
 
 /// An idle connection is not closed earlier for want of memory: a client that was connected or
 /// answered has sent its next request by then, if it had one.

@@ -1,6 +1,6 @@
 //! When a worker says that a burst is over, and whom it closes for want of memory.
 
-use super::crowd::{BURST, LEAST_IDLE};
+use super::crowd::{BURST, BURST_CODERS, LEAST_IDLE};
 use super::fixture::Workers;
 use super::*;
 use crate::events::Event;
@@ -34,6 +34,24 @@ fn a_burst_is_over_when_connections_have_become_noticeably_fewer() {
         assert_eq!(told.try_recv().is_ok(), expected, "{rule}");
         worker.tick(0);
         assert!(told.try_recv().is_err(), "{rule}: it is said once");
+    }
+}
+
+#[test]
+fn a_burst_is_over_when_coders_have_become_noticeably_fewer() {
+    for (before, after, expected) in [
+        (BURST_CODERS, 0, true),
+        (BURST_CODERS - 1, 0, false),
+        (8 * BURST_CODERS, 7 * BURST_CODERS, false),
+    ] {
+        let (worker, mut told) = Workers::new(1).only();
+        let coders = &worker.crowd.coders;
+        (0..before).for_each(|_| coders.rise());
+        worker.tick(0);
+        assert!(told.try_recv().is_err(), "{before}: they are all there");
+        (after..before).for_each(|_| coders.fall());
+        worker.tick(0);
+        assert_eq!(told.try_recv().is_ok(), expected, "{before}, {after}");
     }
 }
 
