@@ -217,7 +217,13 @@ pub(super) async fn receive(
     }
     let mut compressor = job.compress.and_then(|negotiated| {
         let asked = (job.head.method, job.head.version);
-        compress::begin(negotiated, asked, response, framing, &worker.compressing)
+        compress::begin(
+            negotiated,
+            asked,
+            response,
+            framing,
+            (&worker.compressing, &worker.metrics),
+        )
     });
     let framing_out = match &compressor {
         Some(_) => BodyFraming::Chunked,

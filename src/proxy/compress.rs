@@ -17,17 +17,24 @@ use crate::http::coding::{Coding, is_compressible};
 use crate::http::h1::body::{BadBody, encode_chunk, encode_last_chunk};
 use crate::http::head::{Method, ResponseHead, Version};
 use crate::http::headers::{Fields, Known, list_members};
+use crate::telemetry::metrics::{Compressing, Shard};
 
 /// What a client takes of what its service offers: `None`, nothing. Of responses that could be coded,
 /// caches are told either way what they depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Negotiated(pub(super) Option<Coding>);
+pub(super) struct Negotiated {
+    pub(super) coding: Option<Coding>,
+    /// Its service.
+    pub(super) service: usize,
+}
 
 /// Codes the body of one response.
 pub(super) struct Compressor {
     encoder: Encoder,
     /// Counts it among those of its worker.
-    _counted: Counted,
+    _at_work: Counted,
+    /// Counts what goes in and what comes out.
+    counted: Option<Compressing>,
     /// What of the body lies in another framing, taken out of it.
     plain: Vec<u8>,
 }
@@ -71,13 +78,13 @@ pub(super) fn begin(
     (method, version): (Method, Version),
     response: &mut ResponseHead,
     framing: BodyFraming,
-    at_work: &AtWork,
+    (at_work, metrics): (&AtWork, &Shard),
 ) -> Option<Box<Compressor>> {
     if !could_be_coded(response) {
         return None;
     }
     vary(&mut response.fields);
-    let coding = negotiated.0?;
+    let coding = negotiated.coding?;
     let short = match framing {
         BodyFraming::Length(length) => length < LEAST,
         BodyFraming::None => method != Method::Head || length_of(&response.fields) < Some(LEAST),
@@ -92,7 +99,8 @@ pub(super) fn begin(
         describe(&mut response.fields, coding);
         return None;
     }
-    let compressor = Compressor::new(coding, at_work.enter()?).ok()?;
+    let mut compressor = Compressor::new(coding, at_work.enter()?).ok()?;
+    compressor.counted = metrics.compressing(negotiated.service, coding.name());
     describe(&mut response.fields, coding);
     Some(Box::new(compressor))
 }
@@ -155,7 +163,7 @@ const GONE: [&str; 5] = [
 ];
 
 impl Compressor {
-    fn new(coding: Coding, counted: Counted) -> io::Result<Compressor> {
+    fn new(coding: Coding, at_work: Counted) -> io::Result<Compressor> {
         let encoder = match coding {
             Coding::Zstd => {
                 let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
@@ -174,7 +182,8 @@ impl Compressor {
         };
         Ok(Compressor {
             encoder,
-            _counted: counted,
+            _at_work: at_work,
+            counted: None,
             plain: Vec::new(),
         })
     }
@@ -193,16 +202,26 @@ impl Compressor {
             (Source::H1 { .. }, BodyFraming::Chunked) => Recode::Unchunk,
             _ => Recode::Direct,
         };
-        let Compressor { encoder, plain, .. } = self;
+        let Compressor {
+            encoder,
+            plain,
+            counted,
+            ..
+        } = self;
         plain.clear();
         let lot = source.gather(bare, plain, None)?;
         let is_done = source.is_done();
-        let coded = match &source.piece(&lot) {
-            Piece::Lent(direct) => encoder.code([plain, direct], is_done),
-            Piece::Owned(direct) => encoder.code([plain, direct], is_done),
+        let piece = source.piece(&lot);
+        let direct: &[u8] = match &piece {
+            Piece::Lent(direct) => direct,
+            Piece::Owned(direct) => direct,
         };
+        let coded = encoder.code([plain, direct], is_done);
         // To memory nothing fails that could be written there.
         let coded = coded.map_err(|_| BadBody("it cannot be compressed"))?;
+        if let Some(counted) = counted {
+            counted.add(plain.len() + direct.len(), coded.len());
+        }
         match chunked {
             true => {
                 encode_chunk(&coded, out);

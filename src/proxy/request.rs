@@ -176,7 +176,10 @@ impl<'a> Serving<'a> {
         // What the client itself says: the backend may be told something else.
         let compress = (!service.compress.is_empty()).then(|| {
             let accepted = self.head.fields.named("Accept-Encoding");
-            Negotiated(negotiate(&service.compress, accepted))
+            Negotiated {
+                coding: negotiate(&service.compress, accepted),
+                service: index,
+            }
         });
         let onward = Onward {
             route,

@@ -75,6 +75,7 @@ impl Pool {
             let connection = idle.pop()?;
             self.count -= 1;
             if connection.io.is_quiet() {
+                connection.io.rests(false);
                 return Some(connection.io);
             }
         }
@@ -103,6 +104,7 @@ impl Pool {
             limit,
         });
         kept.limit = limit;
+        io.rests(true);
         kept.idle.push(Idle {
             io,
             since: now,

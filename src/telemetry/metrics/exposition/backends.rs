@@ -5,6 +5,7 @@ use std::fmt;
 
 use prometheus_client::metrics::MetricType::{Counter, Gauge, Histogram};
 
+use super::super::connections::ByState;
 use super::super::family::{Out, Value};
 use super::super::{BackendLabels, BackendSample};
 use super::{Page, truth};
@@ -46,11 +47,6 @@ impl Page {
                         first.state = sample.state;
                     }
                     first.up |= sample.up;
-                    first.check_failures += sample.check_failures;
-                    for ((_, count), (_, more)) in first.ejections.iter_mut().zip(&sample.ejections)
-                    {
-                        *count += more;
-                    }
                     first.in_flight += sample.in_flight;
                 })
                 .or_insert_with(|| sample.clone());
@@ -91,19 +87,32 @@ impl Page {
             family.add(&labels, Value::Gauge(1.0))?;
         }
         let mut family = out.family("backend_check_failures", "Checks that failed", Counter)?;
-        for (labels, sample) in &live {
-            family.add(&labels_of(labels), Value::Count(sample.check_failures))?;
+        for (labels, totals) in &self.backends {
+            family.add(&labels_of(labels), Value::Count(totals.check_failures))?;
         }
         let mut family = out.family(
             "backend_ejections",
             "Times that it was ejected, by reason",
             Counter,
         )?;
-        for (labels, sample) in &live {
-            for &(reason, count) in &sample.ejections {
+        for (labels, totals) in &self.backends {
+            for (reason, count) in &totals.ejections {
                 let [service, backend] = labels_of(labels);
-                let labels = [service, backend, ("reason", reason.to_owned())];
-                family.add(&labels, Value::Count(count))?;
+                let labels = [service, backend, ("reason", (*reason).to_owned())];
+                family.add(&labels, Value::Count(*count))?;
+            }
+        }
+        let mut family = out.family(
+            "backend_connections",
+            "Open connections to a backend: active with something under way on them, idle without",
+            Gauge,
+        )?;
+        for (labels, totals) in &self.backends {
+            let ByState { active, idle } = totals.connections;
+            for (state, count) in [("active", active), ("idle", idle)] {
+                let [service, backend] = labels_of(labels);
+                let labels = [service, backend, ("state", state.to_owned())];
+                family.add(&labels, Value::Gauge(count as f64))?;
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use prometheus_client::metrics::MetricType::{Counter, Histogram};
 
 use super::super::HistogramTotals;
+use super::super::compressed::{CODINGS, CompressedTotals};
 use super::super::family::{Out, Value};
 use super::super::shard::ServiceCounters;
 use super::Page;
@@ -51,7 +52,7 @@ impl Page {
                 family.add(&labels, Value::Count(bytes))?;
             }
         }
-        Ok(())
+        compressed(&sums, out)
     }
 }
 
@@ -63,6 +64,42 @@ struct ServiceSums {
     times: HistogramTotals,
     received: u64,
     sent: u64,
+    /// In the order of [`CODINGS`].
+    compressed: [CompressedTotals; CODINGS.len()],
+}
+
+/// Of the codings that were used.
+fn compressed(sums: &BTreeMap<Arc<str>, ServiceSums>, out: &mut Out<'_>) -> fmt::Result {
+    type Count = fn(&CompressedTotals) -> u64;
+    let counters: [(&str, &str, Count); 3] = [
+        (
+            "compressed_responses",
+            "Responses that were compressed, by content coding",
+            |totals| totals.responses,
+        ),
+        (
+            "compression_uncompressed_bytes",
+            "Bytes of their bodies before they were compressed",
+            |totals| totals.uncompressed,
+        ),
+        (
+            "compression_compressed_bytes",
+            "Bytes of their bodies after they were compressed",
+            |totals| totals.compressed,
+        ),
+    ];
+    for (name, help, count) in counters {
+        let mut family = out.family(name, help, Counter)?;
+        for (service, sums) in sums {
+            for (coding, totals) in CODINGS.iter().zip(&sums.compressed) {
+                if totals.responses > 0 {
+                    let labels = [("service", &**service), ("coding", *coding)];
+                    family.add(&labels, Value::Count(count(totals)))?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 impl ServiceSums {
@@ -73,5 +110,8 @@ impl ServiceSums {
         self.times.add(&counters.duration.totals());
         self.received += counters.received.value();
         self.sent += counters.sent.value();
+        for (sum, counters) in self.compressed.iter_mut().zip(&counters.compressed) {
+            sum.add(counters);
+        }
     }
 }
