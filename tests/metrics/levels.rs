@@ -180,7 +180,7 @@ fn connections_over_http2_are_idle_without_streams() {
     let gate = Gate::new();
     backend.usually(vec![Step::Request, Step::Wait(gate.clone()), Step::Echo]);
     let near = server("", "", backend.address);
-    let far = server("", "protocol = \"h2c\"", near.address());
+    let far = server("", "upstream = \"h2c\"", near.address());
     let clients: Vec<_> = (0..3).map(|_| ask(&far)).collect();
     backend.await_requests(3);
     assert_eq!(connections(&far, near.address()), [Some(1.0), Some(0.0)]);
