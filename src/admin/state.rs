@@ -17,12 +17,13 @@ use crate::clock::Millis;
 use crate::discovery::stats::{DURATION_BOUNDS, DnsStats, Stats};
 use crate::events::journal::{CAPACITY, Journal};
 use crate::events::{Reloads, Sign};
+use crate::proxy::compress::AT_ONCE;
 use crate::proxy::drain::{Drain, Phase};
-use crate::proxy::worker::{Shared, labels};
+use crate::proxy::worker::{Shared, idle_connections, labels};
 use crate::published::Published;
 use crate::telemetry::metrics::{
-    BackendSample, BoundSample, CertificateSample, DnsLookups, DnsName, DnsSample, Live, Metrics,
-    ReloadSample,
+    BackendSample, BoundSample, CertificateSample, DnsLookups, DnsName, DnsSample, Levels, Live,
+    Metrics, ReloadSample,
 };
 use crate::tls::reload::CertificateWatch;
 
@@ -141,7 +142,20 @@ impl State {
 
     fn bounds(&self, shared: &Shared, dns: &DnsStats) -> Vec<BoundSample> {
         let mut bounds = bounds(shared, dns);
-        bounds.extend(copies(shared, &self.metrics, self.signs.len()));
+        let workers = self.signs.len();
+        bounds.extend(copies(shared, &self.metrics, workers));
+        let of_workers = |what, level: Levels, bound_of_one: usize| BoundSample {
+            what,
+            service: None,
+            now: level.now,
+            bound: bound_of_one.checked_mul(workers).map(|n| n as u64),
+            high_water: Some(level.most),
+        };
+        let idle = idle_connections(shared);
+        bounds.extend([
+            of_workers("idle_connections", self.metrics.idle_connections(), idle),
+            of_workers("compressors", self.metrics.compressors(), AT_ONCE),
+        ]);
         let (first, next) = self.journal.bounds();
         bounds.push(BoundSample {
             what: "journal",
@@ -255,13 +269,13 @@ fn copies(shared: &Shared, metrics: &Metrics, workers: usize) -> Vec<BoundSample
     let levels = metrics.copies();
     let sample = |(service, bound): (usize, u64)| {
         let name = &shared.config.services[service].name;
-        let (now, high_water) = levels.get(name).copied().unwrap_or_default();
+        let level = levels.get(name).copied().unwrap_or_default();
         BoundSample {
             what: "mirrored_requests",
             service: Some(Arc::clone(name)),
-            now,
+            now: level.now,
             bound: Some(bound),
-            high_water: Some(high_water),
+            high_water: Some(level.most),
         }
     };
     bounds.into_iter().map(sample).collect()

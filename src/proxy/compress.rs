@@ -5,10 +5,9 @@
 //! flushed, so that events and slow pages arrive as they would without it. A body that breaks off has no
 //! end in its coding either.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::recode::Recode;
 use super::source::{Lot, Piece, Source};
@@ -17,7 +16,7 @@ use crate::http::coding::{Coding, is_compressible};
 use crate::http::h1::body::{BadBody, encode_chunk, encode_last_chunk};
 use crate::http::head::{Method, ResponseHead, Version};
 use crate::http::headers::{Fields, Known, list_members};
-use crate::telemetry::metrics::{Compressing, Shard};
+use crate::telemetry::metrics::{Compressing, Level, Shard};
 
 /// What a client takes of what its service offers: `None`, nothing. Of responses that could be coded,
 /// caches are told either way what they depend on.
@@ -49,16 +48,20 @@ enum Encoder {
 
 /// How many compressors a worker has at work.
 #[derive(Debug, Clone, Default)]
-pub struct AtWork(Rc<Cell<usize>>);
+pub struct AtWork(Arc<Level>);
 
 struct Counted(AtWork);
 
 impl AtWork {
+    /// Nobody is. A scrape sees it by `level`.
+    pub fn seen_by(level: Arc<Level>) -> AtWork {
+        AtWork(level)
+    }
+
     /// One more, if there is room for it.
     fn enter(&self) -> Option<Counted> {
-        let others = self.0.get();
-        (others < AT_ONCE).then(|| {
-            self.0.set(others + 1);
+        (self.0.now() < AT_ONCE).then(|| {
+            self.0.begin();
             Counted(self.clone())
         })
     }
@@ -66,8 +69,7 @@ impl AtWork {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let all = &self.0.0;
-        all.set(all.get() - 1);
+        self.0.0.end();
     }
 }
 
@@ -278,7 +280,7 @@ impl fmt::Debug for Compressor {
 const LEAST: u64 = 1024;
 
 /// Where a worker has so many at work, further responses go out as they are: each takes 0.3 to 1.5 MiB.
-const AT_ONCE: usize = 128;
+pub const AT_ONCE: usize = 128;
 
 /// Binary logarithm of how far a coder looks back, in bytes: more would cost memory on both sides.
 const WINDOW: u32 = 18;

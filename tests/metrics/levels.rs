@@ -92,6 +92,7 @@ fn every_bounded_thing_has_a_high_water_mark() {
             Some(7.0),
             3.0,
         ),
+        ("of=\"compressors\"", 0.0, Some(128.0), 0.0),
         ("of=\"event_streams\"", 0.0, Some(32.0), 0.0),
         ("of=\"control_connections\"", 0.0, Some(64.0), 0.0),
     ] {
@@ -99,6 +100,8 @@ fn every_bounded_thing_has_a_high_water_mark() {
         assert_eq!((is, was), (Some(now), Some(high_water)), "{labels}");
         assert!(limit.is_none() || may == limit, "{labels}: {may:?}");
     }
+    // How many of them are kept for longer depends on how long this takes.
+    assert_eq!(bounded(&server, "of=\"idle_connections\"")[2], Some(3.0));
     for labels in ["of=\"probe_connections\"", "of=\"journal\""] {
         let [is, may, was] = bounded(&server, labels);
         assert!(was >= is && was >= Some(1.0), "{labels}: {is:?}, {was:?}");
@@ -231,6 +234,10 @@ fn what_compression_saves_is_counted() {
     assert_eq!(of("compressed_responses", "gzip"), Some(2.0));
     assert_eq!(of("compressed_responses", "br"), Some(1.0));
     assert_eq!(of("compressed_responses", "zstd"), None);
+    assert_eq!(
+        bounded(&server, "of=\"compressors\""),
+        [Some(0.0), Some(128.0), Some(1.0)]
+    );
     let whole = of("compression_uncompressed_bytes", "gzip");
     assert_eq!(whole, Some(2.0 * body.len() as f64));
     let small = of("compression_compressed_bytes", "gzip");

@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_limit_holds_while_threads_come_and_go() {
-        let clients = clients(5);
+        let clients = clients(2);
         let held = std::sync::atomic::AtomicU32::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -183,7 +183,7 @@ mod tests {
                     for _ in 0..2_000 {
                         if clients.enter(Origin::V4(7)) {
                             let before = held.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                            assert!(before < 5, "{before} were there");
+                            assert!(before < 2, "{before} were there");
                             held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                             clients.leave(Origin::V4(7));
                         }
@@ -191,6 +191,8 @@ mod tests {
                 });
             }
         });
-        assert_eq!(levels(&clients), [(0, 1), (0, 5)]);
+        let [all, one] = levels(&clients);
+        assert_eq!(all, (0, 1));
+        assert!(one.0 == 0 && (1..=2).contains(&one.1), "{one:?}");
     }
 }

@@ -1,8 +1,9 @@
-//! Connections, and copies of requests, that one worker has open: two counts each, of which only the
-//! worker writes. A gauge is their difference, so that none is ever written by two.
+//! Connections, copies of requests, and whatever else one worker has open. Only the worker writes; a
+//! scrape sums.
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::histogram::{Counter, Mark};
 use super::shard::{BackendCounters, ServiceCounters};
@@ -33,11 +34,22 @@ pub(super) struct Connections {
     closed: Counter,
 }
 
-/// What a worker has under way of something, and the most that it ever had.
+/// How many a worker has of something, and the most that it ever had. One writer at a time, as of a
+/// [`Counter`].
 #[derive(Debug, Default)]
-pub(super) struct Marked {
-    connections: Connections,
+pub struct Level {
+    now: AtomicU64,
     most: Mark,
+}
+
+/// [`Level`]s of all workers: how many there are, and the sum of the most that each ever had, which is
+/// never less than there were at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Levels {
+    /// Now.
+    pub now: u64,
+    /// Ever.
+    pub most: u64,
 }
 
 /// Those to one backend.
@@ -110,7 +122,7 @@ impl OpenCopy {
 
 impl Drop for OpenCopy {
     fn drop(&mut self) {
-        self.0.copies.connections.end();
+        self.0.copies.end();
     }
 }
 
@@ -132,15 +144,34 @@ impl Connections {
     }
 }
 
-impl Marked {
-    fn begin(&self) {
-        self.connections.begin();
-        self.most.raise(self.connections.totals().1);
+impl Level {
+    /// There are so many now.
+    pub fn set(&self, now: usize) {
+        self.now.store(now as u64, Ordering::Relaxed);
+        self.most.raise(now as u64);
     }
 
-    /// Under way now, and at most ever.
-    pub(super) fn levels(&self) -> (u64, u64) {
-        (self.connections.totals().1, self.most.value())
+    /// How many there are.
+    pub fn now(&self) -> usize {
+        self.now.load(Ordering::Relaxed) as usize
+    }
+
+    /// One more.
+    pub fn begin(&self) {
+        self.set(self.now() + 1);
+    }
+
+    /// One less.
+    pub fn end(&self) {
+        self.set(self.now() - 1);
+    }
+}
+
+impl Levels {
+    /// Adds one worker's.
+    pub(super) fn add(&mut self, level: &Level) {
+        self.now += level.now.load(Ordering::Relaxed);
+        self.most += level.most.value();
     }
 }
 

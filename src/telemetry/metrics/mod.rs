@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 pub use compressed::Compressing;
-pub use connections::{OpenConnection, OpenCopy};
+pub use connections::{Level, Levels, OpenConnection, OpenCopy};
 pub use histogram::{Histogram, HistogramTotals};
 pub use shard::{Handshake, Shard};
 pub use tally::Tally;
@@ -242,6 +242,8 @@ pub struct BoundSample {
 pub struct MemorySample {
     /// Bytes that count.
     pub used: u64,
+    /// The most that ever did, as far as somebody looked.
+    pub high_water: u64,
     /// Of so many.
     pub budget: u64,
     /// 0: nothing is done about it, 1: idle clients are closed, 2: new ones are refused.
@@ -290,18 +292,33 @@ impl Metrics {
         .render()
     }
 
-    /// Copies of requests that are under way to each service, and the sum of the most that each worker
-    /// ever had: never fewer than there were at once.
-    pub fn copies(&self) -> BTreeMap<Arc<str>, (u64, u64)> {
-        let mut copies = BTreeMap::<_, (u64, u64)>::new();
+    /// Copies of requests that are under way to each service.
+    pub fn copies(&self) -> BTreeMap<Arc<str>, Levels> {
+        let mut copies = BTreeMap::<_, Levels>::new();
         for shard in self.shards() {
             for (name, service) in shard.by_service().iter() {
-                let (now, most) = service.copies.levels();
-                let sum = copies.entry(Arc::clone(name)).or_default();
-                *sum = (sum.0 + now, sum.1 + most);
+                let levels = copies.entry(Arc::clone(name)).or_default();
+                levels.add(&service.copies);
             }
         }
         copies
+    }
+
+    /// Idle connections to backends that are kept.
+    pub fn idle_connections(&self) -> Levels {
+        self.levels(|shard| &shard.idle_connections)
+    }
+
+    /// Compressors at work.
+    pub fn compressors(&self) -> Levels {
+        self.levels(|shard| &shard.compressors)
+    }
+
+    fn levels(&self, of: impl Fn(&Counters) -> &Level) -> Levels {
+        let mut levels = Levels::default();
+        let shards = self.shards();
+        shards.iter().for_each(|shard| levels.add(of(shard)));
+        levels
     }
 
     fn shards(&self) -> Vec<Arc<Counters>> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::compressed::{CODINGS, Compressed, Compressing};
-use super::connections::{Connections, Marked, OpenConnection, OpenCopy, ToBackend};
+use super::connections::{Connections, Level, OpenConnection, OpenCopy, ToBackend};
 use super::histogram::{Counter, Histogram};
 use super::{BackendLabels, Names};
 use crate::clock::Millis;
@@ -206,6 +206,16 @@ impl Shard {
         OpenCopy::of(Arc::clone(&self.services[service]))
     }
 
+    /// The level of idle connections that this worker keeps.
+    pub fn idle_connections(&self) -> Arc<Level> {
+        Arc::clone(&self.counters.idle_connections)
+    }
+
+    /// The level of compressors that it has at work.
+    pub fn compressors(&self) -> Arc<Level> {
+        Arc::clone(&self.counters.compressors)
+    }
+
     /// A response of a service goes out in that coding: counts its bytes. `None`: there is no such.
     pub fn compressing(&self, service: usize, coding: &str) -> Option<Compressing> {
         Compressing::of(Arc::clone(&self.services[service]), coding)
@@ -262,6 +272,8 @@ pub(super) struct Counters {
     listeners: Mutex<BTreeMap<Arc<str>, Arc<Connections>>>,
     /// Locked by the worker when it meets a backend for the first time, and by the scraper.
     backends: Mutex<Vec<Listed>>,
+    pub(super) idle_connections: Arc<Level>,
+    pub(super) compressors: Arc<Level>,
     /// Errors, retries, handshakes: what happens seldom, or costs a thousand times the lock.
     rare: Mutex<BTreeMap<Rare, u64>>,
 }
@@ -276,7 +288,7 @@ pub(super) struct ServiceCounters {
     /// To its backends.
     pub(super) connections: Connections,
     /// Of requests, to it.
-    pub(super) copies: Marked,
+    pub(super) copies: Level,
     /// In the order of [`CODINGS`].
     pub(super) compressed: [Compressed; CODINGS.len()],
 }
@@ -435,7 +447,7 @@ impl Default for ServiceCounters {
             received: Counter::default(),
             sent: Counter::default(),
             connections: Connections::default(),
-            copies: Marked::default(),
+            copies: Level::default(),
             compressed: Default::default(),
         }
     }

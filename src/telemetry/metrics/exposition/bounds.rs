@@ -76,6 +76,11 @@ impl Page {
                 ("memory_bytes", "Memory that counts", memory.used),
                 ("memory_budget_bytes", "Most of it", memory.budget),
                 (
+                    "memory_high_water_bytes",
+                    "The most that ever was found",
+                    memory.high_water,
+                ),
+                (
                     "memory_level",
                     "1: idle clients are closed, 2: new ones are refused",
                     u64::from(memory.level),
