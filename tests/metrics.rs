@@ -3,6 +3,8 @@
 
 #[path = "support/dns.rs"]
 mod dns;
+#[path = "metrics/levels.rs"]
+mod levels;
 mod support;
 
 use std::net::SocketAddr;
@@ -216,6 +218,8 @@ async fn a_prometheus_has_the_series() {
             ("sum(evenkeel_tls_handshakes_total)", 1.0),
             ("count(evenkeel_backend_up)", 2.0),
             ("count(evenkeel_bounded_high_water)", 2.0),
+            ("count(evenkeel_backend_connections)", 4.0),
+            ("count(evenkeel_backend_check_failures_total)", 2.0),
             ("count(evenkeel_build_info)", 1.0),
             ("count(process_start_time_seconds)", 1.0),
         ] {

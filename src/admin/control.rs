@@ -32,11 +32,9 @@ use tokio::time::{sleep, timeout};
 
 use super::api::{Asker, Desk, EventStream, Found, Refusal, Reply};
 use super::guard::{Forbidden, Guard, Wants};
+use super::occupancy::CONTROLS;
 use super::page;
 use super::patient::Patient;
-
-/// Connections at a time by one way in; one more is closed at once.
-const CONNECTIONS: usize = 64;
 
 /// For a head, and for which a connection may be idle.
 const HEAD: Duration = Duration::from_secs(10);
@@ -76,9 +74,15 @@ pub enum Door {
 /// `LocalRuntime`.
 pub async fn serve(door: Door, guard: Guard, desk: Rc<Desk>) {
     let guard = Rc::new(guard);
+    let state = Rc::clone(&desk.state);
+    let tally = match &door {
+        Door::Tcp(_) => &state.occupancy.controls,
+        Door::Unix(_) => &state.occupancy.controls_by_socket,
+    };
     let mut connections = JoinSet::new();
     loop {
-        let full = connections.len() >= CONNECTIONS;
+        tally.set(connections.len());
+        let full = connections.len() >= CONTROLS;
         let accepted = tokio::select! {
             accepted = door.accept() => accepted,
             Some(_) = connections.join_next() => continue,

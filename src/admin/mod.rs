@@ -11,6 +11,7 @@ pub mod explain;
 pub mod guard;
 pub mod history;
 pub mod model;
+pub mod occupancy;
 pub mod page;
 mod patient;
 pub mod probe;

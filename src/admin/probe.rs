@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::occupancy::PROBES;
 use super::state::State;
 use crate::clock::Millis;
 use crate::http::h1::parse::{HeadLimits, request_head};
@@ -24,8 +25,6 @@ use crate::http::head::{Method, RequestHead};
 use crate::http::headers::list_members;
 use crate::telemetry::metrics::{CONTENT_TYPE, classic};
 
-/// Connections at a time; one more is closed at once.
-const CONNECTIONS: usize = 64;
 /// For everything from accept to close.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// After the response, for the client to close.
@@ -52,9 +51,10 @@ pub async fn serve(listener: TcpListener, state: Rc<State>) {
             }
             accepted
         });
+        state.occupancy.probes.set(connections.len());
         tokio::select! {
             accepted = accept => match accepted {
-                Ok((stream, _)) if connections.len() < CONNECTIONS => {
+                Ok((stream, _)) if connections.len() < PROBES => {
                     connections.spawn_local(answer(stream, Rc::clone(&state)));
                 }
                 Ok(_) => tracing::debug!("probe listener: too many connections"),

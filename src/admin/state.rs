@@ -4,22 +4,25 @@
 //! this file, so no answer can be forgotten to be updated.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::occupancy::Occupancy;
 use crate::acme::Acme;
 use crate::clock::Millis;
 use crate::discovery::stats::{DURATION_BOUNDS, DnsStats, Stats};
+use crate::events::journal::{CAPACITY, Journal};
 use crate::events::{Reloads, Sign};
 use crate::proxy::drain::{Drain, Phase};
-use crate::proxy::worker::{Shared, labels};
+use crate::proxy::worker::{Shared, idle_connections, labels};
 use crate::published::Published;
 use crate::telemetry::metrics::{
-    BackendSample, BoundSample, CertificateSample, DnsLookups, DnsName, DnsSample, Live, Metrics,
-    ReloadSample,
+    BackendSample, BoundSample, CertificateSample, DnsLookups, DnsName, DnsSample, Levels, Live,
+    Metrics, ReloadSample,
 };
 use crate::tls::reload::CertificateWatch;
 
@@ -45,6 +48,10 @@ pub struct State {
     pub access_lines_dropped: Arc<AtomicU64>,
     /// What became of reloads.
     pub reloads: Rc<RefCell<Reloads>>,
+    /// What happened.
+    pub journal: Arc<Journal>,
+    /// Who asks.
+    pub occupancy: Occupancy,
 }
 
 /// Something that keeps this process from being ready.
@@ -121,7 +128,7 @@ impl State {
             certificates: certificates(&shared),
             certificate_files: self.certificate_watch.counted(),
             acme: self.acme.sample(),
-            bounds: bounds(&shared, &dns),
+            bounds: self.bounds(&shared, &dns),
             dns: dns_sample(dns),
             access_lines_dropped: self.access_lines_dropped.load(Ordering::Relaxed),
             memory: shared.limits.pressure.sample(),
@@ -130,6 +137,36 @@ impl State {
             spans: shared.tracer.as_ref().map(|tracer| tracer.counts.results()),
         };
         self.metrics.render(now, live)
+    }
+
+    fn bounds(&self, shared: &Shared, dns: &DnsStats) -> Vec<BoundSample> {
+        let mut bounds = bounds(shared, dns);
+        let workers = self.signs.len();
+        bounds.extend(copies(shared, &self.metrics, workers));
+        let of_workers = |what, level: Levels, bound_of_one: usize| BoundSample {
+            what,
+            service: None,
+            now: level.now,
+            bound: bound_of_one.checked_mul(workers).map(|n| n as u64),
+            high_water: Some(level.most),
+        };
+        let idle = idle_connections(shared);
+        bounds.push(of_workers(
+            "idle_connections",
+            self.metrics.idle_connections(),
+            idle,
+        ));
+        let (first, next) = self.journal.bounds();
+        bounds.push(BoundSample {
+            what: "journal",
+            service: None,
+            now: next - first,
+            bound: Some(CAPACITY as u64),
+            // It only grows.
+            high_water: Some(next - first),
+        });
+        bounds.extend(self.occupancy.bounds());
+        bounds
     }
 
     /// Forgets the series of backends that are long gone. To be called every few seconds.
@@ -196,9 +233,52 @@ fn bounds(shared: &Shared, dns: &DnsStats) -> Vec<BoundSample> {
         service: Some(Arc::clone(&service.name)),
         now: adaptive.in_flight().into(),
         bound: Some(adaptive.limit().into()),
-        high_water: None,
+        high_water: Some(adaptive.most().into()),
     }));
+    for (service, serviced) in shared.config.services.iter().zip(&shared.services) {
+        let Some(gate) = &serviced.gate else { continue };
+        let Some(limit) = gate.per_backend else {
+            continue;
+        };
+        let snapshot = serviced.snapshot.load();
+        let in_flight = snapshot.listed().map(|(_, m)| m.backend.in_flight());
+        let now = in_flight.max().unwrap_or(0);
+        bounds.push(BoundSample {
+            what: "in_flight_of_one_backend",
+            service: Some(Arc::clone(&service.name)),
+            now: now.into(),
+            bound: Some(limit.get().into()),
+            high_water: Some(gate.most_of_one().max(now).into()),
+        });
+    }
     bounds
+}
+
+/// Copies of requests, by the service that gets them. Each worker has a bound for each route.
+fn copies(shared: &Shared, metrics: &Metrics, workers: usize) -> Vec<BoundSample> {
+    let mut bounds = BTreeMap::<usize, u64>::new();
+    for mirror in shared
+        .config
+        .routes
+        .iter()
+        .filter_map(|r| r.mirror.as_ref())
+    {
+        let bound = bounds.entry(mirror.service).or_default();
+        *bound += u64::from(mirror.max_in_flight) * workers as u64;
+    }
+    let levels = metrics.copies();
+    let sample = |(service, bound): (usize, u64)| {
+        let name = &shared.config.services[service].name;
+        let level = levels.get(name).copied().unwrap_or_default();
+        BoundSample {
+            what: "mirrored_requests",
+            service: Some(Arc::clone(name)),
+            now: level.now,
+            bound: Some(bound),
+            high_water: Some(level.most),
+        }
+    };
+    bounds.into_iter().map(sample).collect()
 }
 
 fn backends(shared: &Shared, now: Millis) -> Vec<BackendSample> {
@@ -208,16 +288,12 @@ fn backends(shared: &Shared, now: Millis) -> Vec<BackendSample> {
         samples.extend(snapshot.listed().map(|(priority, member)| {
             let backend = &member.backend;
             let (state, reason) = backend.state(now);
-            let ejections = backend.ejections();
             BackendSample {
                 id: backend.id.0,
                 labels: labels(backend),
                 up: !backend.drained() && backend.out_until(now).is_none(),
                 state: (state.name(), reason.name()),
-                check_failures: backend.check_failures(),
-                ejections: ejections
-                    .map(|(reason, count)| (reason.name(), count))
-                    .into(),
+                verdicts: Arc::clone(&backend.verdicts),
                 weight: member.weight,
                 priority,
                 in_flight: backend.in_flight(),

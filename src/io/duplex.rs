@@ -21,7 +21,7 @@ use crate::telemetry::metrics::OpenConnection;
 pub struct Duplex {
     transport: RefCell<Transport>,
     /// Held for its end: the connection is counted as open for as long.
-    _counted: Option<OpenConnection>,
+    counted: Option<OpenConnection>,
 }
 
 /// Why a write did not get through.
@@ -40,7 +40,7 @@ impl Duplex {
     pub fn new(transport: Transport) -> Duplex {
         Duplex {
             transport: RefCell::new(transport),
-            _counted: None,
+            counted: None,
         }
     }
 
@@ -52,8 +52,15 @@ impl Duplex {
     /// The same, counted as open for as long as it lives.
     pub fn counted(self, connection: OpenConnection) -> Duplex {
         Duplex {
-            _counted: Some(connection),
+            counted: Some(connection),
             ..self
+        }
+    }
+
+    /// Whether nothing is under way on it, from now on, for whoever counts.
+    pub fn rests(&self, does: bool) {
+        if let Some(counted) = &self.counted {
+            counted.rests(does);
         }
     }
 

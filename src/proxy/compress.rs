@@ -20,17 +20,24 @@ use crate::http::coding::{Coding, is_compressible, is_sequence};
 use crate::http::h1::body::{BadBody, encode_chunk, encode_last_chunk};
 use crate::http::head::{Method, RequestHead, ResponseHead, Version};
 use crate::http::headers::{Fields, Known, list_members};
+use crate::telemetry::metrics::Compressing;
 
 /// What a client takes of what its service offers: `None`, nothing. Of responses that could be coded,
 /// caches are told either way what they depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Negotiated(pub(super) Option<Coding>);
+pub(super) struct Negotiated {
+    pub(super) coding: Option<Coding>,
+    /// Its service.
+    pub(super) service: usize,
+}
 
 /// Codes the body of one response.
 pub(super) struct Compressor {
     encoder: Encoder,
     /// Counts it among those at work.
     _place: Place,
+    /// Counts what goes in and what comes out.
+    counted: Option<Compressing>,
     /// What of the body lies in another framing, taken out of it.
     plain: Vec<u8>,
 }
@@ -96,7 +103,7 @@ pub(super) fn begin(
     let fields = &response.fields;
     // HTTP/1.0 would have no other end than that of the connection.
     let coding = negotiated
-        .0
+        .coding
         .filter(|_| !is_part(response) && !matches!(request.version, Version::Http10))?;
     let said = || length_of(fields).is_some_and(|length| length < LEAST);
     match framing {
@@ -122,7 +129,10 @@ pub(super) fn begin(
         false => Coded::Content,
     };
     let place = Place::take(worker, peer, coded)?;
-    let compressor = Compressor::new(coding, place).ok()?;
+    let mut compressor = Compressor::new(coding, place).ok()?;
+    compressor.counted = worker
+        .metrics
+        .compressing(negotiated.service, coding.name());
     describe(&mut response.fields, coding);
     Some(Box::new(compressor))
 }
@@ -235,6 +245,7 @@ impl Compressor {
         Ok(Compressor {
             encoder,
             _place: place,
+            counted: None,
             plain: Vec::new(),
         })
     }
@@ -253,16 +264,26 @@ impl Compressor {
             (Source::H1 { .. }, BodyFraming::Chunked) => Recode::Unchunk,
             _ => Recode::Direct,
         };
-        let Compressor { encoder, plain, .. } = self;
+        let Compressor {
+            encoder,
+            plain,
+            counted,
+            ..
+        } = self;
         plain.clear();
         let lot = source.gather(bare, plain, None)?;
         let is_done = source.is_done();
-        let coded = match &source.piece(&lot) {
-            Piece::Lent(direct) => encoder.code([plain, direct], is_done),
-            Piece::Owned(direct) => encoder.code([plain, direct], is_done),
+        let piece = source.piece(&lot);
+        let direct: &[u8] = match &piece {
+            Piece::Lent(direct) => direct,
+            Piece::Owned(direct) => direct,
         };
+        let coded = encoder.code([plain, direct], is_done);
         // To memory nothing fails that could be written there.
         let coded = coded.map_err(|_| BadBody("it cannot be compressed"))?;
+        if let Some(counted) = counted {
+            counted.add(plain.len() + direct.len(), coded.len());
+        }
         match chunked {
             true => {
                 encode_chunk(&coded, out);

@@ -39,7 +39,6 @@ use crate::io::duplex::Duplex;
 use crate::io::pace::{Pace, Patience};
 use crate::io::relay::{End, Ended, Relayed, relay};
 use crate::io::transport::Transport;
-use crate::telemetry::metrics;
 use crate::tls::client_hello::ClientHello;
 use crate::upstream::backend::{InFlight, Trial};
 use crate::upstream::establish::Unestablished;
@@ -283,7 +282,7 @@ async fn reach<T>(
                 worker.attempted(&backend, None);
                 let now = worker.deadlines.now();
                 choice.guard.answered(Some(connecting), now);
-                let counted = worker.metrics.open(metrics::Side::Upstream(service));
+                let counted = worker.connected(service, &backend);
                 return Ok(Upstream {
                     io: Duplex::new(transport).counted(counted),
                     guard: choice.guard,

@@ -20,7 +20,6 @@ mod rates;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -36,7 +35,7 @@ use crate::clock::Nanos;
 use crate::config::Config;
 use crate::http::headers::Fields;
 use crate::memory::level::Level;
-use crate::telemetry::metrics::BoundSample;
+use crate::telemetry::metrics::{BoundSample, Tally};
 
 /// The limits of this process, and how much of each is taken.
 #[derive(Debug)]
@@ -46,9 +45,8 @@ pub struct Limits {
     pub descriptors: Arc<Descriptors>,
     /// How short memory is.
     pub pressure: Arc<Pressure>,
-    /// Client connections that are open. Written by every worker. Relaxed: a number, it orders
-    /// nothing; the limit holds because every taker adds first.
-    open: Arc<AtomicUsize>,
+    /// Client connections that are open. Written by every worker.
+    open: Arc<Tally>,
     /// Responses that are being coded.
     coders: Arc<Coders>,
     /// Where connections are limited by client.
@@ -61,14 +59,14 @@ pub struct Limits {
 #[derive(Debug)]
 #[must_use]
 pub struct Admitted {
-    open: Arc<AtomicUsize>,
+    open: Arc<Tally>,
     /// Whose count it is in, where those are kept.
     counted: Option<(Arc<Clients>, Origin)>,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.open.leave();
         if let Some((clients, origin)) = &self.counted {
             clients.leave(*origin);
         }
@@ -143,14 +141,13 @@ impl Limits {
         if self.pressure.level() == Level::Refusing {
             return Err(Refused::Memory);
         }
-        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        if !self.open.enter(self.most()) {
+            return Err(Refused::Full);
+        }
         let mut admitted = Admitted {
             open: Arc::clone(&self.open),
             counted: None,
         };
-        if before >= self.most() {
-            return Err(Refused::Full);
-        }
         self.identify(&mut admitted, address)?;
         Ok(admitted)
     }
@@ -202,32 +199,10 @@ impl Limits {
 
     /// For a scrape. O(clients), where connections are limited by client.
     pub fn bounds(&self) -> Vec<BoundSample> {
-        let most = self.most() as u64;
-        let mut bounds = vec![BoundSample {
-            what: "client_connections",
-            service: None,
-            now: self.open.load(Ordering::Relaxed) as u64,
-            bound: Some(most),
-            high_water: None,
-        }];
+        let most = self.most();
+        let mut bounds = vec![self.open.sample("client_connections", most)];
         if let Some(clients) = &self.clients {
-            let (count, largest) = clients.totals();
-            bounds.extend([
-                BoundSample {
-                    what: "clients",
-                    service: None,
-                    now: count as u64,
-                    bound: Some(most),
-                    high_water: None,
-                },
-                BoundSample {
-                    what: "connections_of_one_client",
-                    service: None,
-                    now: u64::from(largest),
-                    bound: Some(u64::from(clients.most())),
-                    high_water: None,
-                },
-            ]);
+            bounds.extend(clients.bounds(most));
         }
         bounds.extend(self.rates.as_ref().map(Rates::bound));
         bounds.push(self.coders.sample(self.most_coders()));

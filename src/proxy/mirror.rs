@@ -31,6 +31,7 @@ use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::{Fields, Nominated, is_same_field};
 use crate::io::duplex::WriteError;
 use crate::io::pace::{Pace, Patience};
+use crate::telemetry::metrics::OpenCopy;
 
 /// Says of a request that it is a copy.
 const FIELD: &[u8] = b"X-Evenkeel-Mirror";
@@ -90,22 +91,30 @@ impl Share {
 
 /// A place among the copies of a route.
 #[derive(Debug)]
-struct Place(Rc<Share>);
+struct Place {
+    share: Rc<Share>,
+    /// Counts the copy among those to its service.
+    _counted: OpenCopy,
+}
 
 impl Place {
     /// `None`: all are taken.
-    fn of(share: &Rc<Share>, most: u32) -> Option<Place> {
+    fn of(share: &Rc<Share>, most: u32, counted: impl FnOnce() -> OpenCopy) -> Option<Place> {
         let taken = share.in_flight.get();
         (taken < most).then(|| {
             share.in_flight.set(taken + 1);
-            Place(Rc::clone(share))
+            Place {
+                share: Rc::clone(share),
+                _counted: counted(),
+            }
         })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        let in_flight = &self.share.in_flight;
+        in_flight.set(in_flight.get() - 1);
     }
 }
 
@@ -132,7 +141,8 @@ impl Serving<'_> {
             worker.metrics.mirrored(mirror.service, "too_large");
             return None;
         }
-        let Some(place) = Place::of(share, mirror.max_in_flight) else {
+        let counted = || worker.metrics.copy(mirror.service);
+        let Some(place) = Place::of(share, mirror.max_in_flight, counted) else {
             worker.metrics.mirrored(mirror.service, "dropped");
             return None;
         };

@@ -31,7 +31,7 @@ mod attempt;
 mod auth;
 mod certificate_fields;
 mod choice;
-mod compress;
+pub mod compress;
 pub mod connection;
 mod decide;
 pub mod drain;

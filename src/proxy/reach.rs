@@ -201,7 +201,7 @@ impl Reaching<'_> {
         match open(worker, backend, (job.peer, client), job.limits, waits).await {
             Ok(transport) => {
                 backend.connected();
-                let counted = worker.metrics.open(metrics::Side::Upstream(self.service));
+                let counted = worker.connected(self.service, backend);
                 Ok((transport, counted))
             }
             Err(e) => Err(Unreached {
@@ -226,7 +226,7 @@ async fn make(worker: Rc<Worker>, service: usize, backend: Arc<Backend>, making:
             Err(e) => break Err(e),
         };
         let made = {
-            let counted = worker.metrics.open(metrics::Side::Upstream(service));
+            let counted = worker.connected(service, &backend);
             let keeping = Keeping {
                 max_age: limits.max_age,
                 ping: limits.ping,

@@ -177,10 +177,12 @@ impl<'a> Serving<'a> {
         let compress = (!service.compress.is_empty()).then(|| {
             let fields = &self.head.fields;
             let accepted = fields.named("Accept-Encoding");
-            Negotiated(
-                // RFC 9111 §5.2.1.6.
-                (negotiate(&service.compress, accepted)).filter(|_| !forbids_transforming(fields)),
-            )
+            // RFC 9111 §5.2.1.6.
+            let coding = negotiate(&service.compress, accepted);
+            Negotiated {
+                coding: coding.filter(|_| !forbids_transforming(fields)),
+                service: index,
+            }
         });
         let onward = Onward {
             route,

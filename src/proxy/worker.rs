@@ -105,9 +105,12 @@ impl Worker {
             deadlines,
             crowd: Rc::default(),
             sample_due: Rc::default(),
+            pool: Rc::new(RefCell::new(Pool::new(
+                idle_connections(&shared),
+                metrics.idle_connections(),
+            ))),
             metrics,
             access: Rc::new(access),
-            pool: Rc::new(RefCell::new(Pool::new(idle_connections(&shared)))),
             streams: Rc::default(),
             random: Rc::new(RefCell::new(random)),
             shared,
@@ -368,7 +371,7 @@ fn services(
 
 /// Idle connections that a worker keeps, to all backends together: a quarter of the descriptors are
 /// for those of all workers.
-fn idle_connections(shared: &Shared) -> usize {
+pub fn idle_connections(shared: &Shared) -> usize {
     let workers = shared.config.workers.get();
     let most = shared
         .limits

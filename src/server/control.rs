@@ -131,6 +131,8 @@ impl Control {
             discovery: self.watches.stats(),
             access_lines_dropped: self.access_lines_dropped,
             reloads: Rc::clone(&reloads),
+            journal: Arc::clone(&self.journal),
+            occupancy: Default::default(),
         });
         if let Some(probe) = probe {
             spawn_local(probe::serve(

@@ -24,6 +24,8 @@ pub struct Adaptive {
     in_flight: AtomicU32,
     /// The most in flight since the last step.
     peak: AtomicU32,
+    /// The most ever, up to the last step: no request writes it.
+    most: AtomicU32,
     /// Latency in this window: sum in microseconds, and number.
     sum: AtomicU64,
     count: AtomicU32,
@@ -63,6 +65,7 @@ impl Adaptive {
             limit: AtomicU32::new(first),
             in_flight: AtomicU32::new(0),
             peak: AtomicU32::new(0),
+            most: AtomicU32::new(0),
             sum: AtomicU64::new(0),
             count: AtomicU32::new(0),
             ends: AtomicU64::new(0),
@@ -87,6 +90,7 @@ impl Adaptive {
             limit: AtomicU32::new(self.limit.load(relaxed)),
             in_flight: AtomicU32::new(self.in_flight.load(relaxed)),
             peak: AtomicU32::new(self.peak.load(relaxed)),
+            most: AtomicU32::new(self.most.load(relaxed)),
             sum: AtomicU64::new(self.sum.load(relaxed)),
             count: AtomicU32::new(self.count.load(relaxed)),
             ends: AtomicU64::new(self.ends.load(relaxed)),
@@ -104,6 +108,12 @@ impl Adaptive {
     /// In flight.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The most that ever was in flight.
+    pub fn most(&self) -> u32 {
+        let most = self.most.load(Ordering::Relaxed);
+        most.max(self.peak.load(Ordering::Relaxed))
     }
 
     /// Is there room for nothing more, as things look?
@@ -163,7 +173,10 @@ impl Adaptive {
             return;
         }
         let (sum, count) = (self.sum.swap(0, relaxed), self.count.swap(0, relaxed));
+        // The mark first, or for a moment a scrape would find neither.
+        self.most.fetch_max(self.peak.load(relaxed), relaxed);
         let peak = self.peak.swap(0, relaxed);
+        self.most.fetch_max(peak, relaxed);
         if count == 0 {
             return;
         }

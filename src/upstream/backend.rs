@@ -18,6 +18,7 @@ use super::load::Load;
 use super::standing::{Ejection, Reason, State};
 use crate::clock::Millis;
 use crate::discovery::Endpoint;
+use crate::telemetry::metrics::Verdicts;
 
 /// Identity of a backend within this process; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,14 +73,12 @@ pub struct Backend {
     /// Since when its share grows from little to the whole (`slow_start`); 0: it is whole. Written
     /// by the control thread.
     rising_since: AtomicU64,
-    /// Checks that failed, ever. Written by the thread that checks.
-    check_failures: AtomicU64,
+    /// Checks that failed and ejections, ever, which outlive it. Written by the thread that checks and
+    /// by the control thread.
+    pub verdicts: Arc<Verdicts>,
     /// When it was checked last, as [`Millis`], and the [`Reason`] for which that failed in the lowest
     /// byte; 0: never. Written by the thread that checks.
     checked: AtomicU64,
-    /// Times that it was ejected, for failures in a row and for its success rate. Written by the
-    /// control thread.
-    ejections: [AtomicU64; 2],
     /// Its latency and what failed lately, where the strategy of its service asks for that.
     pub load: Load,
     /// No longer listed by discovery. Written by the service, read by the pools: a pool that sees
@@ -166,9 +165,8 @@ impl Backend {
             failures: AtomicU32::new(0),
             outcomes: AtomicU64::new(0),
             rising_since: AtomicU64::new(0),
-            check_failures: AtomicU64::new(0),
+            verdicts: Arc::new(Verdicts::new(EJECTED_FOR.map(Reason::name))),
             checked: AtomicU64::new(0),
-            ejections: [const { AtomicU64::new(0) }; 2],
             load: Load::default(),
             withdrawn: AtomicBool::new(false),
             drained: AtomicBool::new(false),
@@ -207,9 +205,8 @@ impl Backend {
             failures: AtomicU32::new(self.failures.load(relaxed)),
             outcomes: number(&self.outcomes),
             rising_since: number(&self.rising_since),
-            check_failures: number(&self.check_failures),
+            verdicts: Arc::new(self.verdicts.copy()),
             checked: number(&self.checked),
-            ejections: [number(&self.ejections[0]), number(&self.ejections[1])],
             load: self.load.copy(),
             withdrawn: AtomicBool::new(self.withdrawn.load(relaxed)),
             drained: AtomicBool::new(self.drained.load(relaxed)),
@@ -404,8 +401,7 @@ impl Backend {
     /// Ejects it until then.
     pub fn eject(&self, until: Millis, reason: Reason) {
         self.ejected_for.store(reason as u8, Ordering::Relaxed);
-        let rate = usize::from(reason == Reason::SuccessRate);
-        self.ejections[rate].fetch_add(1, Ordering::Relaxed);
+        self.verdicts.ejected(reason.name());
         self.failures.store(0, Ordering::Relaxed);
         let word = Ejection::Until(until).pack();
         self.ejection.store(word, Ordering::Relaxed);
@@ -457,7 +453,7 @@ impl Backend {
     /// It was checked; [`Reason::None`]: it passed.
     pub fn checked(&self, now: Millis, failed: Reason) {
         if failed != Reason::None {
-            self.check_failures.fetch_add(1, Ordering::Relaxed);
+            self.verdicts.check_failed();
         }
         let word = (now.0 << 8) | u64::from(failed as u8);
         self.checked.store(word, Ordering::Relaxed);
@@ -467,20 +463,6 @@ impl Backend {
     pub fn last_check(&self) -> Option<(Millis, Reason)> {
         let word = self.checked.load(Ordering::Relaxed);
         (word != 0).then(|| (Millis(word >> 8), Reason::of(word as u8)))
-    }
-
-    /// Checks that failed so far.
-    pub fn check_failures(&self) -> u64 {
-        self.check_failures.load(Ordering::Relaxed)
-    }
-
-    /// Ejections so far, by reason.
-    pub fn ejections(&self) -> [(Reason, u64); 2] {
-        let count = |index: usize| self.ejections[index].load(Ordering::Relaxed);
-        [
-            (Reason::Failures, count(0)),
-            (Reason::SuccessRate, count(1)),
-        ]
     }
 
     // ---- slow start
@@ -568,13 +550,17 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.backend.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let in_flight = self.backend.in_flight.fetch_sub(1, Ordering::Relaxed);
         if let Some(gate) = &self.backend.gate {
+            gate.note(in_flight);
             gate.leave(self.share.take());
             gate.released();
         }
     }
 }
+
+/// What it is ejected for.
+const EJECTED_FOR: [Reason; 2] = [Reason::Failures, Reason::SuccessRate];
 
 /// So long a trial is left to requests that can be repeated elsewhere.
 pub const TRIAL_HELD_BACK: Duration = Duration::from_secs(1);

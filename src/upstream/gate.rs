@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::num::NonZeroU32;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -21,7 +21,11 @@ use crate::clock::Millis;
 #[derive(Debug)]
 pub struct Gate {
     /// Exchanges that each backend may have at once; `None`: any number.
-    pub(super) per_backend: Option<NonZeroU32>,
+    pub per_backend: Option<NonZeroU32>,
+    /// The most that one of them ever had. Of the highest number of any time the first exchange to end
+    /// tells, so that a request pays for a look at it and writes only what is a new mark: no more
+    /// often than `per_backend` says. Relaxed, as `high_water`.
+    most_of_one: AtomicU32,
     /// Bounds what the service has as a whole.
     adaptive: Option<Adaptive>,
     /// How long a request may wait.
@@ -73,6 +77,7 @@ impl Gate {
     ) -> Arc<Gate> {
         Arc::new(Gate {
             per_backend,
+            most_of_one: AtomicU32::new(0),
             adaptive,
             patience,
             room,
@@ -96,6 +101,18 @@ impl Gate {
     /// The most that ever waited at once.
     pub fn high_water(&self) -> usize {
         self.high_water.load(Ordering::Relaxed)
+    }
+
+    /// The most that one backend ever had in flight at once, of what has ended.
+    pub fn most_of_one(&self) -> u32 {
+        self.most_of_one.load(Ordering::Relaxed)
+    }
+
+    /// A backend had so many in flight.
+    pub(super) fn note(&self, in_flight: u32) {
+        if self.per_backend.is_some() && self.most_of_one() < in_flight {
+            self.most_of_one.fetch_max(in_flight, Ordering::Relaxed);
+        }
     }
 
     /// A place in the line; `None`: it is as long as it may be.

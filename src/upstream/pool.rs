@@ -13,12 +13,14 @@ use super::backend::{Backend, BackendId};
 use crate::clock::Millis;
 use crate::id_map::IdMap;
 use crate::io::duplex::Duplex;
+use crate::telemetry::metrics::Level;
 
 /// One worker's idle connections.
 #[derive(Debug)]
 pub struct Pool {
     kept: IdMap<BackendId, Kept>,
-    count: usize,
+    /// For a scrape too.
+    count: Arc<Level>,
     /// To all backends together.
     most: usize,
 }
@@ -40,11 +42,11 @@ struct Idle {
 }
 
 impl Pool {
-    /// Empty; it keeps `most` connections, to all backends together.
-    pub fn new(most: usize) -> Pool {
+    /// Empty; it keeps `most` connections, to all backends together, and tells `count` how many.
+    pub fn new(most: usize, count: Arc<Level>) -> Pool {
         Pool {
             kept: IdMap::default(),
-            count: 0,
+            count,
             most,
         }
     }
@@ -59,7 +61,7 @@ impl Pool {
             left -= some;
             !kept.idle.is_empty()
         });
-        self.count -= SHED - left;
+        self.count.set(self.count.now() - (SHED - left));
         left < SHED
     }
 
@@ -73,8 +75,9 @@ impl Pool {
                 return None;
             }
             let connection = idle.pop()?;
-            self.count -= 1;
+            self.count.end();
             if connection.io.is_quiet() {
+                connection.io.rests(false);
                 return Some(connection.io);
             }
         }
@@ -94,7 +97,7 @@ impl Pool {
         if limit == 0 || self.most == 0 || backend.withdrawn() || !io.is_quiet() {
             return;
         }
-        if self.count >= self.most {
+        if self.count.now() >= self.most {
             self.shed();
         }
         let kept = self.kept.entry(backend.id).or_insert_with(|| Kept {
@@ -103,12 +106,13 @@ impl Pool {
             limit,
         });
         kept.limit = limit;
+        io.rests(true);
         kept.idle.push(Idle {
             io,
             since: now,
             expires: now.after(keep),
         });
-        self.count += 1;
+        self.count.begin();
     }
 
     /// Drops what has expired, what has become unsound, and every connection to a backend that
@@ -127,17 +131,18 @@ impl Pool {
             });
             !kept.idle.is_empty()
         });
-        self.count = self.kept.values().map(|kept| kept.idle.len()).sum();
+        let count = self.kept.values().map(|kept| kept.idle.len()).sum();
+        self.count.set(count);
     }
 
     /// Number of idle connections.
     pub fn len(&self) -> usize {
-        self.count
+        self.count.now()
     }
 
     /// True if there is none.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len() == 0
     }
 }
 
@@ -182,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn last_in_is_first_out_and_so_many_stay() {
-        let (mut pool, backend) = (Pool::new(100), backend());
+        let (mut pool, backend) = (Pool::new(100, Arc::default()), backend());
         let mut peers = Vec::new();
         for at in [1, 2, 3, 1500] {
             let (io, peer) = pair().await;
@@ -203,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_old_connection_is_not_given_out() {
-        let (mut pool, backend) = (Pool::new(100), backend());
+        let (mut pool, backend) = (Pool::new(100, Arc::default()), backend());
         let (io, _peer) = pair().await;
         pool.put(&backend, io, KEEP, 2, Millis(1));
         assert!(pool.take(A, Duration::from_secs(1), Millis(1500)).is_none());
@@ -215,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn stray_bytes_and_closure_end_a_pooled_connection() {
         for stray in [&b"HTTP/1.1 200 OK\r\n"[..], b""] {
-            let (mut pool, backend) = (Pool::new(100), backend());
+            let (mut pool, backend) = (Pool::new(100, Arc::default()), backend());
             let (io, mut peer) = pair().await;
             pool.put(&backend, io, KEEP, 2, Millis(1));
             peer.write_all(stray).await.expect("the other end is open");
@@ -234,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_whose_turn_is_over_is_not_given_a_closed_connection() {
         use tokio::task::coop;
-        let (mut pool, backend) = (Pool::new(100), backend());
+        let (mut pool, backend) = (Pool::new(100, Arc::default()), backend());
         let (io, peer) = pair().await;
         pool.put(&backend, io, KEEP, 2, Millis(1));
         drop(peer);
@@ -250,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_to_a_removed_backend_go() {
-        let (mut pool, backend) = (Pool::new(100), backend());
+        let (mut pool, backend) = (Pool::new(100, Arc::default()), backend());
         let (io, _peer) = pair().await;
         pool.put(&backend, io, KEEP, 2, Millis(1));
         backend.set_withdrawn(true);
@@ -260,7 +265,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_backends_together_have_so_many_and_no_more() {
-        let mut pool = Pool::new(20);
+        let mut pool = Pool::new(20, Arc::default());
         let mut peers = Vec::new();
         for at in 1..=50 {
             let (io, peer) = pair().await;

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -68,6 +68,8 @@ struct Connection {
     backend: Arc<Backend>,
     send: SendRequest<Bytes>,
     active: Cell<usize>,
+    /// For whoever counts: gone when the connection is, however long a stream of it is still held.
+    counted: Weak<OpenConnection>,
     /// It takes no more streams.
     retired: Cell<bool>,
     idle_since: Cell<Millis>,
@@ -266,10 +268,12 @@ impl Making {
             Err(e) => return Err(Unestablished::Greeting(io::Error::other(e))),
         };
         let now = deadlines.now();
+        let counted = Rc::new(counted);
         let connection = Rc::new(Connection {
             backend: Arc::clone(backend),
             send,
             active: Cell::new(0),
+            counted: Rc::downgrade(&counted),
             retired: Cell::new(false),
             idle_since: Cell::new(now),
             expires: match keeping.max_age {
@@ -316,6 +320,7 @@ impl Making {
         }
         let mut backends = self.streams.backends.borrow_mut();
         let kept = backends.entry(self.backend).or_default();
+        connection.rests(true);
         kept.connections.push(connection);
         Ok(())
     }
@@ -348,6 +353,12 @@ impl Pending {
 }
 
 impl Connection {
+    fn rests(&self, does: bool) {
+        if let Some(counted) = self.counted.upgrade() {
+            counted.rests(does);
+        }
+    }
+
     fn has_room(&self) -> bool {
         if self.retired.get() || self.active.get() >= self.send.current_max_send_streams().min(MOST)
         {
@@ -368,7 +379,11 @@ impl Connection {
 
 impl Slot {
     fn take(connection: Rc<Connection>) -> Slot {
-        connection.active.set(connection.active.get() + 1);
+        let others = connection.active.get();
+        connection.active.set(others + 1);
+        if others == 0 {
+            connection.rests(false);
+        }
         Slot(connection)
     }
 
@@ -391,7 +406,11 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let connection = &self.0;
-        connection.active.set(connection.active.get() - 1);
+        let others = connection.active.get() - 1;
+        connection.active.set(others);
+        if others == 0 {
+            connection.rests(true);
+        }
         connection.idle_since.set(Millis::now());
     }
 }

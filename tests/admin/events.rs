@@ -109,7 +109,7 @@ fn samples_come_each_second_to_who_wants_them() {
 #[test]
 fn streams_are_bounded_and_a_place_comes_back_with_its_reader() {
     let site = Site::start();
-    let bound = evenkeel::admin::api::STREAMS;
+    let bound = evenkeel::admin::occupancy::STREAMS;
     let streams: Vec<_> = (0..bound)
         .map(|_| Stream::open(&site, "/api/v1/events", ""))
         .collect();

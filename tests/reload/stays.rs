@@ -110,6 +110,44 @@ fn who_is_out_stays_out() {
     wait_until("it is checked again", || site.metric(&up) == Some(0.0));
 }
 
+/// A counter that falls, or a series that breaks off, hides what was found just before.
+#[test]
+fn what_checks_found_outlives_the_backend() {
+    let one = echoing("one");
+    let dead = nobody();
+    let more = "health = { tcp = true, interval = \"50ms\", fall = 1, rise = 1 }";
+    let with_dead = weighted(&[(one.address, 1), (dead, 1)], more);
+    let without = weighted(&[(one.address, 1)], more);
+    let mut site = Site::start(&with_dead);
+    let labels = format!("{{service=\"web\",backend=\"{dead}\"}}");
+    let failures = format!("evenkeel_backend_check_failures_total{labels}");
+    wait_until("checks fail", || site.metric(&failures) >= Some(3.0));
+    let ejections = format!(
+        "evenkeel_backend_ejections_total{{service=\"web\",backend=\"{dead}\",reason=\"failures\"}}"
+    );
+    let mut before = site.metric(&failures).expect("it was checked");
+    for _ in 0..3 {
+        site.reload(&without).expect("it is right");
+        let gone = site.metric(&format!("evenkeel_backend_up{labels}"));
+        assert_eq!(gone, None, "it is gone");
+        let after = site.metric(&failures).expect("what was counted is not");
+        assert!(after >= before, "{after} < {before}");
+        assert_eq!(site.metric(&ejections), Some(0.0));
+        site.reload(&with_dead).expect("it is right");
+        let again = site.metric(&failures).expect("it is back");
+        assert!(again >= after, "{again} < {after}");
+        wait_until("it is counted on", || site.metric(&failures) > Some(again));
+        before = site.metric(&failures).expect("it was checked");
+        // Its backends are made anew, its connections and checks are others.
+        let anew = format!("{more}\nmax_in_flight = 5");
+        site.reload(&weighted(&[(one.address, 1), (dead, 1)], &anew))
+            .expect("it is right");
+        let after = site.metric(&failures).expect("it is the same series");
+        assert!(after >= before, "{after} < {before}");
+        before = after;
+    }
+}
+
 #[test]
 fn a_tunnel_is_not_cut() {
     let one = Backend::start("one");

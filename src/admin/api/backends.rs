@@ -92,7 +92,7 @@ fn described(priority: u16, member: &Member, now: Millis, lines: &Lines) -> Back
     let line = lines
         .0
         .get(&(backend.service.to_string(), backend.address.to_string()));
-    let [(_, failures), (_, success_rate)] = backend.ejections();
+    let [(_, failures), (_, success_rate)] = backend.verdicts.ejections();
     let until = backend
         .out_until(now)
         .filter(|until| *until != Millis(u64::MAX));
@@ -126,7 +126,7 @@ fn described(priority: u16, member: &Member, now: Millis, lines: &Lines) -> Back
             passed: reason == Reason::None,
             reason: name_of(reason),
         }),
-        check_failures: backend.check_failures(),
+        check_failures: backend.verdicts.check_failures(),
         ejections: Ejections {
             failures,
             success_rate,

@@ -3,9 +3,10 @@
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderMap};
 
-use super::stream::{EventStream, Start};
-use super::{Desk, Query, Refusal, Reply, STREAMS, date, json};
+use super::stream::{EventStream, Place, Start};
+use super::{Desk, Query, Refusal, Reply, date, json};
 use crate::admin::model::{Event, Events, backend_id};
+use crate::admin::occupancy::STREAMS;
 use crate::events::journal::{CAPACITY, Entry, Severity};
 
 impl Desk {
@@ -36,14 +37,14 @@ impl Desk {
         fields: &HeaderMap,
         since: Option<u64>,
     ) -> Result<Reply, Refusal> {
-        if self.streams.get() >= STREAMS {
+        let Some(place) = Place::among(&self.state.occupancy.event_streams, STREAMS) else {
             let message = format!("{STREAMS} streams are open already");
             return Err(Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many",
                 message,
             ));
-        }
+        };
         let last = fields.get("last-event-id").and_then(|id| id.to_str().ok());
         let samples = match query.get("samples") {
             Some("true" | "1" | "") => Some(self.history.borrow().news()),
@@ -55,13 +56,12 @@ impl Desk {
             (None, None) => Start::Now,
         };
         let journal = std::sync::Arc::clone(&self.journal);
-        let streams = std::rc::Rc::clone(&self.streams);
         Ok(Reply::Stream(EventStream::new(
             journal,
             self.boot.clone(),
             start,
             samples,
-            streams,
+            place,
         )))
     }
 }

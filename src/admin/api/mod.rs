@@ -15,7 +15,7 @@ mod services;
 mod status;
 mod stream;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -48,7 +48,6 @@ pub struct Desk {
     /// Tells this process apart from the one before it.
     boot: Box<str>,
     started: SystemTime,
-    streams: Rc<Cell<usize>>,
 }
 
 /// What a request is answered with.
@@ -156,9 +155,6 @@ const COMMAND: Duration = Duration::from_secs(5);
 /// So long for a reload: its own waits add up to 4 s, and it reads files.
 const RELOAD: Duration = Duration::from_secs(30);
 
-/// Streams that are open at a time: half of the connections, so that commands come through.
-pub const STREAMS: usize = 32;
-
 impl Found {
     /// The route for a method and a path; an error says whether another method would do.
     pub fn by(method: &Method, path: &str) -> Result<Found, Refusal> {
@@ -226,7 +222,6 @@ impl Desk {
             commands,
             boot: format!("{:08x}", fastrand::u32(..)).into(),
             started: SystemTime::now(),
-            streams: Rc::default(),
         }
     }
 

@@ -4,9 +4,7 @@
 //! to, whenever its connection has room. Who is too slow misses entries, is told so, and is dropped by
 //! the connection's own deadline.
 
-use std::cell::Cell;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::admin::model::{Event, Missed, Sample};
 use crate::events::journal::Journal;
+use crate::telemetry::metrics::Tally;
 
 /// Where a stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +57,20 @@ struct Reader {
 }
 
 /// Counts a stream as open until it is dropped.
-struct Place(Rc<Cell<usize>>);
+#[derive(Debug)]
+pub struct Place(Arc<Tally>);
+
+impl Place {
+    /// `None`: all are taken.
+    pub fn among(streams: &Arc<Tally>, bound: usize) -> Option<Place> {
+        let entered = streams.enter(bound);
+        entered.then(|| Place(Arc::clone(streams)))
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.leave();
     }
 }
 
@@ -78,15 +86,14 @@ impl Start {
 }
 
 impl EventStream {
-    /// A stream; it holds one of the places that are counted in `streams`.
+    /// A stream; it holds `place`.
     pub fn new(
         journal: Arc<Journal>,
         boot: Box<str>,
         start: Start,
         samples: Option<watch::Receiver<Option<Arc<Sample>>>>,
-        streams: Rc<Cell<usize>>,
+        place: Place,
     ) -> EventStream {
-        streams.set(streams.get() + 1);
         let mut opening = RETRY.to_owned();
         let (first, newest) = journal.bounds();
         let next = match start {
@@ -106,7 +113,7 @@ impl EventStream {
             samples,
             said: Instant::now(),
             opening: Some(opening),
-            _place: Place(streams),
+            _place: place,
         };
         EventStream(Box::pin(unfold(reader, Reader::turn)))
     }
@@ -214,13 +221,11 @@ mod tests {
         String::from_utf8(bytes.to_vec()).expect("it is text")
     }
 
-    fn stream(journal: &Arc<Journal>, start: Start) -> (EventStream, Rc<Cell<usize>>) {
-        let streams = Rc::default();
+    fn stream(journal: &Arc<Journal>, start: Start) -> (EventStream, Arc<Tally>) {
+        let streams = Arc::default();
+        let place = Place::among(&streams, 2).expect("there is room");
         let (journal, boot) = (Arc::clone(journal), "b".into());
-        (
-            EventStream::new(journal, boot, start, None, Rc::clone(&streams)),
-            streams,
-        )
+        (EventStream::new(journal, boot, start, None, place), streams)
     }
 
     fn ids(text: &str) -> Vec<&str> {
@@ -234,7 +239,7 @@ mod tests {
         let journal = Arc::<Journal>::default();
         (0..3).for_each(|_| write(&journal));
         let (mut stream, streams) = stream(&journal, Start::after("b.0", "b"));
-        assert_eq!(streams.get(), 1);
+        assert_eq!(streams.now(), 1);
         assert_eq!(next(&mut stream).await, RETRY);
         let text = next(&mut stream).await;
         assert_eq!(ids(&text), ["1", "2"]);
@@ -250,7 +255,7 @@ mod tests {
         assert_eq!(ids(&text), ["3"]);
         assert_eq!(next(&mut stream).await, ": still here\n\n");
         drop(stream);
-        assert_eq!(streams.get(), 0);
+        assert_eq!(streams.now(), 0);
     }
 
     #[tokio::test]

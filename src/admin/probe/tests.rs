@@ -184,7 +184,7 @@ fn those_who_say_nothing_are_bounded_in_number_and_time() {
     with_probe(async |probe| {
         let begun = Instant::now();
         let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..PROBES {
             silent.push(TcpStream::connect(probe.address).await.unwrap());
         }
         // One more is closed before it can ask.

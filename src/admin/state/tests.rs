@@ -97,6 +97,8 @@ pub(in crate::admin) fn process(started: Millis) -> Process {
         discovery: Arc::default(),
         access_lines_dropped: Arc::default(),
         reloads: Rc::default(),
+        journal: Arc::default(),
+        occupancy: Default::default(),
     };
     Process { state, services }
 }

@@ -2,9 +2,8 @@
 //! workers, under whatever configuration, have the same memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::telemetry::metrics::BoundSample;
+use crate::telemetry::metrics::{BoundSample, Tally};
 
 /// What a coder is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,15 +14,12 @@ pub enum Coded {
     Sequence,
 }
 
-/// The places of this process. Written by every worker. Relaxed: numbers, they order nothing; the bounds
-/// hold because every taker adds first.
+/// The places of this process. Written by every worker.
 #[derive(Debug, Default)]
 pub struct Coders {
-    all: AtomicUsize,
+    all: Tally,
     /// Of these, for sequences.
-    sequences: AtomicUsize,
-    /// The most there ever were.
-    most: AtomicUsize,
+    sequences: Tally,
 }
 
 /// A place, until it is dropped. It belongs to no generation.
@@ -38,15 +34,13 @@ impl Coders {
     /// A place, if fewer than `bound` are taken. Sequences have half of them: those that are idle must
     /// not keep others from being coded.
     pub fn enter(self: &Arc<Coders>, coded: Coded, bound: usize) -> Option<CoderPlace> {
-        if coded == Coded::Sequence && !take(&self.sequences, bound / 2) {
+        if coded == Coded::Sequence && !self.sequences.enter(bound / 2) {
             return None;
         }
-        if !take(&self.all, bound) {
+        if !self.all.enter(bound) {
             self.leave_sequences(coded);
             return None;
         }
-        let now = self.all.load(Ordering::Relaxed);
-        self.most.fetch_max(now.min(bound), Ordering::Relaxed);
         Some(CoderPlace {
             coders: Arc::clone(self),
             coded,
@@ -55,35 +49,21 @@ impl Coders {
 
     /// For a scrape.
     pub fn sample(&self, bound: usize) -> BoundSample {
-        BoundSample {
-            what: "coders",
-            service: None,
-            now: self.all.load(Ordering::Relaxed) as u64,
-            bound: Some(bound as u64),
-            high_water: Some(self.most.load(Ordering::Relaxed) as u64),
-        }
+        self.all.sample("coders", bound)
     }
 
     fn leave_sequences(&self, coded: Coded) {
         if coded == Coded::Sequence {
-            self.sequences.fetch_sub(1, Ordering::Relaxed);
+            self.sequences.leave();
         }
     }
 }
 
 impl Drop for CoderPlace {
     fn drop(&mut self) {
-        self.coders.all.fetch_sub(1, Ordering::Relaxed);
+        self.coders.all.leave();
         self.coders.leave_sequences(self.coded);
     }
-}
-
-fn take(taken: &AtomicUsize, bound: usize) -> bool {
-    let had_room = taken.fetch_add(1, Ordering::Relaxed) < bound;
-    if !had_room {
-        taken.fetch_sub(1, Ordering::Relaxed);
-    }
-    had_room
 }
 
 /// So many places there are where memory has this budget, in bytes (0: none). O(1).

@@ -15,6 +15,7 @@ pub struct Pressure {
     round: AtomicU32,
     /// Bytes; a budget of 0: there is none.
     used: AtomicU64,
+    most: AtomicU64,
     budget: AtomicU64,
 }
 
@@ -41,6 +42,7 @@ impl Pressure {
         let before = self.level();
         let (used, budget) = look.map_or((0, 0), |look| (look.used, look.budget));
         self.used.store(used, Ordering::Relaxed);
+        self.most.fetch_max(used, Ordering::Relaxed);
         self.budget.store(budget, Ordering::Relaxed);
         let now = match look {
             Some(_) => before.next(used, budget),
@@ -72,6 +74,7 @@ impl Pressure {
         let budget = self.budget();
         (budget > 0).then(|| MemorySample {
             used: self.used.load(Ordering::Relaxed),
+            high_water: self.most.load(Ordering::Relaxed),
             budget,
             level: self.level() as u8,
         })

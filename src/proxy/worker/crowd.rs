@@ -10,7 +10,7 @@ use super::Worker;
 use crate::events::Event;
 use crate::proxy::limits::{Admitted, Refused};
 use crate::proxy::seating::Seat;
-use crate::telemetry::metrics::{self, Side};
+use crate::telemetry::metrics;
 
 /// The client connections of a worker.
 #[derive(Debug, Default)]
@@ -140,7 +140,7 @@ impl OpenConnection {
         Ok(OpenConnection {
             crowd,
             admitted,
-            _counted: worker.metrics.open(Side::Downstream(listener)),
+            _counted: worker.metrics.client_connection(listener),
             _seat: seat,
         })
     }

@@ -9,7 +9,7 @@ use crate::config::UpstreamProtocol;
 use crate::events::Event;
 use crate::io::duplex::Duplex;
 use crate::proxy::failure::{self, Failure};
-use crate::telemetry::metrics::BackendLabels;
+use crate::telemetry::metrics::{self, BackendLabels};
 use crate::upstream::backend::Backend;
 use crate::upstream::connect::is_exhaustion;
 use crate::upstream::establish::{InWords, Unestablished};
@@ -168,6 +168,13 @@ impl Worker {
     pub fn attempted(&self, backend: &Backend, first_byte: Option<Duration>) {
         self.metrics
             .attempt(backend.id.0, first_byte, || labels(backend));
+    }
+
+    /// A connection to a backend is made: counts it until what is returned is dropped.
+    pub fn connected(&self, service: usize, backend: &Backend) -> metrics::OpenConnection {
+        let labels = || labels(backend);
+        self.metrics
+            .backend_connection(service, backend.id.0, labels)
     }
 
     /// An attempt failed: counts it, and says so once, if it was the backend's doing.

@@ -30,6 +30,22 @@ impl Counter {
     }
 }
 
+/// The highest number that was ever shown to it. One writer at a time, as of a [`Counter`].
+#[derive(Debug, Default)]
+pub(super) struct Mark(AtomicU64);
+
+impl Mark {
+    pub(super) fn raise(&self, n: u64) {
+        if self.0.load(Ordering::Relaxed) < n {
+            self.0.store(n, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// How often something took how long. One writer at a time; anybody may read.
 #[derive(Debug, Default)]
 pub struct Histogram {

@@ -4,14 +4,15 @@
 //! id under the same labels. While its labels live, what the old id counted is carried on, so
 //! that the series does not fall; a few minutes after the last id is gone, the series goes too.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::connections::ByState;
 use super::histogram::HistogramTotals;
 use super::shard::{BackendCounters, Counters};
-use super::{BackendLabels, BackendSample};
+use super::{BackendLabels, BackendSample, Verdicts};
 use crate::clock::Millis;
 
 /// Long enough that the usual scrape intervals see the last counts several times.
@@ -23,6 +24,8 @@ const MAX_GONE: usize = 4_096;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     lines: BTreeMap<BackendLabels, Line>,
+    /// What was found of each backend, by id, kept as long as what the shards counted of it.
+    judged: HashMap<u64, Judged>,
     /// Services, and listeners, that no generation of the configuration has any more, since when. A
     /// tunnel keeps the generation that it began in.
     services_gone: BTreeMap<Arc<str>, Millis>,
@@ -37,12 +40,24 @@ struct Line {
     carried: BackendTotals,
 }
 
+#[derive(Debug)]
+struct Judged {
+    labels: BackendLabels,
+    verdicts: Arc<Verdicts>,
+    gone_since: Option<Millis>,
+}
+
 /// The counts of one series.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct BackendTotals {
     pub(super) requests: u64,
     pub(super) failed_connects: u64,
     pub(super) first_byte: HistogramTotals,
+    pub(super) check_failures: u64,
+    /// By reason.
+    pub(super) ejections: BTreeMap<&'static str, u64>,
+    /// Of backends that are not retired.
+    pub(super) connections: ByState,
 }
 
 impl Ledger {
@@ -50,25 +65,43 @@ impl Ledger {
     pub(super) fn sweep(&mut self, now: Millis, live: &[BackendSample], shards: &[Arc<Counters>]) {
         for sample in live {
             self.line(&sample.labels, now).last_live = now;
+            let judged = self.judged.entry(sample.id);
+            judged.or_insert_with(|| Judged {
+                labels: sample.labels.clone(),
+                verdicts: Arc::clone(&sample.verdicts),
+                gone_since: None,
+            });
         }
         let live: HashSet<u64> = live.iter().map(|sample| sample.id).collect();
         for shard in shards {
             for listed in shard.backends().iter_mut() {
                 self.line(&listed.counters.labels, now);
-                listed.gone_since = match listed.gone_since {
-                    _ if live.contains(&listed.counters.id) => None,
-                    None => Some(now),
-                    since => since,
-                };
+                note_gone(
+                    &mut listed.gone_since,
+                    live.contains(&listed.counters.id),
+                    now,
+                );
             }
         }
+        for (id, judged) in &mut self.judged {
+            note_gone(&mut judged.gone_since, live.contains(id), now);
+        }
         self.forget_lines(now);
+        let lines = &mut self.lines;
+        self.judged.retain(|_, judged| {
+            let line = lines.get_mut(&judged.labels);
+            line.is_some_and(|line| {
+                let old = is_long_gone(judged.gone_since, now);
+                if old {
+                    line.carried.judge(&judged.verdicts);
+                }
+                !old
+            })
+        });
         for shard in shards {
             shard.backends().retain(|listed| {
                 let kept = |line: &mut Line| {
-                    let old = listed
-                        .gone_since
-                        .is_some_and(|since| now.since(since) >= KEPT);
+                    let old = is_long_gone(listed.gone_since, now);
                     if old {
                         line.carried.count(&listed.counters);
                     }
@@ -117,7 +150,15 @@ impl Ledger {
             for listed in shard.backends().iter() {
                 if let Some(total) = totals.get_mut(&listed.counters.labels) {
                     total.count(&listed.counters);
+                    total
+                        .connections
+                        .add(listed.counters.connections.by_state());
                 }
+            }
+        }
+        for judged in self.judged.values() {
+            if let Some(total) = totals.get_mut(&judged.labels) {
+                total.judge(&judged.verdicts);
             }
         }
         totals
@@ -147,6 +188,18 @@ impl Ledger {
             self.lines.retain(|_, line| line.last_live > newest_to_go);
         }
     }
+}
+
+/// Takes note of whether somebody is there, or since when not.
+fn note_gone(gone_since: &mut Option<Millis>, is_live: bool, now: Millis) {
+    *gone_since = match is_live {
+        true => None,
+        false => gone_since.or(Some(now)),
+    };
+}
+
+fn is_long_gone(gone_since: Option<Millis>, now: Millis) -> bool {
+    gone_since.is_some_and(|since| now.since(since) >= KEPT)
 }
 
 /// Adds up in how many hands the counters of each name are, besides the table's own.
@@ -180,5 +233,12 @@ impl BackendTotals {
         self.requests += counters.requests.value();
         self.failed_connects += counters.failed_connects.value();
         self.first_byte.add(&counters.first_byte.totals());
+    }
+
+    fn judge(&mut self, verdicts: &Verdicts) {
+        self.check_failures += verdicts.check_failures();
+        for (reason, count) in verdicts.ejections() {
+            *self.ejections.entry(reason).or_default() += count;
+        }
     }
 }

@@ -10,27 +10,38 @@
 //! [`Metrics::render`] says what there is at that moment, as [`Live`].
 //!
 //! - `shard.rs`: what the request path calls.
+//! - `connections.rs`, `compressed.rs`: what is open, and what was compressed.
+//! - `tally.rs`, `verdicts.rs`: what threads count together, seldom.
 //! - `histogram.rs`: times in classic buckets.
 //! - `totals.rs`: what was counted so far, in short.
 //! - `ledger.rs`: how long a backend's series outlive the backend.
-//! - `exposition.rs`: the page, written with `family.rs`. `process.rs`: the `process_*` series, from /proc.
+//! - `exposition.rs`: the page, written with `family.rs`. `process.rs`: the `process_*` series.
 
 pub mod classic;
+mod compressed;
+mod connections;
 mod exposition;
 mod family;
 mod histogram;
 mod ledger;
 pub mod process;
 mod shard;
+mod tally;
 mod totals;
+mod verdicts;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+pub use compressed::Compressing;
+pub use connections::{Level, Levels, OpenConnection, OpenCopy};
 pub use histogram::{Histogram, HistogramTotals};
-pub use shard::{Handshake, OpenConnection, Shard, Side};
+pub use shard::{Handshake, Shard};
+pub use tally::Tally;
 pub use totals::{Requests, Totals};
+pub use verdicts::Verdicts;
 
 use crate::clock::Millis;
 use exposition::Page;
@@ -120,10 +131,8 @@ pub struct BackendSample {
     pub up: bool,
     /// Its state in a word, and the reason in another; the reason is empty if there is none.
     pub state: (&'static str, &'static str),
-    /// Checks that failed.
-    pub check_failures: u64,
-    /// Ejections, by reason.
-    pub ejections: Vec<(&'static str, u64)>,
+    /// What was found of it, which goes on to be counted after this moment.
+    pub verdicts: Arc<Verdicts>,
     /// SRV weight.
     pub weight: u16,
     /// SRV priority.
@@ -233,6 +242,8 @@ pub struct BoundSample {
 pub struct MemorySample {
     /// Bytes that count.
     pub used: u64,
+    /// The most that ever did, as far as somebody looked.
+    pub high_water: u64,
     /// Of so many.
     pub budget: u64,
     /// 0: nothing is done about it, 1: idle clients are closed, 2: new ones are refused.
@@ -279,6 +290,30 @@ impl Metrics {
             live,
         }
         .render()
+    }
+
+    /// Copies of requests that are under way to each service.
+    pub fn copies(&self) -> BTreeMap<Arc<str>, Levels> {
+        let mut copies = BTreeMap::<_, Levels>::new();
+        for shard in self.shards() {
+            for (name, service) in shard.by_service().iter() {
+                let levels = copies.entry(Arc::clone(name)).or_default();
+                levels.add(&service.copies);
+            }
+        }
+        copies
+    }
+
+    /// Idle connections to backends that are kept.
+    pub fn idle_connections(&self) -> Levels {
+        self.levels(|shard| &shard.idle_connections)
+    }
+
+    fn levels(&self, of: impl Fn(&Counters) -> &Level) -> Levels {
+        let mut levels = Levels::default();
+        let shards = self.shards();
+        shards.iter().for_each(|shard| levels.add(of(shard)));
+        levels
     }
 
     fn shards(&self) -> Vec<Arc<Counters>> {

@@ -7,6 +7,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType::{Counter, Gauge};
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::family::{Out, Value};
 
@@ -39,6 +40,7 @@ impl Process {
             open_files: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|fds| fds.count() as u64 - 1),
+            cpu_seconds: Some(cpu_seconds()),
             max_files: getrlimit(Resource::Nofile).current,
             ..from_stat(&stat, &boot)
         }
@@ -89,6 +91,12 @@ impl Collector for Process {
     }
 }
 
+/// To the nanosecond: /proc counts whole ticks, of which a process that began just now has none.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 /// proc_pid_stat(5); fields are counted from 3 after the command name, which is in brackets and
 /// may hold anything.
 fn from_stat(stat: &str, boot: &str) -> Process {
@@ -106,9 +114,6 @@ fn from_stat(stat: &str, boot: &str) -> Process {
         .find_map(|line| line.strip_prefix("btime "))
         .and_then(|seconds| seconds.trim().parse::<f64>().ok());
     Process {
-        cpu_seconds: field(14)
-            .zip(field(15))
-            .map(|(user, system)| (user + system) as f64 / ticks),
         threads: field(20),
         start_seconds: field(22)
             .zip(boot_seconds)
@@ -131,7 +136,7 @@ mod tests {
         assert_eq!(
             from_stat(stat, boot),
             Process {
-                cpu_seconds: Some(300.0 / ticks),
+                cpu_seconds: None,
                 threads: Some(3),
                 start_seconds: Some(1_000_000.0 + 1_000.0 / ticks),
                 virtual_bytes: Some(4_096),
@@ -147,7 +152,7 @@ mod tests {
     #[test]
     fn this_process_has_all_of_it() {
         let process = Process::look();
-        assert!(process.cpu_seconds.is_some());
+        assert!(process.cpu_seconds > Some(0.0), "from its first tick on");
         assert!(process.resident_bytes > Some(100_000), "{process:?}");
         assert!(process.virtual_bytes >= process.resident_bytes);
         assert!(process.open_files >= Some(3), "{process:?}");

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::compressed::{CODINGS, Compressed, Compressing};
+use super::connections::{Connections, Level, OpenConnection, OpenCopy, ToBackend};
 use super::histogram::{Counter, Histogram};
 use super::{BackendLabels, Names};
 use crate::clock::Millis;
@@ -35,15 +37,6 @@ struct Local {
     sweep_at: usize,
 }
 
-/// Which side a connection belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// From a client, by index of the listener.
-    Downstream(usize),
-    /// To a backend, by index of the service.
-    Upstream(usize),
-}
-
 /// How a TLS handshake with a client ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Handshake {
@@ -55,17 +48,6 @@ pub enum Handshake {
     Failed,
     /// The deadline passed.
     TimedOut,
-}
-
-/// Counts a connection as open until it is dropped.
-#[derive(Debug)]
-pub struct OpenConnection(OneOf);
-
-/// Whose connections those are among which one is counted.
-#[derive(Debug)]
-enum OneOf {
-    Listener(Arc<Connections>),
-    Service(Arc<ServiceCounters>),
 }
 
 impl Shard {
@@ -201,14 +183,37 @@ impl Shard {
         self.counters.count(Rare::Handshake { version, ended });
     }
 
-    /// Counts a connection as open until what is returned is dropped.
-    pub fn open(&self, side: Side) -> OpenConnection {
-        let one_of = match side {
-            Side::Downstream(listener) => OneOf::Listener(Arc::clone(&self.listeners[listener])),
-            Side::Upstream(service) => OneOf::Service(Arc::clone(&self.services[service])),
-        };
-        one_of.connections().opened.add(1);
-        OpenConnection(one_of)
+    /// Counts a client's connection to a listener as open until what is returned is dropped.
+    pub fn client_connection(&self, listener: usize) -> OpenConnection {
+        OpenConnection::of_client(Arc::clone(&self.listeners[listener]))
+    }
+
+    /// Counts a connection to a backend of a service likewise. `labels` as in [`Shard::attempt`].
+    pub fn backend_connection(
+        &self,
+        service: usize,
+        backend: u64,
+        labels: impl FnOnce() -> BackendLabels,
+    ) -> OpenConnection {
+        let service = Arc::clone(&self.services[service]);
+        self.with_backend(backend, labels, |backend| {
+            OpenConnection::of_backend(service, Arc::clone(backend))
+        })
+    }
+
+    /// Counts a copy of a request to a service as under way until what is returned is dropped.
+    pub fn copy(&self, service: usize) -> OpenCopy {
+        OpenCopy::of(Arc::clone(&self.services[service]))
+    }
+
+    /// The level of idle connections that this worker keeps.
+    pub fn idle_connections(&self) -> Arc<Level> {
+        Arc::clone(&self.counters.idle_connections)
+    }
+
+    /// A response of a service goes out in that coding: counts its bytes. `None`: there is no such.
+    pub fn compressing(&self, service: usize, coding: &str) -> Option<Compressing> {
+        Compressing::of(Arc::clone(&self.services[service]), coding)
     }
 
     /// Size of the worker's own table, for tests.
@@ -217,12 +222,12 @@ impl Shard {
         self.backends.borrow().by_id.len()
     }
 
-    fn with_backend(
+    fn with_backend<T>(
         &self,
         id: u64,
         labels: impl FnOnce() -> BackendLabels,
-        write: impl FnOnce(&BackendCounters),
-    ) {
+        write: impl FnOnce(&Arc<BackendCounters>) -> T,
+    ) -> T {
         let mut local = self.backends.borrow_mut();
         if let Some(known) = local.by_id.get(&id)
             && !known.retired.load(Ordering::Relaxed)
@@ -230,27 +235,13 @@ impl Shard {
             return write(known);
         }
         let counters = Arc::new(BackendCounters::new(id, labels()));
-        write(&counters);
+        let written = write(&counters);
         self.counters.backends().push(Listed {
             counters: Arc::clone(&counters),
             gone_since: None,
         });
         local.insert(id, counters);
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.connections().closed.add(1);
-    }
-}
-
-impl OneOf {
-    fn connections(&self) -> &Connections {
-        match self {
-            OneOf::Listener(connections) => connections,
-            OneOf::Service(counters) => &counters.connections,
-        }
+        written
     }
 }
 
@@ -276,6 +267,7 @@ pub(super) struct Counters {
     listeners: Mutex<BTreeMap<Arc<str>, Arc<Connections>>>,
     /// Locked by the worker when it meets a backend for the first time, and by the scraper.
     backends: Mutex<Vec<Listed>>,
+    pub(super) idle_connections: Arc<Level>,
     /// Errors, retries, handshakes: what happens seldom, or costs a thousand times the lock.
     rare: Mutex<BTreeMap<Rare, u64>>,
 }
@@ -289,17 +281,15 @@ pub(super) struct ServiceCounters {
     pub(super) sent: Counter,
     /// To its backends.
     pub(super) connections: Connections,
+    /// Of requests, to it.
+    pub(super) copies: Level,
+    /// In the order of [`CODINGS`].
+    pub(super) compressed: [Compressed; CODINGS.len()],
 }
 
 /// A hundred status codes.
 #[derive(Debug)]
 struct StatusPage([Counter; 100]);
-
-#[derive(Debug, Default)]
-pub(super) struct Connections {
-    opened: Counter,
-    closed: Counter,
-}
 
 #[derive(Debug)]
 pub(super) struct BackendCounters {
@@ -308,6 +298,7 @@ pub(super) struct BackendCounters {
     pub(super) requests: Counter,
     pub(super) failed_connects: Counter,
     pub(super) first_byte: Histogram,
+    pub(super) connections: ToBackend,
     /// Set once by the scraper, which has then forgotten this. Relaxed: a worker that sees it
     /// late counts a request into the void.
     pub(super) retired: AtomicBool,
@@ -450,6 +441,8 @@ impl Default for ServiceCounters {
             received: Counter::default(),
             sent: Counter::default(),
             connections: Connections::default(),
+            copies: Level::default(),
+            compressed: Default::default(),
         }
     }
 }
@@ -457,16 +450,6 @@ impl Default for ServiceCounters {
 impl Default for StatusPage {
     fn default() -> Self {
         StatusPage(std::array::from_fn(|_| Counter::default()))
-    }
-}
-
-impl Connections {
-    /// Opened ever, and open now.
-    pub(super) fn totals(&self) -> (u64, u64) {
-        // Closed first: what closes in between would otherwise make it less than nothing.
-        let closed = self.closed.value();
-        let opened = self.opened.value();
-        (opened, opened.saturating_sub(closed))
     }
 }
 
@@ -478,6 +461,7 @@ impl BackendCounters {
             requests: Counter::default(),
             failed_connects: Counter::default(),
             first_byte: Histogram::default(),
+            connections: ToBackend::default(),
             retired: AtomicBool::new(false),
         }
     }

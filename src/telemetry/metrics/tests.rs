@@ -22,8 +22,7 @@ fn sample(id: u64, backend: &str) -> BackendSample {
         labels: labels(backend),
         up: true,
         state: ("up", ""),
-        check_failures: 0,
-        ejections: Vec::new(),
+        verdicts: Arc::new(Verdicts::new(["failures", "success_rate"])),
         weight: 3,
         priority: 10,
         in_flight: 2,
@@ -190,9 +189,9 @@ fn connections_are_open_until_their_guard_goes() {
     let metrics = metrics();
     let shard = metrics.shard();
     let other = metrics.shard();
-    let front = shard.open(Side::Downstream(0));
-    let _front = other.open(Side::Downstream(0));
-    let _back = shard.open(Side::Upstream(1));
+    let front = shard.client_connection(0);
+    let _front = other.client_connection(0);
+    let _back = shard.backend_connection(1, 7, || labels("x"));
     drop(front);
     let page = metrics.render(Millis(1), Live::default());
     for (series, expected) in [
@@ -273,6 +272,67 @@ fn a_backend_that_comes_back_goes_on_counting() {
         );
     }
     assert_eq!(shard_len(&metrics), 1, "the first id is retired");
+}
+
+/// However often it leaves and comes back under another id, and whatever is found of it after the last
+/// look at it.
+#[test]
+fn what_was_found_of_a_backend_goes_some_minutes_after_it() {
+    let metrics = metrics();
+    let seen = |minute: u64, live: &[_]| {
+        let page = metrics.render(Millis(1 + minute * MINUTE), with_backends(live));
+        let failures = r#"evenkeel_backend_check_failures_total{service="a",backend="x"}"#;
+        let ejections =
+            r#"evenkeel_backend_ejections_total{service="a",backend="x",reason="failures"}"#;
+        (value(&page, failures), value(&page, ejections))
+    };
+    let first = sample(1, "x");
+    first.verdicts.check_failed();
+    assert_eq!(
+        seen(0, std::slice::from_ref(&first)),
+        (Some(1.0), Some(0.0))
+    );
+    first.verdicts.check_failed();
+    first.verdicts.ejected("failures");
+    drop(first);
+    assert_eq!(seen(1, &[]), (Some(2.0), Some(1.0)), "nobody had looked");
+    let second = sample(2, "x");
+    second.verdicts.check_failed();
+    for minute in 2..20 {
+        let both = (Some(3.0), Some(1.0));
+        let live = std::slice::from_ref(&second);
+        assert_eq!(seen(minute, live), both, "minute {minute}");
+    }
+    assert_eq!(seen(20, &[]), (Some(3.0), Some(1.0)), "it is gone again");
+    assert_eq!(seen(24, &[]), (None, None), "and so are its series");
+    assert_eq!(seen(25, &[sample(3, "x")]), (Some(0.0), Some(0.0)));
+}
+
+#[test]
+fn a_connection_to_a_backend_is_active_or_idle_until_it_is_over() {
+    let metrics = metrics();
+    let [one, other] = [metrics.shard(), metrics.shard()];
+    let seen = || {
+        let page = metrics.render(Millis(1), with_backends(&[sample(7, "x")]));
+        ["active", "idle"].map(|state| {
+            let labels = format!(r#"service="a",backend="x",state="{state}""#);
+            value(&page, &format!("evenkeel_backend_connections{{{labels}}}"))
+        })
+    };
+    assert_eq!(seen(), [Some(0.0), Some(0.0)]);
+    let first = one.backend_connection(0, 7, || labels("x"));
+    let second = other.backend_connection(0, 7, || labels("x"));
+    assert_eq!(seen(), [Some(2.0), Some(0.0)]);
+    first.rests(true);
+    first.rests(true);
+    assert_eq!(seen(), [Some(1.0), Some(1.0)], "said twice, counted once");
+    second.rests(true);
+    second.rests(false);
+    assert_eq!(seen(), [Some(1.0), Some(1.0)]);
+    drop(first);
+    assert_eq!(seen(), [Some(1.0), Some(0.0)], "an idle one is over");
+    drop(second);
+    assert_eq!(seen(), [Some(0.0), Some(0.0)]);
 }
 
 /// Peers come and go at will in DNS: what is kept of them must not grow.
