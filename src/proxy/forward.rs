@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use super::certificate_fields::{self, Asked};
+use super::mirror;
 use crate::http::body::{BodyFraming, connection_says};
 use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::headers::{
-    Fields, Known, Nominated, is_about_client_certificate, is_underscored, list_members,
-    remove_hop_by_hop,
+    Fields, Known, Nominated, is_about_client_certificate, is_same_field, is_underscored,
+    list_members, remove_hop_by_hop,
 };
 
 /// What a request's rewriting depends on besides the request.
@@ -143,7 +144,7 @@ pub fn rewrite_request(head: &mut RequestHead, hop: Hop<'_>, fresh_id: [u8; 32])
 /// Is this, underscores read as hyphens, a field by which a proxy tells where a client came from, or
 /// one that is for proxies alone?
 fn tells_of_the_client(name: &[u8]) -> bool {
-    if is_about_client_certificate(name) {
+    if is_about_client_certificate(name) || is_same_field(name, mirror::FIELD) {
         return true;
     }
     if !name.contains(&b'_') {

@@ -34,7 +34,7 @@ use crate::io::pace::{Pace, Patience};
 use crate::telemetry::metrics::OpenCopy;
 
 /// Says of a request that it is a copy.
-const FIELD: &[u8] = b"X-Evenkeel-Mirror";
+pub(super) const FIELD: &[u8] = b"X-Evenkeel-Mirror";
 
 /// So many bytes of an answer are read before its connection is closed instead: what a backend sends
 /// without end would cost as much as an original.
@@ -119,7 +119,9 @@ impl Drop for Place {
 }
 
 impl Serving<'_> {
-    /// Begins a copy of the request, whose head is as its backend gets it, if it is one that is mirrored.
+    /// Begins a copy of the request, if it is one that is mirrored. Its head is rewritten, and has none of
+    /// the fields yet that the configuration adds: what the original's service is told, keys among it, is
+    /// no business of another one.
     pub(super) fn copy_of(
         &self,
         route: usize,
@@ -129,7 +131,8 @@ impl Serving<'_> {
     ) -> Option<Box<Copying>> {
         let worker = self.worker;
         let share = worker.mirrors().0.get(route)?.as_ref()?;
-        // A copy of a copy would go round in circles where two proxies mirror to each other.
+        // A copy of a copy would go round in circles where two proxies mirror to each other. A client that
+        // is not trusted cannot say so: the field is taken from it.
         let is_copy = |name| is_same_field(name, FIELD);
         if self.head.fields.iter().any(|field| is_copy(field.name)) || !share.takes(mirror.percent)
         {
@@ -147,6 +150,13 @@ impl Serving<'_> {
             return None;
         };
         let mut head = self.head.clone();
+        let config = &worker.shared.config;
+        self.edit(
+            &mut head,
+            worker.service(mirror.service),
+            &config.routes[route],
+            account,
+        );
         head.fields.push(FIELD, b"1");
         Some(Box::new(Copying {
             framing,

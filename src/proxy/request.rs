@@ -191,6 +191,18 @@ impl<'a> Serving<'a> {
             matched,
         };
         let nominated = self.rewrite(&mut over, onward, framing, account);
+        // The rest are conversations, of which a copy would be a part only.
+        let converses =
+            || upgrade.is_some() || expects_continue || h2::head::is_grpc(&self.head.fields);
+        let copying = match &route.mirror {
+            Some(mirror) if !converses() => self.copy_of(at, mirror, framing, account),
+            _ => None,
+        };
+        if service.request_headers.is_some() || route.request_headers.is_some() {
+            let mut head = std::mem::take(self.head);
+            self.edit(&mut head, service, route, account);
+            *self.head = head;
+        }
         let handshake = upgrade.map(|token| {
             let to_stream = limits.protocol.is_h2();
             Handshake::translate(token, self.head, extended.is_some(), to_stream)
@@ -203,14 +215,6 @@ impl<'a> Serving<'a> {
         if let Some(time) = call_time {
             self.deadline.set(time);
         }
-        // The rest are conversations, of which a copy would be a part only.
-        let copying = match &route.mirror {
-            Some(mirror) if upgrade.is_none() && !grpc && !expects_continue => {
-                self.copy_of(at, mirror, framing, account)
-            }
-            _ => None,
-        };
-
         let sending = Patience {
             stall: limits.body_timeout,
             min_rate: limits.min_rate,
@@ -299,7 +303,8 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// Makes the client's head the one that goes on. What cannot be in its trailers comes back.
+    /// Makes the client's head the one that goes on, but for what the configuration changes of its fields.
+    /// What cannot be in its trailers comes back.
     fn rewrite(
         &mut self,
         over: &mut Downstream<'_>,
@@ -338,19 +343,27 @@ impl<'a> Serving<'a> {
                 self.head.fields.push(b"X-Forwarded-Prefix", stripped);
             }
         }
-        for changes in changes {
-            let client = self.client(&self.head.fields);
-            let scheme = self.scheme(&self.head.fields);
-            let head = &mut *self.head;
+        nominated
+    }
+
+    /// Changes the fields of a head that goes on to `service` by that route.
+    pub(super) fn edit(
+        &self,
+        head: &mut RequestHead,
+        service: &Service,
+        route: &Route,
+        account: &Account,
+    ) {
+        let changes = [&service.request_headers, &route.request_headers];
+        for changes in changes.into_iter().flatten() {
             let told = Told {
-                client,
+                client: self.client(&head.fields),
                 host: &head.host,
                 request_id: account.request_id,
-                scheme,
+                scheme: self.scheme(&head.fields),
             };
             edits::apply(changes, &mut head.fields, told);
         }
-        nominated
     }
 
     /// By which scheme the client came: to us, or to the trusted proxy in front.

@@ -188,7 +188,6 @@ fn what_is_a_conversation_is_not_mirrored() {
             .with("Upgrade", "websocket")
             .with("Connection", "upgrade"),
         get("/").with("Expect", "100-continue"),
-        get("/").with("X-Evenkeel-Mirror", "1"),
     ];
     for ask in asks {
         assert_eq!(ask.ask(BOTH[0], server.address()).status, 200, "{ask:?}");
@@ -197,4 +196,64 @@ fn what_is_a_conversation_is_not_mirrored() {
     assert_eq!(get("/").ask(BOTH[0], server.address()).status, 200);
     wait_for(&server, "answered", 1);
     assert_eq!(shadow.requests(), 1);
+}
+
+/// What one service is told is no business of the other one, which is told what is its own.
+#[test]
+fn a_copy_has_the_fields_of_its_own_service() {
+    let (a, shadow) = (Backend::start("a"), Backend::start("shadow"));
+    let rest = format!(
+        r#"
+        [[service]]
+        name = "one"
+        discover = {{ static = "{}" }}
+        request_headers = {{ set = {{ Authorization = "of one" }}, remove = "Cookie" }}
+        [[service]]
+        name = "next"
+        discover = {{ static = "{}" }}
+        request_headers = {{ set = {{ X-Key = "of next" }}, remove = "X-Private" }}
+        [[route]]
+        service = "one"
+        request_headers = {{ set = {{ X-Route = "both" }} }}
+        mirror = {{ service = "next", percent = 100 }}
+        "#,
+        a.address, shadow.address
+    );
+    let server = Server::in_process(&config(&[], &rest));
+    for over in BOTH {
+        let asked = get("/").with("Cookie", "c=1").with("X-Private", "p");
+        assert_eq!(asked.ask(over, server.address()).status, 200, "{over:?}");
+        shadow.await_requests(1);
+        let whole = |b: &Backend| b.take().pop().and_then(|r| r.whole).expect("it was sent");
+        let (sent, copy) = (whole(&a), whole(&shadow));
+        for (name, to_one, to_next) in [
+            ("authorization", Some("of one"), None),
+            ("cookie", None, Some("c=1")),
+            ("x-key", None, Some("of next")),
+            ("x-private", Some("p"), None),
+            ("x-route", Some("both"), Some("both")),
+        ] {
+            assert_eq!(sent.field(name), to_one, "{name} {over:?}");
+            assert_eq!(copy.field(name), to_next, "{name} {over:?}");
+        }
+    }
+}
+
+/// A proxy in front says what is a copy already; a client says so in vain.
+#[test]
+fn who_says_that_it_is_a_copy_is_believed_if_it_is_trusted() {
+    let (a, shadow) = (Backend::start("a"), Backend::start("shadow"));
+    let server = site(&a, &shadow, "percent = 100");
+    let marked = || get("/").with("X-Evenkeel-Mirror", "1");
+    for over in BOTH {
+        let (proxy, client) = (marked().from("127.9.0.1"), marked().from("127.3.0.1"));
+        for (ask, passed_on) in [(proxy, Some("1")), (client, None)] {
+            assert_eq!(ask.ask(over, server.address()).status, 200, "{ask:?}");
+            let sent = a.take().pop().and_then(|r| r.whole).expect("it was sent");
+            assert_eq!(sent.field("x-evenkeel-mirror"), passed_on, "{ask:?}");
+        }
+    }
+    // Those of the client.
+    wait_for(&server, "answered", 2);
+    assert_eq!(shadow.requests(), 2);
 }
