@@ -69,8 +69,11 @@ pub struct Declined {
     pub body: Vec<u8>,
 }
 
-/// How long an answer is waited for; a reload takes its time.
-const PATIENCE: Duration = Duration::from_secs(35);
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same of a reload, which reads files and waits for new services.
+const RELOADING: Duration = Duration::from_secs(35);
 
 /// A thousand backends take half a megabyte.
 const LARGEST: usize = 256 << 20;
@@ -219,11 +222,15 @@ impl Instance {
         for way in &self.ways {
             let request = self.request(way, (method, path, accept), body.clone())?;
             let peer = way.peer();
-            match timeout(PATIENCE, http::ask(&peer, request)).await {
+            let patience = match path {
+                "/api/v1/reload" => RELOADING,
+                _ => PATIENCE,
+            };
+            match timeout(patience, http::ask(&peer, request)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if is_nobody(&error) => tried.push((way, error)),
                 Ok(Err(error)) => return Err(error).with_context(|| way.to_string()),
-                Err(_) => bail!("{way}: no answer within {PATIENCE:?}"),
+                Err(_) => bail!("{way}: no answer within {patience:?}"),
             }
         }
         Err(nobody(&tried))

@@ -30,6 +30,7 @@ pub mod url;
 pub mod version;
 pub mod weight;
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Diagnostic, Loader};
 use crate::server::{Source, Watched};
+use crate::telemetry::characters::steers;
 use crate::tls::certificates::CertificateError;
 use crate::tls::server::TlsError;
 
@@ -176,7 +178,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             match error.downcast_ref::<Diagnostic>() {
                 Some(diagnostic) => print_diagnostic(diagnostic),
-                None => eprintln!("evenkeel: {}", with_causes(&error)),
+                None => eprintln!("evenkeel: {}", harmless(&with_causes(&error))),
             }
             if let Some(hint) = hint(&error) {
                 eprintln!("evenkeel: {hint}");
@@ -265,12 +267,33 @@ macro_rules! line {
 use line;
 
 /// Prints on standard output; a reader that has seen enough (`| head`) is no error.
+/// What would steer the terminal is escaped: names and reasons in it may come from anywhere.
 fn print(text: impl AsRef<[u8]>) -> std::io::Result<()> {
     use std::io::Write as _;
-    match std::io::stdout().lock().write_all(text.as_ref()) {
+    let text = String::from_utf8_lossy(text.as_ref());
+    match std::io::stdout()
+        .lock()
+        .write_all(harmless(&text).as_bytes())
+    {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The same lines without anything that does more than be shown.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| steers(c) && !matches!(c, '\n' | '\t');
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match steers(c) {
+            true => escaped.extend(c.escape_default()),
+            false => escaped.push(c),
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 /// Prints a report on standard error, in colour where somebody sees it.

@@ -50,6 +50,41 @@ fn output_that_nobody_takes() {
     }
 }
 
+/// Whoever answers: what it says is shown, and nothing more.
+#[test]
+fn what_steers_a_terminal_is_escaped() {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    let body = r#"{"error":{"code":"x","message":"no\u001b]0;yours\u0007\u202eway"}}"#;
+    let answers = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the command comes");
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("it asks");
+            asked.push(byte[0]);
+        }
+        let head = format!(
+            "HTTP/1.1 409 Conflict\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream
+            .write_all((head + body).as_bytes())
+            .expect("it listens");
+    });
+    let mut command = binary();
+    command.args(["drain", "--admin", &format!("http://{address}")]);
+    let (code, _, said) = text(&output(&mut command));
+    answers.join().expect("it answered");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("no\\u{1b}]0;yours\\u{7}\\u{202e}way"),
+        "{said:?}"
+    );
+    assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+}
+
 #[test]
 fn status_says_what_is_there_and_waits() {
     let site = Site::start();
