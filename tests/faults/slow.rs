@@ -37,7 +37,7 @@ const MODES: [(&str, &[&str], &str); 4] = [
 
 /// A slow connection is closed long before this: 2 s for a head, or the first 5 s of grace for an
 /// average rate. The rest is for a machine that builds something beside it.
-const CLOSED_WITHIN: Duration = Duration::from_secs(40);
+const CLOSED_WITHIN: Duration = Duration::from_secs(25);
 
 /// For so long each attack would go on.
 const ATTACK_SECONDS: u64 = 60;

@@ -21,6 +21,8 @@ pub struct Client {
     stream: Stream,
     /// Received and not yet taken.
     inbox: Vec<u8>,
+    /// A reset came while something was sent. The kernel says so once: a read finds a mere end then.
+    is_reset: bool,
 }
 
 #[derive(Debug)]
@@ -133,6 +135,7 @@ impl Client {
         Client {
             stream,
             inbox: Vec::new(),
+            is_reset: false,
         }
     }
 
@@ -163,7 +166,8 @@ impl Client {
 
     /// Sends all of it. That the server is gone already will show when its response is read.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
-        let _ = self.try_send(bytes);
+        let sent = self.try_send(bytes);
+        self.is_reset |= sent.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset);
         self
     }
 
@@ -244,7 +248,14 @@ impl Client {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
         match self.read_some() {
-            Ok(0) => Err(NoResponse::Ended(End::Closed, self.inbox.clone())),
+            Ok(0) => {
+                let end = if self.is_reset {
+                    End::Reset
+                } else {
+                    End::Closed
+                };
+                Err(NoResponse::Ended(end, self.inbox.clone()))
+            }
             Ok(_) => Ok(()),
             Err(e) => match e.kind() {
                 Interrupted => Ok(()),
