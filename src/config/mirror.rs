@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::build::missing;
 use super::diagnostics::Problems;
 use super::read::{At, table};
-use super::scalar::{Positive, Within};
+use super::scalar::{ByteSize, Positive, Within};
 
 /// What is copied, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,13 +22,16 @@ pub struct Mirror {
     pub max_in_flight: u32,
 }
 
+/// The most that `max_body` may be.
+const LARGEST_BODY: u64 = 1024 * 1024;
+
 table! {
     /// `mirror`
     pub(super) struct MirrorTable = "mirror" {
         "service" => service: At<String>,
         "percent" => percent: At<Within<1, 100>>,
         "timeout" => timeout: At<Positive>,
-        "max_body" => max_body: At<Within<0, 1048576>>,
+        "max_body" => max_body: At<ByteSize>,
         "max_in_flight" => max_in_flight: At<Within<1, 10000>>,
     }
     required ["service", "percent"]
@@ -52,6 +55,14 @@ pub(super) fn build(
     if raw.percent.is_none() {
         let help = "the share of the requests that is copied, such as 10";
         missing(&raw.present, "percent", raw.span, help, problems);
+    }
+    if let Some(at) = &raw.max_body
+        && at.value.0 > LARGEST_BODY
+    {
+        problems.error(
+            at.span,
+            "a copy has a body of at most 1MiB: it is kept until it sets out",
+        );
     }
     let service = raw.service.as_ref().and_then(|name| known(name, problems));
     // All are within their bounds.
