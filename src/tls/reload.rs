@@ -172,7 +172,9 @@ fn run(
                 let _ = woken.read(&mut [0; 64]);
                 match newest(lists) {
                     Ok(Some(list)) => {
-                        listeners = list.listeners.into_iter().map(Listener::new).collect();
+                        let before = std::mem::take(&mut listeners);
+                        let after = |watched| Listener::new(watched, &before);
+                        listeners = list.listeners.into_iter().map(after).collect();
                         judging = list.judging;
                     }
                     Ok(None) => continue,
@@ -254,6 +256,7 @@ struct Listener {
     published: Arc<Published<CertificateSet>>,
 }
 
+#[derive(Clone)]
 struct Pair {
     files: CertificateFiles,
     /// They may not be there yet.
@@ -262,18 +265,29 @@ struct Pair {
     judged: Option<Contents>,
     /// And could not be used.
     is_unusable: bool,
+    /// What was in force at the last look.
+    in_force: Option<Certificate>,
     /// Until when the certificate is valid, and how near that was said to be.
     said: Option<(SystemTime, Nearness)>,
 }
 
 impl Listener {
-    fn new(watched: Watched) -> Listener {
-        let pair = |(files, is_ordered)| Pair {
-            files,
-            is_ordered,
-            judged: None,
-            is_unusable: false,
-            said: None,
+    /// What is known of its files goes on from `before`, those of the configuration before: what was said
+    /// is not said again.
+    fn new(watched: Watched, before: &[Listener]) -> Listener {
+        let before = before.iter().find(|l| l.name == watched.listener);
+        let known = before.map_or(&[][..], |listener| &listener.pairs);
+        let pair = |(files, is_ordered)| {
+            let known = known.iter().find(|pair| pair.files == files);
+            let known = known.filter(|pair| pair.is_ordered == is_ordered);
+            known.cloned().unwrap_or(Pair {
+                files,
+                is_ordered,
+                judged: None,
+                is_unusable: false,
+                in_force: None,
+                said: None,
+            })
         };
         let files = watched.files.into_iter().map(|files| (files, false));
         let ordered = watched.ordered.into_iter().map(|files| (files, true));
@@ -297,9 +311,11 @@ impl Listener {
         for pair in &mut self.pairs {
             let mut all = set.certificates().iter();
             let held = all.find(|certificate| *certificate.files() == pair.files);
+            pair.say_swapped(held, &self.name, now, counts);
             let taken = pair.look(held, &self.name, now, counts);
             changed |= taken.is_some();
             let certificate = taken.or_else(|| held.cloned());
+            pair.in_force.clone_from(&certificate);
             if let Some(certificate) = &certificate {
                 pair.say_nearness(certificate, &self.name, now, counts);
             }
@@ -341,15 +357,7 @@ impl Pair {
             Err(_) if is_awaited => None,
             Ok(found) if held.is_some_and(|held| held.is_same(&found)) => None,
             Ok(found) => {
-                counts.replaced.fetch_add(1, Ordering::Relaxed);
-                let until = Rfc3339::seconds(found.validity().not_after);
-                let names = found.names().join(" ");
-                tracing::info!(listener, names, %until, "certificate replaced");
-                let text = format!("listener {listener}: {names}, valid until {until}");
-                counts.tell(Kind::CertificateLoaded, &self.files.cert, text);
-                for warning in found.warnings(now) {
-                    tracing::warn!(listener, "{warning}");
-                }
+                self.say_replaced(&found, listener, now, counts);
                 Some(found)
             }
             Err(error) => {
@@ -359,6 +367,39 @@ impl Pair {
                 counts.tell(Kind::CertificateFailed, &self.files.cert, text);
                 None
             }
+        }
+    }
+
+    /// Whoever read the configuration again may have taken another certificate up with it.
+    fn say_swapped(
+        &self,
+        held: Option<&Certificate>,
+        listener: &str,
+        now: SystemTime,
+        counts: &Counts,
+    ) {
+        if let (Some(before), Some(held)) = (&self.in_force, held)
+            && !held.is_same(before)
+        {
+            self.say_replaced(held, listener, now, counts);
+        }
+    }
+
+    fn say_replaced(
+        &self,
+        certificate: &Certificate,
+        listener: &str,
+        now: SystemTime,
+        counts: &Counts,
+    ) {
+        counts.replaced.fetch_add(1, Ordering::Relaxed);
+        let until = Rfc3339::seconds(certificate.validity().not_after);
+        let names = certificate.names().join(" ");
+        tracing::info!(listener, names, %until, "certificate replaced");
+        let text = format!("listener {listener}: {names}, valid until {until}");
+        counts.tell(Kind::CertificateLoaded, &self.files.cert, text);
+        for warning in certificate.warnings(now) {
+            tracing::warn!(listener, "{warning}");
         }
     }
 

@@ -15,12 +15,13 @@ struct Bench {
 fn bench(names: &[&str]) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let files: Vec<_> = names.iter().map(|name| write(&folder, name)).collect();
-    let listener = Listener::new(Watched {
+    let watched = Watched {
         listener: "front".into(),
         published: Published::new(CertificateSet::load(&files).unwrap()),
         files,
         ordered: Vec::new(),
-    });
+    };
+    let listener = Listener::new(watched, &[]);
     Bench {
         folder,
         listener,
@@ -51,6 +52,19 @@ impl Bench {
         (after.0 - before.0, after.1 - before.1)
     }
 
+    /// The configuration is read again.
+    fn reload(&mut self) {
+        let listener = &self.listener;
+        let files = listener.pairs.iter().map(|pair| pair.files.clone());
+        let watched = Watched {
+            listener: "front".into(),
+            published: Arc::clone(&listener.published),
+            files: files.collect(),
+            ordered: Vec::new(),
+        };
+        self.listener = Listener::new(watched, std::slice::from_ref(&self.listener));
+    }
+
     /// The certificates that are published.
     fn leaves(&self) -> Vec<Vec<u8>> {
         let set = self.listener.published.load();
@@ -77,6 +91,23 @@ fn each_pair_is_taken_up_for_itself() {
     write(&bench.folder, "b.example");
     assert_eq!(bench.look(), (1, 0));
     assert_ne!(bench.leaves()[1], first[1]);
+}
+
+#[test]
+fn what_a_reload_takes_up_is_told_as_well_and_what_was_said_is_not_said_again() {
+    let mut bench = bench(&["a.example", "b.example"]);
+    assert_eq!(bench.look(), (0, 0));
+    fs::write(bench.folder.path().join("b.example/dev.pem"), "gone").unwrap();
+    assert_eq!(bench.look(), (0, 1));
+    let b = bench.listener.published.load().certificates()[1].clone();
+    let a = load(&write(&bench.folder, "a.example")).unwrap();
+    let set = CertificateSet::new(vec![a, b]).unwrap();
+    bench.listener.published.publish(set);
+    bench.reload();
+    assert_eq!(bench.look(), (1, 0));
+    bench.reload();
+    assert_eq!(bench.look(), (0, 0));
+    assert!(bench.listener.pairs[1].is_unusable);
 }
 
 #[test]
