@@ -3,6 +3,8 @@
 
 #[path = "support/name_servers.rs"]
 mod name_servers;
+#[path = "acme/suggesting.rs"]
+mod suggesting;
 mod support;
 
 use std::collections::BTreeSet;
@@ -21,6 +23,7 @@ use rustls::version::TLS13;
 use tokio::time::Instant;
 
 use name_servers::{Kind, NameServer};
+use suggesting::{Suggesting, base64url};
 use support::backend::Backend;
 use support::client::{Client, tls_config};
 use support::server::{Certificate, Folder, Process, Server};
@@ -425,6 +428,66 @@ fn renewed_at_two_thirds_of_the_life_without_a_failed_handshake() {
         told.retain(|(kind, _)| kind != "acme_failed");
         told == expected
     });
+}
+
+/// RFC 9773: asked about the certificate that is there, the authority says that its time has come; the
+/// next order says which one it replaces.
+#[test]
+#[ignore = "an authority takes its time: .ci/run runs it"]
+fn renewed_when_the_authority_suggests_it() {
+    if !there() || !require("openssl") {
+        return;
+    }
+    let mut authority = Authority::stopped();
+    // A certificate is left alone for half of its life, whatever is suggested.
+    authority.life = 30;
+    authority.start();
+    let client = authority.client();
+    let pebble = authority.ports.api;
+    let suggesting = Suggesting::before(pebble, &authority.certificate);
+    authority.ports.api = suggesting.port;
+    let site = Site::new(&["one.test"], "");
+    let server = site.asked(&authority);
+    let first = await_shown(&server, &authority, &client, "one.test");
+    let begun = Instant::now();
+    while shown(&server, &client, "one.test").expect("a handshake at any time") == first {
+        assert!(begun.elapsed() < PATIENCE, "never: {}", authority.log());
+        pause(Duration::from_millis(50));
+    }
+    let seen = suggesting.seen();
+    let id = seen.asked.first().expect("it was asked");
+    assert_eq!(named(id), issuer_and_serial(&authority.folder, &first));
+    // Those before it are the first one, as often as its nonces were rejected.
+    let replaces = seen.orders.iter().flatten().next();
+    assert_eq!(replaces, Some(id), "{:?}", seen.orders);
+    assert_eq!(seen.orders[0], None, "{:?}", seen.orders);
+}
+
+/// Key identifier and serial number in an identifier of RFC 9773 §4.1.
+fn named(id: &str) -> (String, String) {
+    let hex = |part: &str| {
+        let bytes = base64url(part).into_iter();
+        bytes.map(|byte| format!("{byte:02X}")).collect::<String>()
+    };
+    let (issuer, serial) = id.split_once('.').expect("it has two parts");
+    (hex(issuer), hex(serial))
+}
+
+/// The same as openssl reads them off the certificate.
+fn issuer_and_serial(folder: &Folder, certificate: &CertificateDer<'_>) -> (String, String) {
+    let file = folder.path().join("shown.der");
+    fs::write(&file, certificate).expect("the folder can be written");
+    let mut openssl = Command::new("openssl");
+    openssl.args(["x509", "-inform", "der", "-noout", "-serial", "-ext"]);
+    openssl.arg("authorityKeyIdentifier").arg("-in").arg(file);
+    let said = openssl.output().expect("it is installed");
+    let said = String::from_utf8(said.stdout).expect("it is text");
+    let mut lines = said.lines();
+    let serial = lines.find_map(|line| line.strip_prefix("serial="));
+    let serial = serial.expect("it has one").to_owned();
+    let issuer = said.lines().last().expect("it has one").trim();
+    let issuer = issuer.trim_start_matches("keyid:").replace(':', "");
+    (issuer, serial)
 }
 
 #[test]

@@ -291,7 +291,7 @@ impl Site {
 
 #[test]
 fn nothing_is_lost_while_it_is_reloaded_again_and_again() {
-    under_load(200, 10);
+    under_load(100, 10);
 }
 
 /// A thousand reloads in a minute at 2,000 requests per second: 120 of them for each reload.
