@@ -6,7 +6,9 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +30,24 @@ pub fn folders() -> Vec<PathBuf> {
         .flatten()
         .filter(|folder| folder.is_absolute())
         .collect()
+}
+
+/// Those in which what is there can be believed by who looks for a process: not one below `/tmp` that
+/// somebody else has made, or may write into.
+pub fn believed() -> Vec<PathBuf> {
+    let mut folders = folders();
+    folders.retain(|folder| !folder.starts_with("/tmp") || is_own(folder));
+    folders
+}
+
+/// Is it this user's alone? One that is not there is nobody's.
+fn is_own(folder: &Path) -> bool {
+    match fs::symlink_metadata(folder) {
+        Ok(found) => {
+            found.is_dir() && found.uid() == getuid().as_raw() && found.mode() & 0o022 == 0
+        }
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// The socket in such a folder.
@@ -104,6 +124,25 @@ mod tests {
         drop(first);
         listen(&path).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_into_or_lead_elsewhere_is_not_believed() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = above.path().join("evenkeel-0");
+        assert!(is_own(&folder), "there is none");
+        DirBuilder::new().mode(0o700).create(&folder).unwrap();
+        assert!(is_own(&folder));
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(!is_own(&folder));
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        let link = above.path().join("link");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(!is_own(&link));
+        if getuid().is_root() {
+            std::os::unix::fs::chown(&folder, Some(65_534), None).unwrap();
+            assert!(!is_own(&folder), "another one's");
+        }
     }
 
     #[test]

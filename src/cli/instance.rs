@@ -19,7 +19,7 @@ use super::http::{self, Answer, Peer, Whole};
 use super::run_options::ConfigurationOptions;
 use super::url;
 use crate::admin::model::Problem;
-use crate::admin::runtime_dir::{folders, socket_in, token_in};
+use crate::admin::runtime_dir::{believed, socket_in, token_in};
 use crate::config::{Place, USUAL_ADDRESS, token};
 
 /// Which instance.
@@ -108,7 +108,7 @@ impl InstanceOptions {
                 Place::Off => {}
                 Place::At(path) => ways.push(Way::Socket(path)),
                 Place::Usual => {
-                    let sockets = folders().into_iter().map(|folder| socket_in(&folder));
+                    let sockets = believed().into_iter().map(|folder| socket_in(&folder));
                     ways.extend(sockets.map(Way::Socket));
                 }
             }
@@ -269,7 +269,7 @@ impl Instance {
             let token = token(path).with_context(|| path.display().to_string())?;
             return Ok(Some(token));
         }
-        let mut places = folders().into_iter().map(|folder| token_in(&folder, port));
+        let mut places = believed().into_iter().map(|folder| token_in(&folder, port));
         Ok(places.find_map(|path| token(&path).ok()))
     }
 }
