@@ -99,6 +99,7 @@ fn a_bad_shadow_costs_the_client_nothing() {
                 "{over:?}"
             );
         }
+        shadow.await_requests(2);
         if let Some(outcome) = outcome {
             wait_for(&server, outcome, 2);
         }
