@@ -35,7 +35,7 @@ pub(super) struct Connections {
 }
 
 /// How many a worker has of something, and the most that it ever had. One writer at a time, as of a
-/// [`Counter`].
+/// `Counter`.
 #[derive(Debug, Default)]
 pub struct Level {
     now: AtomicU64,
