@@ -144,8 +144,14 @@ impl Question {
 /// needs none), the variable over the default.
 fn configured(options: &ConfigurationOptions) -> anyhow::Result<SocketAddr> {
     if options.is_given() {
-        let probe = options.load()?.config.probe;
-        return probe.context("the configuration switches the probe listener off");
+        match options.load() {
+            Ok(loaded) => {
+                let probe = loaded.config.probe;
+                return probe.context("the configuration switches the probe listener off");
+            }
+            // Whoever runs goes on by what it has read.
+            Err(_) => super::run_options::say_unreadable(options),
+        }
     }
     match std::env::var("EVENKEEL_PROBE__ADDRESS") {
         Ok(text) => text

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::http::{self, Answer, Peer, Whole};
-use super::run_options::ConfigurationOptions;
+use super::run_options::{ConfigurationOptions, say_unreadable};
 use super::url;
 use crate::admin::model::Problem;
 use crate::admin::runtime_dir::{believed, socket_in, token_in};
@@ -99,7 +99,14 @@ impl InstanceOptions {
             ways.push(Way::of(&text).with_context(|| format!("{VARIABLE}={text}"))?);
         } else {
             let config = match self.configuration.is_given() {
-                true => self.configuration.load()?.config.admin,
+                true => match self.configuration.load() {
+                    Ok(loaded) => loaded.config.admin,
+                    // Whoever runs goes on by what it has read.
+                    Err(_) => {
+                        say_unreadable(&self.configuration);
+                        environment()?
+                    }
+                },
                 // `evenkeel proxy` needs no file; its settings may be in the environment.
                 false => environment()?,
             };

@@ -75,6 +75,15 @@ impl ConfigurationOptions {
     }
 }
 
+/// Says that the configuration cannot be asked where a process is, to whoever asks where it usually is.
+pub fn say_unreadable(options: &ConfigurationOptions) {
+    let file = options.file().unwrap_or_default();
+    eprintln!(
+        "evenkeel: {} has a mistake (`evenkeel check` says which): looking where an instance usually is",
+        file.display()
+    );
+}
+
 /// The file: as told, or the first that is there.
 fn find(told: Option<PathBuf>, variable: Option<OsString>) -> Result<PathBuf, Diagnostic> {
     let variable = variable.filter(|v| !v.is_empty()).map(PathBuf::from);
