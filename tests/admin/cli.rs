@@ -303,7 +303,8 @@ fn what_is_usual_is_found_where_it_usually_is() {
         crate::support::server::Server::binary_with("RUNTIME_DIRECTORY", &runtime, &toml);
     let mut command = binary();
     command.args(["drain"]).env("RUNTIME_DIRECTORY", &runtime);
-    // No file of the machine's is to be read.
+    // The file that is there has a mistake: whoever runs does not go by it.
+    folder.write("evenkeel.toml", "[[listener");
     command.current_dir(folder.path());
     assert_eq!(text(&output(&mut command)).0, Some(0));
     let mut command = binary();
