@@ -258,14 +258,8 @@ fn await_shown(
 
 /// The value of a series on the metrics page.
 fn metric(server: &Server, series: &str) -> f64 {
-    let address = server.probe.expect("there is a probe listener");
-    let page = Client::plain(address).get("localhost", "/metrics");
-    let page = String::from_utf8(page.expect("it answers").body).expect("it is text");
-    let found = page
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    let found = found.unwrap_or_else(|| panic!("no {series} in {page}"));
-    found.parse().expect("it is a number")
+    let value = server.metric(series);
+    value.unwrap_or_else(|| panic!("there is no {series}"))
 }
 
 fn orders(server: &Server, result: &str) -> f64 {

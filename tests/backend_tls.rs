@@ -49,13 +49,7 @@ fn front(backends: &[SocketAddr], keys: &str) -> Server {
 
 /// The value of a series on the metrics page; 0 when it is not there.
 fn metric(server: &Server, series: &str) -> f64 {
-    let probe = server.probe.expect("there is a probe listener");
-    let page = Client::plain(probe).get("probe", "/metrics");
-    let page = page.expect("it answers").text();
-    let value = page
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    value.map_or(0.0, |value| value.parse().expect("it is a number"))
+    server.metric(series).unwrap_or(0.0)
 }
 
 fn errors(server: &Server, reason: &str) -> f64 {

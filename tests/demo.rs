@@ -52,6 +52,15 @@ fn ends_by_itself_with_every_request_answered() {
     );
 }
 
+/// `| head`: whoever has seen enough is no reason to stop, or to panic.
+#[test]
+fn nobody_has_to_read_it() {
+    let mut command = demo(&["--port", "0", "--for", "6s"]);
+    let gone = std::io::pipe().expect("a pipe").1;
+    let output = command.stdout(gone).output().expect("it starts");
+    assert!(output.status.success(), "{}", text(&output));
+}
+
 #[test]
 fn says_so_when_the_port_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -58,12 +58,7 @@ pub fn is_echoed(client: &mut Client, text: &str) -> bool {
 
 /// The value of a series on the metrics page; 0 when it is not there yet.
 pub fn metric(server: &Server, series: &str) -> f64 {
-    let probe = server.probe.expect("there is a probe listener");
-    let page = Client::plain(probe).get("probe", "/metrics");
-    let page = page.expect("it answers").text();
-    let mut lines = page.lines();
-    let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    value.map_or(0.0, |value| value.parse().expect("it is a number"))
+    server.metric(series).unwrap_or(0.0)
 }
 
 /// Waits until so many connections of service `raw` have ended so.

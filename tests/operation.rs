@@ -435,3 +435,23 @@ fn version_names_the_compiler_and_the_tls_library() {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
+
+/// An edit with a mistake is refused by who runs, and must not make it look dead: `HEALTHCHECK` asks so.
+#[test]
+fn it_is_found_healthy_beside_a_file_with_a_mistake() {
+    let backend = Backend::start("one");
+    let server = Server::binary(&configuration(HTTP, backend.address));
+    let probe_address = server.probe.expect("there is a probe listener");
+    let folder = Folder::new();
+    let file = folder.write("evenkeel.toml", "[[listener");
+    let mut command = binary();
+    command.args(["health", "--ready", "-c"]).arg(file);
+    command.env("EVENKEEL_PROBE__ADDRESS", probe_address.to_string());
+    wait_until("it is ready", || {
+        probe(&server, "/readyz") == (200, "ready\n".to_owned())
+    });
+    let asked = output(&mut command);
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(asked.status.success(), "{said}");
+    assert!(said.contains("has a mistake"), "{said}");
+}

@@ -18,7 +18,6 @@ mod support;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use support::client::Client;
 use support::server::{Folder, Server};
 
 /// A configuration in a file, and the server that was started with it.
@@ -54,13 +53,7 @@ impl Site {
 
     /// The value of a series on the metrics page.
     pub fn metric(&self, series: &str) -> Option<f64> {
-        let probe = self.server.probe.expect("there is one");
-        let page = Client::plain(probe).get("probe", "/metrics");
-        let page = page.expect("it answers").text();
-        let line = page
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
-        Some(line.parse().expect("it is a number"))
+        self.server.metric(series)
     }
 }
 

@@ -264,11 +264,5 @@ impl std::io::Write for Lines {
 
 /// The value of a series on the metrics page.
 pub(crate) fn metric(server: &Server, series: &str) -> Option<f64> {
-    let address = server.probe.expect("there is a probe listener");
-    let page = Client::plain(address).get("probe", "/metrics");
-    let page = page.expect("it answers").text();
-    let line = page
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.map(|value| value.parse().expect("it is a number"))
+    server.metric(series)
 }

@@ -8,7 +8,6 @@ mod stage;
 mod traffic;
 
 use std::fmt;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -55,12 +54,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             faults: Vec::new(),
             largest_distance: None,
         };
-        play.print_opening();
+        play.print_opening()?;
         tokio::select! {
             played = play.perform(args.duration) => played?,
             ended = super::interrupted() => {
                 ended?;
-                println!("\n");
+                super::line!("\n");
             }
         }
         play.finish().await
@@ -148,15 +147,14 @@ impl Play {
         let before = self.traffic.ledger();
         self.traffic.open_window();
         let began = Instant::now();
-        print!("{:>6.1} s  ", (began - self.start).as_secs_f64());
+        super::print(format!("{:>6.1} s  ", (began - self.start).as_secs_f64()))?;
         let (text, sign) = self.change(scene).await?;
-        print!("{text}");
         // The rest of the line comes when the change is in effect.
-        std::io::stdout().flush()?;
+        super::print(&text)?;
         match self.wait_for(&sign, began).await {
-            Some(after) => println!(": {sign} after {:.2} s", after.as_secs_f64()),
+            Some(after) => super::line!(": {sign} after {:.2} s", after.as_secs_f64()),
             None => {
-                println!(": NOT IN EFFECT after {} s", PATIENCE.as_secs());
+                super::line!(": NOT IN EFFECT after {} s", PATIENCE.as_secs());
                 self.faults.push(text);
             }
         }
@@ -164,8 +162,8 @@ impl Play {
         self.traffic.open_window();
         sleep_until(end.max(Instant::now() + LEAST_WINDOW)).await;
         let measured = self.traffic.ledger();
-        self.print_shares(&measured.window);
-        println!(
+        self.print_shares(&measured.window)?;
+        super::line!(
             "            {} requests, {} failed, slowest {} ms\n",
             measured.answered + measured.failed - before.answered - before.failed,
             measured.failed - before.failed,
@@ -266,14 +264,14 @@ impl Play {
         None
     }
 
-    fn print_opening(&self) {
+    fn print_opening(&self) -> std::io::Result<()> {
         let (dns, stage) = (self.stage.dns(), &self.stage);
         let port = stage.address().port();
         let metrics = stage.probe().map(|probe| format!("http://{probe}/metrics"));
         let metrics = metrics.unwrap_or_default();
         let dashboard = stage.dashboard().map(|page| format!("http://{page}/"));
         let dashboard = dashboard.unwrap_or_default();
-        println!(
+        super::line!(
             "\
 Evenkeel in one process: HTTPS in, DNS decides, kept-alive HTTP out.
 
@@ -293,9 +291,10 @@ Below: the share of the requests that each backend got, in brackets the share by
             stage.socket().display(),
             stage.ca_file().display(),
         );
+        Ok(())
     }
 
-    fn print_shares(&mut self, measured: &Window) {
+    fn print_shares(&mut self, measured: &Window) -> std::io::Result<()> {
         let total = measured.total();
         let expected = self.stage.expected();
         let mut parts = Vec::new();
@@ -316,8 +315,9 @@ Below: the share of the requests that each backend got, in brackets the share by
             });
         }
         for line in parts.chunks(PARTS_IN_A_LINE) {
-            println!("            {}", line.join("   "));
+            super::line!("            {}", line.join("   "));
         }
+        Ok(())
     }
 
     async fn finish(self) -> anyhow::Result<ExitCode> {
@@ -328,16 +328,16 @@ Below: the share of the requests that each backend got, in brackets the share by
             Some(points) => format!("no share was further than {points:.2} points from its weight"),
             None => "it ended before a share was measured".to_owned(),
         };
-        println!(
+        super::line!(
             "{} requests in {seconds:.1} s, {} failed; {shares}.",
             ledger.answered + ledger.failed,
             ledger.failed,
         );
         for (kind, count) in &ledger.failures {
-            println!("Failed: {count} by {kind}");
+            super::line!("Failed: {count} by {kind}");
         }
         for fault in &self.faults {
-            println!("Not in effect: {fault}");
+            super::line!("Not in effect: {fault}");
         }
         Ok(match is_success(&ledger, &self.faults) {
             true => ExitCode::SUCCESS,

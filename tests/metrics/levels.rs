@@ -17,29 +17,16 @@ fn server(head: &str, service: &str, address: SocketAddr) -> Server {
     ))
 }
 
-/// The value of a series.
-fn metric(server: &Server, series: &str) -> Option<f64> {
-    let probe = server.probe.expect("there is one");
-    let page = Client::plain(probe).get("probe", "/metrics");
-    let page = page.expect("it answers").text();
-    let line = page
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
-    Some(line.parse().expect("it is a number"))
-}
-
 /// What a bounded thing holds, may hold and ever held.
 fn bounded(server: &Server, labels: &str) -> [Option<f64>; 3] {
     ["", "_limit", "_high_water"]
-        .map(|level| metric(server, &format!("evenkeel_bounded{level}{{{labels}}}")))
+        .map(|level| server.metric(&format!("evenkeel_bounded{level}{{{labels}}}")))
 }
 
 /// Connections to a backend: active, idle.
 fn connections(server: &Server, address: SocketAddr) -> [Option<f64>; 2] {
     ["active", "idle"].map(|state| {
-        metric(
-            server,
-            &format!(
+        server.metric(&format!(
                 "evenkeel_backend_connections{{service=\"web\",backend=\"{address}\",state=\"{state}\"}}"
             ),
         )
@@ -229,7 +216,7 @@ fn what_compression_saves_is_counted() {
     }
     let of = |name: &str, coding: &str| {
         let labels = format!("{{service=\"web\",coding=\"{coding}\"}}");
-        metric(&server, &format!("evenkeel_{name}_total{labels}"))
+        server.metric(&format!("evenkeel_{name}_total{labels}"))
     };
     assert_eq!(of("compressed_responses", "gzip"), Some(2.0));
     assert_eq!(of("compressed_responses", "br"), Some(1.0));

@@ -28,6 +28,28 @@ fn echoing(name: &str) -> Backend {
     backend
 }
 
+/// A backend whose next request becomes a tunnel that says back what it hears.
+fn tunnelling() -> Backend {
+    let one = Backend::start("one");
+    one.next(vec![
+        Step::Request,
+        Step::send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        ),
+        Step::Mirror,
+    ]);
+    one
+}
+
+/// A tunnel to it.
+fn tunnel(site: &Site) -> Client {
+    let mut tunnel = Client::plain(site.server.address());
+    tunnel
+        .send("GET /one HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(tunnel.response().expect("it answers").status(), 101);
+    tunnel
+}
+
 /// A service with these backends, by address and weight; `more` goes to it.
 fn weighted(backends: &[(SocketAddr, u16)], more: &str) -> String {
     let written = backends.iter();
@@ -150,21 +172,10 @@ fn what_checks_found_outlives_the_backend() {
 
 #[test]
 fn a_tunnel_is_not_cut() {
-    let one = Backend::start("one");
-    one.next(vec![
-        Step::Request,
-        Step::send(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-        ),
-        Step::Mirror,
-    ]);
+    let one = tunnelling();
     let first = listener("front") + &service("one", one.address);
     let mut site = Site::start(&first);
-    let mut tunnel = Client::plain(site.server.address());
-    tunnel
-        .send("GET /one HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
-    let answer = tunnel.response().expect("it answers");
-    assert_eq!(answer.status(), 101);
+    let mut tunnel = tunnel(&site);
     let mut echo = |text: &str| {
         tunnel.send(text);
         assert_eq!(
@@ -303,14 +314,7 @@ fn a_request_finds_the_backends_of_a_service_that_went_meanwhile() {
 /// Nobody comes to the backends of a service that is gone, so those of its tunnels have their time.
 #[test]
 fn a_tunnel_of_a_service_that_is_gone_has_its_time() {
-    let one = Backend::start("one");
-    one.next(vec![
-        Step::Request,
-        Step::send(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-        ),
-        Step::Mirror,
-    ]);
+    let one = tunnelling();
     let times = "[drain]\nrequests = \"200ms\"\nstreams = \"200ms\"\n";
     let first = format!(
         "{times}{}{}",
@@ -318,10 +322,7 @@ fn a_tunnel_of_a_service_that_is_gone_has_its_time() {
         service("one", one.address)
     );
     let mut site = Site::start(&first);
-    let mut tunnel = Client::plain(site.server.address());
-    tunnel
-        .send("GET /one HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
-    assert_eq!(tunnel.response().expect("it answers").status(), 101);
+    let mut tunnel = tunnel(&site);
     let other = echoing("other");
     let next = format!(
         "{times}{}{}",

@@ -33,11 +33,13 @@ fn all<'m>(message: &'m Message, name: &str) -> Vec<&'m str> {
 #[test]
 fn trailers_do_not_undo_it() {
     let backend = Backend::start("a");
-    backend.usually(vec![Step::Send(
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\
-          X-Team: theirs\r\nx-inner: 1\r\nX-Sum: 1\r\n\r\n"
-            .into(),
-    )]);
+    backend.usually(vec![
+        Step::Request,
+        Step::send(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\
+             X-Team: theirs\r\nx-inner: 1\r\nX-Sum: 1\r\n\r\n",
+        ),
+    ]);
     let edits = r#"{ set = { X-Team = "ours" }, remove = ["X-Inner"] }"#;
     let server = site(
         &backend,

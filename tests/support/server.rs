@@ -17,6 +17,7 @@ use evenkeel::tls::dev;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::client::Client;
 use super::{PATIENCE, lock, pause, wait_until};
 
 /// A temporary folder for certificates and configurations; gone when it is dropped.
@@ -217,6 +218,16 @@ impl Server {
     /// Where the first listener listens.
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
+    }
+
+    /// The value of a series, labels included, on its metrics page; `None`: there is none.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let probe = self.probe.expect("there is a probe listener");
+        let page = Client::plain(probe).get("probe", "/metrics");
+        let page = page.expect("it answers").text();
+        let mut lines = page.lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(value.parse().expect("it is a number"))
     }
 
     /// Starts a drain: an order in this process, a TERM to the binary.
