@@ -443,10 +443,11 @@ fn it_is_found_healthy_beside_a_file_with_a_mistake() {
     let server = Server::binary(&configuration(HTTP, backend.address));
     let probe_address = server.probe.expect("there is a probe listener");
     let folder = Folder::new();
-    let file = folder.write("evenkeel.toml", "[[listener");
+    // Its address is in that file, and what is wrong is before it.
+    let mistaken = format!("[[listener\n[probe]\naddress = \"{probe_address}\"\n");
+    let file = folder.write("evenkeel.toml", &mistaken);
     let mut command = binary();
     command.args(["health", "--ready", "-c"]).arg(file);
-    command.env("EVENKEEL_PROBE__ADDRESS", probe_address.to_string());
     wait_until("it is ready", || {
         probe(&server, "/readyz") == (200, "ready\n".to_owned())
     });

@@ -140,25 +140,10 @@ impl Question {
     }
 }
 
-/// The address in the configuration that `run` would take. Where there is none (`evenkeel proxy`
-/// needs none), the variable over the default.
+/// The address in the configuration that `run` would take, with the environment over it, or the default.
 fn configured(options: &ConfigurationOptions) -> anyhow::Result<SocketAddr> {
-    if options.is_given() {
-        match options.load() {
-            Ok(loaded) => {
-                let probe = loaded.config.probe;
-                return probe.context("the configuration switches the probe listener off");
-            }
-            // Whoever runs goes on by what it has read.
-            Err(_) => super::run_options::say_unreadable(options),
-        }
-    }
-    match std::env::var("EVENKEEL_PROBE__ADDRESS") {
-        Ok(text) => text
-            .parse()
-            .with_context(|| format!("EVENKEEL_PROBE__ADDRESS={text}: no address and port")),
-        Err(_) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 9902))),
-    }
+    let probe = options.management().probe;
+    probe.context("the configuration switches the probe listener off")
 }
 
 /// Where a listener on all addresses can be reached from here.

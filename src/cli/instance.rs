@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::http::{self, Answer, Peer, Whole};
-use super::run_options::{ConfigurationOptions, say_unreadable};
+use super::run_options::ConfigurationOptions;
 use super::url;
 use crate::admin::model::Problem;
 use crate::admin::runtime_dir::{believed, socket_in, token_in};
@@ -98,32 +98,16 @@ impl InstanceOptions {
         } else if let Some(text) = variable {
             ways.push(Way::of(&text).with_context(|| format!("{VARIABLE}={text}"))?);
         } else {
-            let config = match self.configuration.is_given() {
-                true => match self.configuration.load() {
-                    Ok(loaded) => loaded.config.admin,
-                    // Whoever runs goes on by what it has read.
-                    Err(_) => {
-                        say_unreadable(&self.configuration);
-                        environment()?
-                    }
-                },
-                // `evenkeel proxy` needs no file; its settings may be in the environment.
-                false => environment()?,
-            };
-            token_file = token_file.or(config.token_file);
-            match config.socket {
-                Place::Off => {}
-                Place::At(path) => ways.push(Way::Socket(path)),
-                Place::Usual => {
-                    let sockets = believed().into_iter().map(|folder| socket_in(&folder));
-                    ways.extend(sockets.map(Way::Socket));
-                }
+            let found = self.configuration.management();
+            ways = Way::all(found.admin.socket, found.admin.address);
+            if found.guessed {
+                // What was read of it first, then where an instance usually is.
+                let usual = Way::all(Place::Usual, Place::Usual);
+                let more = usual.into_iter().filter(|way| !ways.contains(way));
+                let more: Vec<_> = more.collect();
+                ways.extend(more);
             }
-            match config.address {
-                Place::Off => {}
-                Place::At(address) => ways.push(Way::at(address)),
-                Place::Usual => ways.push(Way::at(USUAL_ADDRESS)),
-            }
+            token_file = token_file.or(found.admin.token_file);
         }
         if ways.is_empty() {
             bail!("the configuration switches the control listener and its socket off");
@@ -132,19 +116,25 @@ impl InstanceOptions {
     }
 }
 
-/// `[admin]` as the environment alone says it.
-fn environment() -> anyhow::Result<crate::config::Admin> {
-    let text = "listener = [{ address = \"127.0.0.1:1\", protocol = \"http\" }]";
-    let loader = crate::config::Loader::text(text, crate::config::Format::Toml);
-    let variables = std::env::vars_os().filter_map(|(name, value)| {
-        let name = name.into_string().ok()?;
-        let ours = name.starts_with("EVENKEEL_ADMIN__");
-        Some((name, value.into_string().ok()?)).filter(|_| ours)
-    });
-    Ok(loader.environment(variables).load()?.config.admin)
-}
-
 impl Way {
+    /// All that there are, by what `[admin]` says of the socket and of the listener.
+    fn all(socket: Place<PathBuf>, address: Place<SocketAddr>) -> Vec<Way> {
+        let mut ways = match socket {
+            Place::Off => Vec::new(),
+            Place::At(path) => vec![Way::Socket(path)],
+            Place::Usual => {
+                let sockets = believed().into_iter().map(|folder| socket_in(&folder));
+                sockets.map(Way::Socket).collect()
+            }
+        };
+        match address {
+            Place::Off => {}
+            Place::At(address) => ways.push(Way::at(address)),
+            Place::Usual => ways.push(Way::at(USUAL_ADDRESS)),
+        }
+        ways
+    }
+
     /// `http://IP:PORT`, `IP:PORT`, or a path.
     fn of(text: &str) -> anyhow::Result<Way> {
         let host = text

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::{Diagnostic, Loaded, Loader};
+use crate::config::{Diagnostic, Loaded, Loader, Management};
 
 /// Where a configuration is looked for when nobody says: here, then on the whole machine.
 const PLACES: &[&str] = &["evenkeel.toml", "/etc/evenkeel/evenkeel.toml"];
@@ -58,9 +58,22 @@ impl ConfigurationOptions {
         self.loader()?.load()
     }
 
-    /// Is there a file to load: told, or in its place?
-    pub fn is_given(&self) -> bool {
-        find(self.config.clone(), std::env::var_os("EVENKEEL_CONFIG")).is_ok()
+    /// Where the process that runs by it can be asked. Said to standard error when that is a guess, as
+    /// the file has a mistake.
+    pub fn management(&self) -> Management {
+        let file = self.file().ok();
+        // `evenkeel proxy` needs no file; its settings may be in the environment.
+        let loader = file.as_ref().map_or_else(Loader::default, Loader::file);
+        let loader = loader.process_environment();
+        let found = self.set.iter().fold(loader, |l, flag| l.set(flag));
+        let found = found.management();
+        if let Some(file) = file.filter(|_| found.guessed) {
+            eprintln!(
+                "evenkeel: {} cannot be read or has a mistake (`evenkeel check` says which): where the instance is may be a guess",
+                file.display()
+            );
+        }
+        found
     }
 
     /// The file.
@@ -73,15 +86,6 @@ impl ConfigurationOptions {
         let loader = Loader::file(self.file()?).process_environment();
         Ok(self.set.iter().fold(loader, |l, flag| l.set(flag)))
     }
-}
-
-/// Says that the configuration cannot be asked where a process is, to whoever asks where it usually is.
-pub fn say_unreadable(options: &ConfigurationOptions) {
-    let file = options.file().unwrap_or_default();
-    eprintln!(
-        "evenkeel: {} has a mistake (`evenkeel check` says which): looking where an instance usually is",
-        file.display()
-    );
 }
 
 /// The file: as told, or the first that is there.

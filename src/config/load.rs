@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Problems};
 use super::read::{Key, Read};
-use super::source::{Files, Sources};
+use super::source::{Files, Sources, Span};
 use super::tree::{self, Format, Node, Value};
 use super::written::{self, Written};
 use super::zone::{self, ZoneConfig, ZoneFile};
@@ -27,8 +27,8 @@ pub struct Loaded {
 #[derive(Debug, Clone, Default)]
 pub struct Loader {
     base: Option<Base>,
-    variables: Vec<(String, String)>,
-    flags: Vec<String>,
+    pub(super) variables: Vec<(String, String)>,
+    pub(super) flags: Vec<String>,
     files: Files,
 }
 
@@ -47,6 +47,9 @@ struct Argument {
     part: Range<usize>,
     path: Vec<String>,
 }
+
+/// Text in, tree out: [`tree::parse`], or one that is content with less.
+type Parse = fn(Format, &str, Span, &mut Problems) -> Option<Node>;
 
 /// A larger file is not a configuration: 16 MiB holds some hundred thousand routes.
 const LARGEST: u64 = 16 << 20;
@@ -185,7 +188,7 @@ impl Loader {
             Some(Base::File(path)) => Some(path.clone()),
             _ => None,
         };
-        let Some(mut root) = self.root(&mut sources, &mut problems)? else {
+        let Some(mut root) = self.root(tree::parse, &mut sources, &mut problems)? else {
             return Err(problems.into_diagnostic(sources));
         };
         overlay::environment(&mut root, &self.variables, &mut sources, &mut problems);
@@ -221,7 +224,7 @@ impl Loader {
     pub fn load_zone(mut self) -> Result<ZoneConfig, Diagnostic> {
         let mut sources = Sources::default();
         let mut problems = Problems::default();
-        let root = self.root(&mut sources, &mut problems)?;
+        let root = self.root(tree::parse, &mut sources, &mut problems)?;
         let file = root.and_then(|root| ZoneFile::read(&root, &mut problems));
         let config = file.map(|file| zone::build(file, &sources, &mut problems));
         match config {
@@ -231,8 +234,9 @@ impl Loader {
     }
 
     /// The tree of the file, text or flags; `None`: it cannot be parsed, and why is recorded.
-    fn root(
+    pub(super) fn root(
         &mut self,
+        parse: Parse,
         sources: &mut Sources,
         problems: &mut Problems,
     ) -> Result<Option<Node>, Diagnostic> {
@@ -241,11 +245,11 @@ impl Loader {
                 let text = read_file(&path)?;
                 let base = path.parent().unwrap_or(Path::new(""));
                 let whole = sources.add(path.display().to_string(), text.as_str(), base);
-                tree::parse(Format::of(&path), &text, whole, problems)
+                parse(Format::of(&path), &text, whole, problems)
             }
             Some(Base::Text { text, format }) => {
                 let whole = sources.add("configuration", text.as_str(), Path::new(""));
-                tree::parse(format, &text, whole, problems)
+                parse(format, &text, whole, problems)
             }
             Some(Base::Arguments(arguments)) => {
                 let mut root = empty();

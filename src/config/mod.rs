@@ -7,7 +7,7 @@
 //! `target.rs`, `layer4.rs`, `state_dir.rs` (defaults, cross-checks). `diagnostics.rs` says what is wrong and where;
 //! reading goes on after an error, so that one run shows all of them. The types are in `listener.rs`,
 //! `service.rs`, `route.rs`, `downstream.rs` and beside what reads them. `schema.rs` tells editors how
-//! files are written.
+//! files are written; `management.rs` finds a running instance, also by a file with a mistake.
 
 pub mod diagnostics;
 pub mod source;
@@ -30,6 +30,7 @@ mod in_flight;
 mod layer4;
 mod listener;
 mod load;
+mod management;
 mod mirror;
 mod names;
 mod overlay;
@@ -81,6 +82,7 @@ pub use listener::{
 pub use load::{
     Loaded, Loader, from_toml_str, json_schema, keys, load, zone_json_schema, zone_keys,
 };
+pub use management::Management;
 pub use mirror::Mirror;
 pub use rate::{RateKey, RateLimit};
 pub use redirect::{PathChange, Rewrite, RouteRedirect, Scheme};

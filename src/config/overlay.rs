@@ -12,7 +12,7 @@ use super::tree::{Entry, Node, Value, from_toml};
 use super::{raw, tree};
 
 /// What variables of ours start with.
-const PREFIX: &str = "EVENKEEL_";
+pub(super) const PREFIX: &str = "EVENKEEL_";
 
 /// Variables that are ours and are no setting.
 const NOT_SETTINGS: &[&str] = &["EVENKEEL_CONFIG"];

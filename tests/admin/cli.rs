@@ -307,11 +307,15 @@ fn what_is_usual_is_found_where_it_usually_is() {
     folder.write("evenkeel.toml", "[[listener");
     command.current_dir(folder.path());
     assert_eq!(text(&output(&mut command)).0, Some(0));
+    // Nor when it says where the control listener is.
+    let mistaken = format!(
+        "nonsense = 1\n[admin]\nsocket = \"off\"\naddress = \"{}\"\n",
+        server.admin.expect("it listens")
+    );
+    folder.write("evenkeel.toml", &mistaken);
     let mut command = binary();
-    let admin = format!("http://{}", server.admin.expect("it listens"));
-    command
-        .args(["undrain", "--admin", &admin])
-        .env("RUNTIME_DIRECTORY", &runtime);
+    command.arg("undrain").current_dir(folder.path());
+    command.env("RUNTIME_DIRECTORY", &runtime);
     let (code, _, error) = text(&output(&mut command));
     assert_eq!(code, Some(0), "{error}");
     server.drain();
