@@ -25,7 +25,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use crate::config::{Conditions, Config, HostPattern, Route};
-use crate::http::head::with_slashes_decoded;
+use crate::http::head::other_readings;
 use crate::http::headers::Fields;
 
 /// A table of what the configuration says. Nobody else puts anything in, so that nobody can make its
@@ -40,6 +40,8 @@ pub struct Router {
     any: Paths,
     /// Bytes of the longest key of `wildcard`.
     longest_wildcard: usize,
+    /// Some route lets some in only.
+    guards: bool,
     layer4: layer4::Layer4,
 }
 
@@ -92,6 +94,7 @@ impl Router {
     pub fn new(config: &Config) -> Router {
         let mut router = Router {
             layer4: layer4::Layer4::new(config),
+            guards: config.routes.iter().any(Route::is_guarded),
             ..Router::default()
         };
         // No request says what its connection offered.
@@ -119,16 +122,16 @@ impl Router {
         router
     }
 
-    /// Would it be another route's, and one that lets some in only, for a backend that takes `%2f` and
-    /// `%5c` in its path for separators? Its guard would not be asked.
+    /// Would it be another route's, and one that lets some in only, for a backend that reads its path
+    /// otherwise? Its guard would not be asked.
     pub fn evades_guard(&self, request: Request<'_>, found: usize, config: &Config) -> bool {
-        with_slashes_decoded(request.path).is_some_and(|path| {
-            let path = &path;
-            let other = self.route(Request { path, ..request });
-            other.is_some_and(|other| {
-                other.route != found && config.routes[other.route].is_guarded()
+        self.guards
+            && other_readings(request.path).iter().any(|path| {
+                let other = self.route(Request { path, ..request });
+                other.is_some_and(|other| {
+                    other.route != found && config.routes[other.route].is_guarded()
+                })
             })
-        })
     }
 
     /// The route of a request.

@@ -17,8 +17,8 @@ use service::id;
 pub use service::{Known, serve};
 
 use super::state::State;
-use crate::config::{Access, Config, Protocol, Redirect, Target};
-use crate::http::head::{has_encoded_slash, with_slashes_decoded, without_empty_segments};
+use crate::config::{Access, Config, Protocol, Redirect, Route, Target};
+use crate::http::head::{has_encoded_slash, other_readings, without_empty_segments};
 use crate::proxy::explain::{How, steps};
 use crate::proxy::limits::origin;
 use crate::proxy::samples::Sample;
@@ -146,16 +146,17 @@ pub fn route(config: &Config, asked: &Asked) -> Result<(Explanation, Option<Rout
         explanation.refuse(with(404), "no route matches");
         return Ok((explanation, None));
     };
-    if let (Some(path), false) = (with_slashes_decoded(&head.path), connects) {
-        let path = &path;
+    let readings = match connects {
+        true => Vec::new(),
+        false => other_readings(asked.path),
+    };
+    for path in &readings {
         let verdicts = explain::request(config, Request { path, ..asked });
         let other = verdicts.iter().position(|v| *v == explain::Verdict::Wins);
         let other = other.map(|at| &config.routes[at]);
-        if let Some(other) =
-            other.filter(|other| !std::ptr::eq(*other, route) && other.is_guarded())
-        {
-            let label = &other.label;
-            let why = format!("with its slashes decoded it is of {label}, which is guarded");
+        let guarded = other.filter(|other| !std::ptr::eq(*other, route) && other.is_guarded());
+        if let Some(Route { label, .. }) = guarded {
+            let why = format!("with its escapes decoded it is of {label}, which is guarded");
             explanation.refuse(Some(400), &why);
             return Ok((explanation, None));
         }

@@ -265,28 +265,70 @@ pub fn has_encoded_slash(path: &[u8]) -> bool {
     })
 }
 
-/// The path as a program sees it that takes `%2f` and `%5c` for separators, and resolves dot segments
-/// and merges empty ones after that: many do (nginx by default). `None`: it has none of the two.
-pub fn with_slashes_decoded(path: &[u8]) -> Option<Vec<u8>> {
-    if !has_encoded_slash(path) {
-        return None;
+/// What programs may read a normalised path as that decode more of it: visible characters which need no
+/// escape, and `%2f`, `%5c` or both, for separators. Most of them resolve dot segments and merge empty ones
+/// after that (nginx by default), some do not. All are without empty segments, as that is how routes are
+/// looked for. A path without such an escape has none, and costs a look for `%`; another costs nine copies.
+pub fn other_readings(path: &[u8]) -> Vec<Vec<u8>> {
+    let mut escapes = memchr::memchr_iter(b'%', path).filter_map(|at| escaped(&path[at..]));
+    if !escapes.any(is_decoded_by_some) {
+        return Vec::new();
     }
-    let mut plain = Vec::with_capacity(path.len());
+    let mut readings = Vec::with_capacity(9);
+    for separators in [&b"/\\"[..], b"/", b"\\"] {
+        let decoded = decoded(path, separators);
+        let merged = without_empty_segments(&decoded);
+        let resolved = without_dot_segments(&decoded);
+        readings.extend([
+            without_dot_segments(&merged),
+            without_empty_segments(&resolved).into_owned(),
+            merged.into_owned(),
+        ]);
+    }
+    readings
+}
+
+/// The path with what [`other_readings`] says decoded, of the separators only these.
+fn decoded(path: &[u8], separators: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&byte, after)) = rest.split_first() {
-        let encoded = has_encoded_slash(&rest[..rest.len().min(3)]);
-        plain.push(if encoded { b'/' } else { byte });
-        rest = if encoded { &rest[3..] } else { after };
+        let meant = escaped(rest).filter(|&b| is_decoded_by_some(b));
+        let meant = match meant {
+            Some(b'/' | b'\\') => meant.filter(|b| separators.contains(b)).map(|_| b'/'),
+            other => other,
+        };
+        decoded.push(meant.unwrap_or(byte));
+        rest = if meant.is_some() { &rest[3..] } else { after };
     }
+    decoded
+}
+
+/// The byte that an escape at the front of `text` stands for.
+fn escaped(text: &[u8]) -> Option<u8> {
+    let &[b'%', high, low, ..] = text else {
+        return None;
+    };
+    hex(high).zip(hex(low)).map(|(h, l)| h << 4 | l)
+}
+
+/// Of the characters that stay escaped here. A delimiter or a `%` that was decoded would end the path or
+/// begin another escape: whoever does that reads anything as anything.
+fn is_decoded_by_some(b: u8) -> bool {
+    b.is_ascii_graphic() && !matches!(b, b'%' | b'?' | b'#')
+}
+
+/// The path with its dot segments removed (RFC 3986 §5.2.4); above the root there is nothing.
+fn without_dot_segments(path: &[u8]) -> Vec<u8> {
     let mut segments: Vec<&[u8]> = Vec::new();
-    for segment in plain.split(|&byte| byte == b'/') {
+    for segment in path.split(|&byte| byte == b'/').skip(1) {
         match segment {
-            b"" | b"." => {}
+            b"." => {}
             b".." => drop(segments.pop()),
             segment => segments.push(segment),
         }
     }
-    Some([b"/", &*segments.join(&b'/')].concat())
+    [b"/", &*segments.join(&b'/')].concat()
 }
 
 /// Takes `.` or `..` off the end of `path`, whose last segment starts at `segment`, and `..`'s
@@ -325,6 +367,8 @@ const BAD_ESCAPE: Rejection = Rejection::bad_request("malformed escape in the pa
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -444,6 +488,34 @@ mod tests {
             ("/%", false),
         ] {
             assert_eq!(has_encoded_slash(path.as_bytes()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn readings_by_programs_that_decode_more() {
+        for (path, all) in [
+            ("/a/b", &[][..]),
+            ("/a%20b%C3%A9", &[]),
+            ("/%252F%3F%23", &[]),
+            ("/a%3Ab%7Cc%20", &["/a:b|c%20"]),
+            ("/a%2Fb", &["/a/b", "/a%2Fb"]),
+            ("/a%5Cb", &["/a/b", "/a%5Cb"]),
+            ("/a%2F%2Fb", &["/a/b", "/a%2F%2Fb"]),
+            ("/a%2F..%2Fb", &["/b", "/a/../b", "/a%2F..%2Fb"]),
+            ("/%2F..%2F..%2Fb", &["/b", "/../../b", "/%2F..%2F..%2Fb"]),
+            ("/a%2F%2F..", &["/", "/a", "/a/..", "/a%2F%2F.."]),
+            (
+                "/a%2Fb%5C..",
+                &["/a", "/a/b/..", "/a/b%5C..", "/", "/a%2Fb/.."],
+            ),
+        ] {
+            let text = |reading| String::from_utf8(reading).expect("ASCII");
+            let found: BTreeSet<_> = other_readings(path.as_bytes())
+                .into_iter()
+                .map(text)
+                .collect();
+            let all: BTreeSet<_> = all.iter().map(|path| (*path).to_owned()).collect();
+            assert_eq!(found, all, "{path}");
         }
     }
 

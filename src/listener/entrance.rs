@@ -87,7 +87,7 @@ impl Entrance {
 
     /// Under which generation a connection is served that came to this listener: this worker may be
     /// ahead of the one that accepted it.
-    fn under(&self, id: ListenerId) -> Option<(Rc<Worker>, usize)> {
+    pub fn under(&self, id: ListenerId) -> Option<(Rc<Worker>, usize)> {
         let find = |worker: &Rc<Worker>| Some((Rc::clone(worker), worker.shared.listener(id)?));
         let newest = find(&self.worker.borrow());
         newest.or_else(|| find(self.before.borrow().as_ref()?))

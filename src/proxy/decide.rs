@@ -81,7 +81,7 @@ impl Serving<'_> {
             .router
             .evades_guard(asked, found.route, &shared.config)
         {
-            let reason = "encoded slash in a path that is guarded without it";
+            let reason = "escapes in a path that is guarded without them";
             return Err(refused(Cause::Rejected(Rejection::bad_request(reason))));
         }
         let route = &shared.config.routes[found.route];

@@ -122,11 +122,11 @@ impl Doors {
     fn open(&mut self, entrance: &Rc<Entrance>) {
         let worker = entrance.worker();
         self.0.retain(|(_, task)| !task.is_finished());
-        for (index, listener) in worker.shared.listeners.iter().enumerate() {
+        for listener in &worker.shared.listeners {
             if self.0.iter().any(|(id, _)| *id == listener.id) {
                 continue;
             }
-            let door = keep_open(Rc::clone(entrance), Rc::clone(&worker), index);
+            let door = keep_open(Rc::clone(entrance), listener.id);
             self.0.push((listener.id, spawn_local(door)));
         }
     }
@@ -136,11 +136,15 @@ impl Doors {
     }
 }
 
-/// Accepts, and again where that failed: what it takes may be short for now.
-async fn keep_open(entrance: Rc<Entrance>, worker: Rc<Worker>, listener: usize) {
-    let accept = || listener::accept(Rc::clone(&entrance), Rc::clone(&worker), listener);
-    while let Err(error) = accept().await {
-        let name = &worker.shared.config.listeners[listener].name;
+/// Accepts, and again where that failed: what it takes may be short for now. It holds no worker besides:
+/// the generation of one would last for as long as the listener does.
+async fn keep_open(entrance: Rc<Entrance>, listener: ListenerId) {
+    while let Some((worker, index)) = entrance.under(listener) {
+        let name = Arc::clone(&worker.shared.config.listeners[index].name);
+        let accepting = listener::accept(Rc::clone(&entrance), worker, index);
+        let Err(error) = accepting.await else {
+            return;
+        };
         tracing::error!(%error, listener = %name, "cannot accept; tries again");
         tokio::time::sleep(TRY_AGAIN).await;
     }

@@ -223,6 +223,14 @@ fn so_it_is_of_a_path_that_some_programs_take_for_a_guarded_one() {
             (
                 "front",
                 "a.test",
+                "/admin%2fa%5c..%5c..",
+                "refused",
+                400,
+                matched,
+            ),
+            (
+                "front",
+                "a.test",
                 "/admin/a%2fb",
                 "refused",
                 403,

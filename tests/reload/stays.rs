@@ -332,3 +332,29 @@ fn a_tunnel_of_a_service_that_is_gone_has_its_time() {
     site.reload(&next).expect("it is right");
     assert!(tunnel.rest().is_ok(), "it is cut");
 }
+
+/// Not only when the time is up that a drain gives requests.
+#[test]
+fn the_backends_of_a_service_that_is_gone_are_let_go_when_nobody_goes_on_by_it() {
+    let [one, other] = ["one", "other"].map(echoing);
+    let common = format!(
+        "[drain]\nrequests = \"10m\"\n[defaults]\nbackend_keep_alive = \"5m\"\n{}{}",
+        listener("front"),
+        service("other", other.address)
+    );
+    let mut site = Site::start(&(common.clone() + &service("one", one.address)));
+    let mut client = Client::plain(site.server.address());
+    assert_eq!(who(&mut client, "/one"), "one");
+    let idle = format!(
+        "evenkeel_backend_connections{{service=\"one\",backend=\"{}\",state=\"idle\"}}",
+        one.address
+    );
+    let kept = |site: &Site| {
+        site.metric(&idle)
+            .expect("it is there for some minutes more")
+    };
+    wait_until("it is kept", || kept(&site) == 1.0);
+    site.reload(&common).expect("it is right");
+    wait_until("nobody goes to it any more", || kept(&site) == 0.0);
+    assert_eq!(who(&mut client, "/other"), "other");
+}

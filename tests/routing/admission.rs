@@ -23,6 +23,10 @@ fn who_is_admitted_by_a_route() {
         path = "/most"
         deny = ["127.1.0.0/16", "192.0.2.7"]
         service = "a"
+        [[route]]
+        path = "/things:all"
+        allow = "127.1.0.0/16"
+        service = "a"
         "#,
     ));
     let forwarded = |target, chain| get(target).with("x-forwarded-for", chain);
@@ -57,6 +61,33 @@ fn who_is_admitted_by_a_route() {
         ),
         ("above", get("/..%2f..%2f/inside").from("127.3.0.8"), 400),
         ("backslashes", get("/x/..%5Cinside").from("127.3.0.8"), 400),
+        // Programs differ in what they decode and resolve; one that gets there is enough.
+        (
+            "slashes alone are decoded",
+            get("/inside%2Fa%5C..%5C..%5Cx").from("127.3.0.8"),
+            400,
+        ),
+        (
+            "backslashes alone are",
+            get("/x%5C..%5Cinside%5Ca%2F..%2F..").from("127.3.0.8"),
+            400,
+        ),
+        (
+            "parents are not resolved after that",
+            get("/inside%2F..%2Fx").from("127.3.0.8"),
+            400,
+        ),
+        (
+            "empty segments count",
+            get("/x%2F..%2Finside%2F%2F..%2Fy").from("127.3.0.8"),
+            400,
+        ),
+        (
+            "a colon needs no escape",
+            get("/things%3aall/x").from("127.3.0.8"),
+            400,
+        ),
+        ("another one", get("/other%3Aall").from("127.3.0.8"), 200),
         (
             "its own slashes, for who is allowed",
             get("/inside/a%2Fb").from("127.1.0.8"),
