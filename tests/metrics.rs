@@ -5,19 +5,25 @@
 mod dns;
 #[path = "metrics/levels.rs"]
 mod levels;
+#[path = "metrics/observability.rs"]
+mod observability;
+#[path = "metrics/prometheus.rs"]
+mod prometheus;
+#[path = "metrics/promql.rs"]
+mod promql;
 mod support;
 
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use dns::{DnsServer, srv_reply};
 use hickory_proto::rr::RecordType;
+use prometheus::Prometheus;
 use rustls::version::TLS13;
-use serde_json::Value;
 
 use support::backend::{Backend, nobody};
 use support::client::{Client, tls_config};
-use support::server::{Folder, Process, Server, output_of};
+use support::server::{Folder, Server, output_of};
 use support::{require, wait_until};
 
 /// A server that has seen requests over HTTP and HTTPS, connections of layer 4, errors on both
@@ -167,49 +173,7 @@ async fn a_prometheus_has_the_series() {
     let look = tokio::task::spawn_blocking(move || {
         let busy = busy(address);
         let probe = busy.server.probe.expect("there is a probe listener");
-        let folder = Folder::new();
-        let file = folder.write(
-            "prometheus.yml",
-            &format!(
-                "scrape_configs:\n  - job_name: evenkeel\n    scrape_interval: 200ms\n    \
-                 scrape_timeout: 200ms\n    static_configs: [{{ targets: ['{probe}'] }}]\n"
-            ),
-        );
-        // Nobody else is at this address, and it cannot tell which port it took.
-        let [a, b, c] = [(); 3].map(|()| fastrand::u8(1..=250));
-        let own = SocketAddr::from(([127, a, b, c], 9090));
-        let mut prometheus = Command::new("prometheus");
-        prometheus
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}/data",
-                folder.path().display()
-            ))
-            .arg(format!("--web.listen-address={own}"))
-            .stdin(Stdio::null());
-        let mut prometheus = Process::spawn(&mut prometheus);
-        wait_until("Prometheus listens", || {
-            assert!(prometheus.is_running(), "{:#?}", prometheus.log());
-            std::net::TcpStream::connect(own).is_ok()
-        });
-        let ask = |query: &str| -> Vec<Value> {
-            let query = query.replace(' ', "%20");
-            let path = format!("/api/v1/query?query={query}");
-            let Ok(answer) = Client::plain(own).get("prometheus", &path) else {
-                return Vec::new();
-            };
-            let answer: Value = serde_json::from_str(&answer.text()).unwrap_or_default();
-            answer["data"]["result"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default()
-        };
-        let value = |query: &str| {
-            let found = ask(query);
-            let [only] = &found[..] else { return None };
-            only["value"][1].as_str()?.parse::<f64>().ok()
-        };
-        wait_until("it is scraped", || value("up") == Some(1.0));
+        let prometheus = Prometheus::scraping(probe, "");
         for (query, least) in [
             ("sum(evenkeel_requests_total)", 10.0),
             ("sum(evenkeel_request_duration_seconds_count)", 10.0),
@@ -223,10 +187,13 @@ async fn a_prometheus_has_the_series() {
             ("count(evenkeel_build_info)", 1.0),
             ("count(process_start_time_seconds)", 1.0),
         ] {
-            wait_until(query, || value(query).is_some_and(|found| found >= least));
+            wait_until(query, || {
+                let found = prometheus.value(query);
+                found.is_some_and(|found| found >= least)
+            });
         }
         // A label that clients choose would have as many values.
-        let methods = ask("count by (method) (evenkeel_requests_total)");
+        let methods = prometheus.ask("count by (method) (evenkeel_requests_total)");
         assert_eq!(methods.len(), 3, "{methods:#?}");
     });
     look.await.expect("no panic");

@@ -124,6 +124,12 @@ impl State {
                     .as_ref()
                     .map(|last| (last.at, last.error.is_none())),
             },
+            services: shared
+                .config
+                .services
+                .iter()
+                .map(|service| Arc::clone(&service.name))
+                .collect(),
             backends: backends(&shared, now),
             certificates: certificates(&shared),
             certificate_files: self.certificate_watch.counted(),
@@ -133,6 +139,7 @@ impl State {
             access_lines_dropped: self.access_lines_dropped.load(Ordering::Relaxed),
             memory: shared.limits.pressure.sample(),
             rate_limit_forgiven: shared.limits.forgiven(),
+            stuck_workers: self.stuck(now).len(),
             draining: self.draining(),
             spans: shared.tracer.as_ref().map(|tracer| tracer.counts.results()),
         };

@@ -23,10 +23,12 @@ impl Serving<'_> {
         if let (Some(service), Some(status)) = (account.service, account.grpc_status) {
             metrics.grpc_call(service, grpc::name(status));
         }
-        if let Some(meaning) = account.failure
-            && meaning.side == Side::Downstream
-        {
-            metrics.downstream_error(meaning.reason);
+        match (account.failure, account.service) {
+            (Some(meaning), _) if meaning.side == Side::Downstream => {
+                metrics.downstream_error(meaning.reason);
+            }
+            (Some(meaning), Some(service)) => metrics.request_failed(service, meaning.reason),
+            _ => {}
         }
         if self.worker.access.is_on() {
             self.log(account, head, took);

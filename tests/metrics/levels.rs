@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::support::backend::{Backend, Step};
+use crate::support::backend::{Backend, Step, nobody};
 use crate::support::client::Client;
 use crate::support::server::Server;
 use crate::support::{Gate, wait_until};
@@ -230,4 +230,52 @@ fn what_compression_saves_is_counted() {
     let small = of("compression_compressed_bytes", "gzip");
     assert_eq!(small, Some(sent as f64));
     assert!(small < whole.map(|bytes| bytes / 5.0), "{small:?}");
+}
+
+#[test]
+fn what_a_retry_saved_or_a_backend_said_has_not_failed() {
+    let backend = Backend::start("b");
+    let busy = Backend::start("c");
+    busy.usually(vec![
+        Step::Request,
+        Step::send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"),
+    ]);
+    let service = |name: &str, addresses: &[SocketAddr]| {
+        let addresses: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
+        format!(
+            "[[service]]\nname = \"{name}\"\ndiscover = {{ static = [{}] }}\n\
+             [[route]]\nhost = \"{name}.test\"\nservice = \"{name}\"\n",
+            addresses.join(", ")
+        )
+    };
+    let server = Server::in_process(&format!(
+        "workers = 1\n\
+         [[listener]]\nname = \"front\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n{}{}{}",
+        service("saved", &[backend.address, nobody()]),
+        service("lost", &[nobody()]),
+        service("busy", &[busy.address]),
+    ));
+    let status = |host: &str| {
+        let answer = Client::plain(server.address()).get(host, "/");
+        answer.expect("it is answered").status()
+    };
+    for _ in 0..4 {
+        assert_eq!(status("saved.test"), 200);
+    }
+    assert_eq!((status("lost.test"), status("busy.test")), (503, 503));
+    let counted = |name: &str, service: &str| {
+        let labels = format!("{{service=\"{service}\",reason=\"connect_failed\"}}");
+        server.metric(&format!("evenkeel_{name}_total{labels}"))
+    };
+    assert!(
+        counted("upstream_errors", "saved") > Some(0.0),
+        "it was tried"
+    );
+    for (service, failed) in [("saved", 0.0), ("lost", 1.0), ("busy", 0.0)] {
+        assert_eq!(
+            counted("failed_requests", service),
+            Some(failed),
+            "{service}"
+        );
+    }
 }

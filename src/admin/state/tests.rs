@@ -213,6 +213,8 @@ fn a_scrape_shows_what_there_is_at_that_moment() {
         r#"evenkeel_backend_priority{service="a",backend="127.0.0.1:9001"} 10.0"#,
         r#"evenkeel_backend_in_flight{service="a",backend="127.0.0.1:9001"} 1.0"#,
         r#"evenkeel_bounded{of="client_connections"} 7.0"#,
+        r#"evenkeel_service_backends_up{service="a"} 0.0"#,
+        "evenkeel_stuck_workers 0.0",
         "evenkeel_draining 0.0",
         r#"evenkeel_dns_lookup_duration_seconds_bucket{le="+Inf"} 0"#,
     ] {
@@ -232,4 +234,5 @@ fn a_scrape_shows_what_there_is_at_that_moment() {
         !page.contains("evenkeel_backend_requests_total{"),
         "but not for ever"
     );
+    assert!(page.contains("evenkeel_stuck_workers 2.0"), "{page}");
 }

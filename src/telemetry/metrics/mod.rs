@@ -81,6 +81,8 @@ pub struct BackendLabels {
 /// What there is at the moment of a scrape.
 #[derive(Debug, Default)]
 pub struct Live {
+    /// The name of every service, whether it has backends or not.
+    pub services: Vec<Arc<str>>,
     /// Every backend of every service.
     pub backends: Vec<BackendSample>,
     /// What discovery counted.
@@ -101,6 +103,8 @@ pub struct Live {
     pub memory: Option<MemorySample>,
     /// Clients whose requests a rate limit forgot although they counted still.
     pub rate_limit_forgiven: u64,
+    /// Workers that do not turn.
+    pub stuck_workers: usize,
     /// Between the signal to drain and the end.
     pub draining: bool,
     /// What became of reloads.

@@ -133,6 +133,13 @@ impl Shard {
         self.counters.count(Rare::UpstreamError { service, reason });
     }
 
+    /// A request failed for its client, and not by the client's doing: no backend answered it, or one
+    /// broke off.
+    pub fn request_failed(&self, service: usize, reason: &'static str) {
+        let service = self.name(service);
+        self.counters.count(Rare::FailedRequest { service, reason });
+    }
+
     /// A request failed on the client's side: it closed, was too slow, or sent nonsense.
     pub fn downstream_error(&self, reason: &'static str) {
         self.counters.count(Rare::DownstreamError { reason });
@@ -323,6 +330,10 @@ pub(super) enum Rare {
         service: Arc<str>,
         reason: &'static str,
     },
+    FailedRequest {
+        service: Arc<str>,
+        reason: &'static str,
+    },
     DownstreamError {
         reason: &'static str,
     },
@@ -405,6 +416,7 @@ impl Rare {
         match self {
             Rare::GrpcCall { service, .. }
             | Rare::UpstreamError { service, .. }
+            | Rare::FailedRequest { service, .. }
             | Rare::Mirrored { service, .. }
             | Rare::Retry { service }
             | Rare::RetryDenied { service } => Some(service),

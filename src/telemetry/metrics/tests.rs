@@ -60,6 +60,7 @@ fn shards_are_summed() {
                 shard.request(None, "BREW", 404, Duration::ZERO);
                 shard.request(Some(0), "POST", 503, Duration::from_secs(2));
                 shard.upstream_error(0, "connect");
+                shard.request_failed(0, "no_backend");
                 shard.downstream_error("header_timeout");
                 shard.refused("max_connections");
                 shard.retry(0);
@@ -135,6 +136,14 @@ fn shards_are_summed() {
         (
             r#"evenkeel_upstream_errors_total{service="a",reason="connect"}"#,
             3.0,
+        ),
+        (
+            r#"evenkeel_failed_requests_total{service="a",reason="no_backend"}"#,
+            3.0,
+        ),
+        (
+            r#"evenkeel_failed_requests_total{service="b",reason="no_backend"}"#,
+            0.0,
         ),
         (
             r#"evenkeel_refused_connections_total{reason="max_connections"}"#,
@@ -306,6 +315,31 @@ fn what_was_found_of_a_backend_goes_some_minutes_after_it() {
     assert_eq!(seen(20, &[]), (Some(3.0), Some(1.0)), "it is gone again");
     assert_eq!(seen(24, &[]), (None, None), "and so are its series");
     assert_eq!(seen(25, &[sample(3, "x")]), (Some(0.0), Some(0.0)));
+}
+
+/// Nothing at all is no alert: a service that nobody can serve has to say so.
+#[test]
+fn a_service_without_backends_is_on_the_page() {
+    let live = Live {
+        services: vec!["a".into(), "b".into()],
+        stuck_workers: 2,
+        ..with_backends(&[
+            sample(1, "x"),
+            sample(2, "y"),
+            BackendSample {
+                up: false,
+                ..sample(3, "z")
+            },
+        ])
+    };
+    let page = metrics().render(Millis(1), live);
+    for (series, expected) in [
+        (r#"evenkeel_service_backends_up{service="a"}"#, 2.0),
+        (r#"evenkeel_service_backends_up{service="b"}"#, 0.0),
+        ("evenkeel_stuck_workers", 2.0),
+    ] {
+        assert_eq!(value(&page, series), Some(expected), "{series} on:\n{page}");
+    }
 }
 
 #[test]

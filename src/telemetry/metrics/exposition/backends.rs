@@ -70,6 +70,23 @@ impl Page {
                 family.add(&labels_of(labels), Value::Gauge(gauge(sample)))?;
             }
         }
+        // Services that have none have a series as well: nobody could be told of one that is not there.
+        let services = self.live.services.iter().map(|service| (&**service, 0));
+        let mut up: BTreeMap<&str, u32> = services.collect();
+        for (labels, sample) in &live {
+            if let Some(up) = up.get_mut(&*labels.service) {
+                *up += u32::from(sample.up);
+            }
+        }
+        let mut family = out.family(
+            "service_backends_up",
+            "Backends of a service that can be picked",
+            Gauge,
+        )?;
+        for (service, up) in up {
+            let up = Value::Gauge(f64::from(up));
+            family.add(&[("service", service)], up)?;
+        }
         let mut family = out.family(
             "backend_state",
             "1 for the state that it is in, with the reason",

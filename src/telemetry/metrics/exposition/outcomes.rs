@@ -10,6 +10,14 @@ use super::super::family::{Out, Value};
 use super::super::shard::{Handshake, Rare};
 use super::Page;
 
+/// Reasons for which requests fail when a service goes down as a whole.
+const BEGINS_AN_OUTAGE: [&str; 4] = [
+    "connect_failed",
+    "no_backend",
+    "overloaded",
+    "response_timeout",
+];
+
 impl Page {
     pub(super) fn outcomes(&self, out: &mut Out<'_>) -> fmt::Result {
         let mut sums: BTreeMap<Rare, u64> = BTreeMap::new();
@@ -61,6 +69,25 @@ impl Page {
         )?;
         for (what, &count) in &sums {
             if let Rare::UpstreamError { service, reason } = what {
+                let labels = [("service", &**service), ("reason", *reason)];
+                family.add(&labels, Value::Count(count))?;
+            }
+        }
+        // From the start on, so that a rate sees the first ones of an outage.
+        for service in &services {
+            for reason in BEGINS_AN_OUTAGE {
+                let service = Arc::clone(service);
+                sums.entry(Rare::FailedRequest { service, reason })
+                    .or_default();
+            }
+        }
+        let mut family = out.family(
+            "failed_requests",
+            "Requests that no backend answered, or not to the end, and not by the client's doing",
+            Counter,
+        )?;
+        for (what, &count) in &sums {
+            if let Rare::FailedRequest { service, reason } = what {
                 let labels = [("service", &**service), ("reason", *reason)];
                 family.add(&labels, Value::Count(count))?;
             }

@@ -37,6 +37,12 @@ impl Page {
             Gauge,
         )?;
         family.only(Value::Gauge(truth(self.live.draining)))?;
+        let mut family = out.family(
+            "stuck_workers",
+            "Workers that have not turned for so long that they are taken for stuck",
+            Gauge,
+        )?;
+        family.only(Value::Gauge(self.live.stuck_workers as f64))?;
         let reloads = self.live.reloads;
         let mut family = out.family(
             "config_reloads",
