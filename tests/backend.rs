@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel::dns_server::client::Client;
 use hickory_proto::rr::Name;
@@ -282,6 +282,23 @@ fn a_second_signal_ends_it_at_once() {
     assert!(backend.process.is_running());
     backend.process.signal(Signal::INT);
     assert_eq!(backend.exit_code(), Some(3));
+}
+
+/// Who keeps its records, as Kubernetes does, tells balancers that it goes at the moment at which it
+/// tells it to end.
+#[test]
+fn who_lingers_serves_those_who_do_not_know_yet() {
+    let mut backend = Backend::start("b1", &["--linger", "2s"]);
+    assert_eq!(backend.health(), Some(0));
+    let told = Instant::now();
+    backend.terminate();
+    wait_until("it says that it goes", || backend.health() == Some(1));
+    let response = said(&mut curl(&["--include", &backend.url("/")]));
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("onnection: close"), "{response}");
+    assert_eq!(backend.exit_code(), Some(0));
+    let lingered = told.elapsed();
+    assert!(lingered >= Duration::from_secs(2), "{lingered:?}");
 }
 
 /// No failed request among these; who answered how often.
