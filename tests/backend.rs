@@ -284,6 +284,26 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(backend.exit_code(), Some(3));
 }
 
+/// Who keeps its records, as Kubernetes does, tells balancers that it goes at the moment at which it
+/// tells it to end.
+#[test]
+fn who_lingers_serves_those_who_do_not_know_yet() {
+    if !require("curl") {
+        return;
+    }
+    let mut backend = Backend::start("b1", &["--linger", "2s"]);
+    assert_eq!(backend.health(), Some(0));
+    let told = tokio::time::Instant::now();
+    backend.terminate();
+    wait_until("it says that it goes", || backend.health() == Some(1));
+    let response = said(&mut curl(&["--include", &backend.url("/")]));
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("onnection: close"), "{response}");
+    assert_eq!(backend.exit_code(), Some(0));
+    let lingered = told.elapsed();
+    assert!(lingered >= Duration::from_secs(2), "{lingered:?}");
+}
+
 /// No failed request among these; who answered how often.
 fn served(records: &[Record]) -> BTreeMap<String, usize> {
     let failed: Vec<_> = records.iter().filter(|record| record.failed()).collect();

@@ -40,7 +40,8 @@ A GET with Upgrade: websocket is taken up on every path, and everything said is 
 messages may have 1 MiB.
 
 TERM or INT: every answer says Connection: close from now on. A registration is withdrawn, and
-balancers get the time to notice. Then no connections are taken any more, what is under way is
+balancers get the time to notice; --linger gives it where others keep the records, as Kubernetes
+does. Then no connections are taken any more, what is under way is
 finished (8 s at most), connections on which nothing comes are closed after 5 s, WebSockets at
 once. Exit code 3 if something was cut off; a second signal does that.
 
@@ -78,9 +79,10 @@ pub struct Args {
     pub register: Option<Name>,
     #[command(flatten, next_help_heading = REGISTRATION)]
     registration: Option<RegistrationOptions>,
-    /// How long it serves on after the record is gone; unless given, three refreshes of a
-    /// balancer: 3.3 times the TTL and 0.5 s, 8 s at most
-    #[arg(long, value_name = "TIME", requires = "register", value_parser = humantime::parse_duration)]
+    /// How long it serves on when it is told to end: after the record is gone, with --register;
+    /// unless given, that is three refreshes of a balancer: 3.3 times the TTL and 0.5 s, 8 s at
+    /// most. Without, from the signal on, and not at all unless given
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = None)]
     linger: Option<Duration>,
     /// What to log: error, warn, info, debug; with debug, each request when it has arrived
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = None)]
@@ -133,7 +135,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         () = join(&phase, registration.as_ref()) => interrupts.next().await,
     }
     tokio::select! {
-        ended = leave(serving, &phase, registration) => match ended? {
+        ended = leave(serving, &phase, registration, args.linger) => match ended? {
             Ended::Finished => Ok(ExitCode::SUCCESS),
             Ended::Cut(connections) => {
                 tracing::warn!(connections, "cut off what took too long");
@@ -158,10 +160,13 @@ async fn leave(
     serving: JoinHandle<Ended>,
     phase: &watch::Sender<Phase>,
     registration: Option<Registration>,
+    linger: Option<Duration>,
 ) -> anyhow::Result<Ended> {
     phase.send_replace(Phase::Leaving);
-    if let Some(registration) = registration {
-        registration.end().await;
+    match registration {
+        Some(registration) => registration.end().await,
+        // Whoever keeps the record has been told by others.
+        None => sleep(linger.unwrap_or_default()).await,
     }
     phase.send_replace(Phase::Closing);
     Ok(serving.await?)

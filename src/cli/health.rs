@@ -92,7 +92,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// Whom to ask for what.
 #[derive(Debug)]
 enum Question {
-    Probe(SocketAddr, &'static str),
+    Probe(Vec<SocketAddr>, &'static str),
     Url(Url),
     Dns(SocketAddr, Name),
 }
@@ -111,7 +111,7 @@ impl Args {
             return Ok((url.to_string(), Question::Url(url.clone())));
         }
         if let (Some(server), Some(name)) = (self.dns, &self.name) {
-            let question = Question::Dns(reachable(server), name.clone());
+            let question = Question::Dns(loopback(server), name.clone());
             return Ok((format!("DNS server {server}"), question));
         }
         let path = if self.ready { "/readyz" } else { "/livez" };
@@ -127,7 +127,7 @@ impl Args {
 impl Question {
     async fn ask(&self, patience: Duration) -> anyhow::Result<Answer> {
         match self {
-            Question::Probe(address, path) => ask_probe(*address, path).await,
+            Question::Probe(address, path) => ask_probe(address, path).await,
             Question::Url(url) => {
                 let status = url.get().await?;
                 Ok(Answer {
@@ -146,8 +146,17 @@ fn configured(options: &ConfigurationOptions) -> anyhow::Result<SocketAddr> {
     probe.context("the configuration switches the probe listener off")
 }
 
-/// Where a listener on all addresses can be reached from here.
-pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+/// Where a listener can be reached from here, to be tried in turn: one on all addresses of both families
+/// over IPv4 too, since IPv6 may be switched off, as in most containers.
+pub(super) fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()));
+    let both = address.ip() == Ipv6Addr::UNSPECIFIED;
+    let further = both.then_some(v4);
+    [loopback(address)].into_iter().chain(further).collect()
+}
+
+/// For all addresses the one of this host.
+fn loopback(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -156,10 +165,10 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-async fn ask_probe(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
-    let request = Request::get(path).header(HOST, address.to_string());
+async fn ask_probe(addresses: &[SocketAddr], path: &str) -> anyhow::Result<Answer> {
+    let request = Request::get(path).header(HOST, addresses[0].to_string());
     let request = request.body(Whole::default())?;
-    let mut answer = http::ask(&Peer::Tcp(vec![address]), request).await?;
+    let mut answer = http::ask(&Peer::Tcp(addresses.to_vec()), request).await?;
     let text = answer.whole(LARGEST).await?;
     Ok(Answer {
         well: answer.status() == 200,
@@ -200,7 +209,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = answer_one(&listener, "GET /readyz HTTP/1.1", response);
-        tokio::join!(ask_probe(address, "/readyz"), server).0
+        let addresses = [address];
+        tokio::join!(ask_probe(&addresses, "/readyz"), server).0
     }
 
     #[tokio::test]
@@ -220,11 +230,13 @@ mod tests {
     #[test]
     fn a_listener_on_all_addresses_is_asked_on_loopback() {
         for (bound, asked) in [
-            ("0.0.0.0:9902", "127.0.0.1:9902"),
-            ("[::]:9902", "[::1]:9902"),
-            ("192.0.2.1:9902", "192.0.2.1:9902"),
+            ("0.0.0.0:9902", vec!["127.0.0.1:9902"]),
+            ("[::]:9902", vec!["[::1]:9902", "127.0.0.1:9902"]),
+            ("192.0.2.1:9902", vec!["192.0.2.1:9902"]),
         ] {
-            assert_eq!(reachable(bound.parse().unwrap()), asked.parse().unwrap());
+            let found = reachable(bound.parse().unwrap());
+            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(found, asked);
         }
     }
 }

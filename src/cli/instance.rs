@@ -155,10 +155,10 @@ impl Way {
     }
 
     fn at(address: SocketAddr) -> Way {
-        let address = super::health::reachable(address);
+        let addresses = super::health::reachable(address);
         Way::Tcp {
-            addresses: vec![address],
-            host: address.to_string(),
+            host: addresses[0].to_string(),
+            addresses,
         }
     }
 
