@@ -184,15 +184,18 @@ fn defaults_said_aloud_change_nothing() {
         if let Some(config) = with(table, &format!("{own} = {value}")) {
             // That it was said is what decides there: what is said has to be had.
             if key != "admin.address" {
-                assert!(
-                    Some(config) == with(table, ""),
-                    "`{key}` is not {default}"
-                );
+                assert!(Some(config) == with(table, ""), "`{key}` is not {default}");
             }
             tried.insert(key);
         }
     }
-    for key in ["listener.http2", "service.upstream", "defaults.retries", "dns.max_ttl", "drain.streams"] {
+    for key in [
+        "listener.http2",
+        "service.upstream",
+        "defaults.retries",
+        "dns.max_ttl",
+        "drain.streams",
+    ] {
         assert!(tried.contains(key), "{key}: {tried:#?}");
     }
     assert!(tried.len() > 55, "{tried:#?}");

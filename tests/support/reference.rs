@@ -112,7 +112,10 @@ fn table(page: &mut String, rows: &[Row], range: std::ops::Range<usize>, schema:
                 // What the schema knows better is not said twice.
                 let range = hint.contains(" to ");
                 assert!(
-                    ["text", "table", " to "].iter().any(|word| takes.contains(word)) && !range,
+                    ["text", "table", " to "]
+                        .iter()
+                        .any(|word| takes.contains(word))
+                        && !range,
                     "`{}`: the schema says {takes}, and src/config/keys.md {hint}",
                     row.key
                 );
@@ -124,7 +127,10 @@ fn table(page: &mut String, rows: &[Row], range: std::ops::Range<usize>, schema:
                 default => default,
             };
             let takes = linked(&takes, row.key, rows);
-            page.push_str(&format!("| `{}` | {takes} | {default} | {meaning} |\n", row.key));
+            page.push_str(&format!(
+                "| `{}` | {takes} | {default} | {meaning} |\n",
+                row.key
+            ));
         }
     }
     let text = page.replace("|  |", "| |").replace("|  |", "| |");
@@ -161,7 +167,9 @@ fn linked(takes: &str, key: &str, rows: &[Row]) -> String {
 
 /// The schema of a key.
 fn find(schema: &Value, key: &str) -> Option<Value> {
-    let (first, rest) = key.split_once('.').map_or((key, None), |(f, r)| (f, Some(r)));
+    let (first, rest) = key
+        .split_once('.')
+        .map_or((key, None), |(f, r)| (f, Some(r)));
     let found = objects(schema)
         .into_iter()
         .find_map(|object| object["properties"].get(first).cloned())?;
@@ -192,7 +200,12 @@ pub fn takes(schema: &Value) -> String {
         let items = takes(&list["items"]);
         return match items == "table" {
             true => "tables".to_owned(),
-            false => format!("list of {}", items.replace("address of a", "addresses of a")),
+            false => format!(
+                "list of {}",
+                items
+                    .replace("address ", "addresses ")
+                    .replace("addresses ranges", "address ranges")
+            ),
         };
     }
     let words: Vec<String> = kinds.iter().filter_map(|kind| word(kind, &kinds)).collect();
@@ -228,7 +241,14 @@ fn word(schema: &Value, beside: &[&Value]) -> Option<String> {
     }
     if is(schema, "object") {
         let pairs = schema["additionalProperties"].is_object();
-        return Some(if pairs { "table of names and values" } else { "table" }.to_owned());
+        return Some(
+            if pairs {
+                "table of names and values"
+            } else {
+                "table"
+            }
+            .to_owned(),
+        );
     }
     if is(schema, "integer") || is(schema, "number") {
         return match (schema.get("minimum"), schema.get("maximum")) {
