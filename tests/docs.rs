@@ -355,7 +355,7 @@ fn what_is_shown_is_taken() {
             let format = match block.language.as_str() {
                 "toml" => Format::Toml,
                 "yaml" if ours("listener:") => Format::Yaml,
-                "json" if ours("  \"listener\"") => Format::Json,
+                "json" if ours("  \"listener\": [") => Format::Json,
                 _ => continue,
             };
             tried += 1;
@@ -440,11 +440,13 @@ fn what_people_come_from_is_taken_by_its_own_program() {
             let certs = certs.to_str().expect("UTF-8");
             let mut text = block.text.replace("/etc/certs", certs);
             if program == "nginx" {
-                // A file of its own, without what is wanted from 1.27.3 on, which Debian 12 does not have.
+                // In a file of its own; before 1.27.3 without `resolve`, and then the name would be looked up at once.
                 let at = folder.path().display();
                 text = format!("pid {at}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{text}\n}}\n")
-                    .replace(" resolve;", ";")
-                    .replace(" service=_http._tcp", ":8080");
+                    .replace(
+                    "web.default.svc.cluster.local service=_http._tcp resolve",
+                    "127.0.0.1:8080",
+                );
             }
             let file = folder.path().join("file");
             fs::write(&file, text).expect("writable");
