@@ -6,6 +6,7 @@
 //! none. `tests/config/invalid/*` fail, with the text in the `.txt` beside them. After a change of
 //! wording, `EVENKEEL_BLESS=1 cargo test --test config` writes the texts; read the diff.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -115,32 +116,89 @@ fn formats_agree() {
 
 #[test]
 fn every_key_is_documented() {
-    documented("docs/configuration.md", config::keys());
-    documented("docs/dns.md", config::zone_keys());
+    documented("src/config/keys.md", config::keys());
+    documented("src/config/zone_keys.md", config::zone_keys());
 }
 
 /// Each key has a row in the tables of `page`, and each row is a key.
 fn documented(page: &str, keys: Vec<(String, &'static str)>) {
     let page = fs::read_to_string(page).expect("the page is in the repository");
     let keys: Vec<String> = keys.into_iter().map(|(key, _)| key).collect();
-    let rows: Vec<&str> = page
-        .lines()
-        .filter_map(|line| {
-            line.strip_prefix("| `")?
-                .split_once('`')
-                .map(|(key, _)| key)
-        })
-        .collect();
+    let rows = rows(&page);
+    let rows: Vec<&str> = rows.iter().map(|(key, _)| *key).collect();
     for key in &keys {
-        // The keys of a service's own [dns] are those of [dns].
-        if key.starts_with("service.dns.") {
-            continue;
-        }
-        assert!(rows.contains(&key.as_str()), "no row for `{key}`");
+        // The tables of a service are those of [dns] and [defaults], where they have no rows of their own.
+        let elsewhere = key.strip_prefix("service.").map(|own| match own {
+            own if own.starts_with("dns.") => own.to_owned(),
+            own => format!("defaults.{own}"),
+        });
+        let inside = key.matches('.').count() > 1;
+        let elsewhere = elsewhere.filter(|_| inside);
+        let found = rows.contains(&key.as_str());
+        assert!(
+            found || elsewhere.is_some_and(|key| rows.contains(&key.as_str())),
+            "no row for `{key}`"
+        );
     }
     for row in rows {
         assert!(keys.iter().any(|k| k == row), "`{row}` is no key");
     }
+}
+
+/// Keys and defaults of the tables of a page.
+fn rows(page: &str) -> Vec<(&str, &str)> {
+    let lines = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    lines
+        .map(|line| {
+            let cells: Vec<&str> = line.split(" |").map(str::trim).collect();
+            (cells[0].trim_matches('`'), cells[2])
+        })
+        .collect()
+}
+
+/// What the reference calls a default is what the program does without the key: said aloud, it changes
+/// nothing.
+#[test]
+fn defaults_said_aloud_change_nothing() {
+    let page = fs::read_to_string("src/config/keys.md").expect("it is in the repository");
+    let with = |table: &str, setting: &str| {
+        let mut file = SMALL.to_owned();
+        match file.find(&format!("[[{table}]]")) {
+            Some(at) => file.insert_str(at + table.len() + 4, &format!("\n{setting}")),
+            None => file.push_str(&format!("\n[{table}]\n{setting}")),
+        }
+        let config = text(&file).load().ok()?.config;
+        let written = Default::default();
+        Some(format!("{:#?}", Config { written, ..config }))
+    };
+    let mut tried = BTreeSet::new();
+    for (key, default) in rows(&page) {
+        let Some((table, own)) = key.split_once('.').filter(|(_, own)| !own.contains('.')) else {
+            continue;
+        };
+        let value = match default {
+            "off" => "\"off\"",
+            default => default.trim_matches('`'),
+        };
+        // What can't be written so is said in words, or wants a key beside it.
+        if let Some(config) = with(table, &format!("{own} = {value}")) {
+            // That it was said is what decides there: what is said has to be had.
+            if key != "admin.address" {
+                assert!(Some(config) == with(table, ""), "`{key}` is not {default}");
+            }
+            tried.insert(key);
+        }
+    }
+    for key in [
+        "listener.http2",
+        "service.upstream",
+        "defaults.retries",
+        "dns.max_ttl",
+        "drain.streams",
+    ] {
+        assert!(tried.contains(key), "{key}: {tried:#?}");
+    }
+    assert!(tried.len() > 55, "{tried:#?}");
 }
 
 fn text(text: &str) -> Loader {

@@ -8,6 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+#[path = "support/reference.rs"]
+mod reference;
 mod support;
 
 fn evenkeel(arguments: &[&str]) -> Command {
@@ -36,15 +38,20 @@ fn files(folder: &str) -> Vec<PathBuf> {
 
 /// `EVENKEEL_BLESS=1 cargo test --test schema` writes them.
 #[test]
-fn the_schemas_in_the_documentation_are_current() {
-    for (file, arguments) in [
-        ("docs/evenkeel.schema.json", &["config", "schema"][..]),
-        (
-            "docs/evenkeel-zone.schema.json",
-            &["config", "schema", "--zone"],
-        ),
+fn the_schemas_and_the_reference_are_current() {
+    let schema = printed(&["config", "schema"]);
+    let zone = printed(&["config", "schema", "--zone"]);
+    let parsed = |schema: &str| serde_json::from_str::<Value>(schema).expect("JSON");
+    let keys = |file: &str| fs::read_to_string(file).expect("it is in the repository");
+    let reference = reference::page(&[
+        (&keys("src/config/keys.md"), &parsed(&schema)),
+        (&keys("src/config/zone_keys.md"), &parsed(&zone)),
+    ]);
+    for (file, current) in [
+        ("docs/evenkeel.schema.json", schema),
+        ("docs/evenkeel-zone.schema.json", zone),
+        ("docs/reference.md", reference),
     ] {
-        let current = printed(arguments);
         if std::env::var_os("EVENKEEL_BLESS").is_some() {
             fs::write(file, current).expect("writable");
             continue;

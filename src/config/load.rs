@@ -88,11 +88,11 @@ pub fn zone_json_schema() -> serde_json::Value {
     schema::whole("A zone of evenkeel dns", ZoneFile::schema(), ZONE_KEYS)
 }
 
-/// Where the keys are explained.
-pub(super) const CONFIGURATION_KEYS: &str = include_str!("../../docs/configuration.md");
+/// What each key means. `docs/reference.md` is made of it, and of the schema.
+pub(super) const CONFIGURATION_KEYS: &str = include_str!("keys.md");
 
 /// The same for the file of a zone.
-pub(super) const ZONE_KEYS: &str = include_str!("../../docs/dns.md");
+pub(super) const ZONE_KEYS: &str = include_str!("zone_keys.md");
 
 fn all_keys(keys: &[Key]) -> Vec<(String, &'static str)> {
     fn walk(keys: &[Key], above: &str, all: &mut Vec<(String, &'static str)>) {

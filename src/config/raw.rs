@@ -2,7 +2,7 @@
 //!
 //! `rate.rs` has the table of a rate limit, `identity.rs` that of clients' certificates, `admin.rs`
 //! `[admin]`.
-//! `docs/configuration.md` says what each key means; a test compares the two. Keys and words after
+//! `keys.md` says what each key means; a test compares the two. Keys and words after
 //! `later` belong to Evenkeel and not to this version: they are refused by name, because taking them
 //! and doing nothing would be worse.
 

@@ -1,5 +1,5 @@
 //! JSON Schema of the files, for editors: made of the same tables that read them, so it cannot say
-//! otherwise. What each key means is taken from the documentation.
+//! otherwise. What each key means is taken from `keys.md`.
 //!
 //! Draft 7, since that is what editors know; nothing is referred to, for the same reason. It knows
 //! how values are written and which keys there are. What depends on more than one value is for

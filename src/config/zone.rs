@@ -1,6 +1,6 @@
 //! The configuration of `evenkeel dns`: a file of its own, read and reported on like the other.
 //!
-//! `docs/dns.md` says what each key means; a test compares the two.
+//! `zone_keys.md` says what each key means; a test compares the two.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
