@@ -36,6 +36,8 @@ export PORT EVENKEEL_PORT=127.0.0.1:$PORT
 EVENKEEL_UID=$(id -u) EVENKEEL_GID=$(id -g)
 [ "$EVENKEEL_UID" -ne 0 ] || EVENKEEL_UID=65532 EVENKEEL_GID=65532
 export EVENKEEL_UID EVENKEEL_GID
+# What this story shares with others.
+export PYTHONPATH=$PWD/tests/scripts/stories
 
 step() { printf '\n--- %s\n' "$*"; }
 

@@ -4,7 +4,6 @@ environment: COMPOSE (docker-compose unless set), COMPOSE_PROJECT_NAME
 """
 
 import collections
-import datetime
 import json
 import os
 import re
@@ -12,17 +11,11 @@ import shlex
 import subprocess
 import threading
 
-from checks import Broken, until
+from checks import until
+from commands import run, stamp
 
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker-compose"))
 PROJECT = os.environ["COMPOSE_PROJECT_NAME"]
-
-
-def run(*command, check=True, patience=120, stdin=""):
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=patience, check=False)
-    if check and done.returncode != 0:
-        raise Broken(f"{shlex.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def compose(*arguments, **options):
@@ -49,11 +42,6 @@ def one(members):
 def running(service, count):
     """Waits until there are so many; returns them."""
     return until(f"{count} of {service} run", lambda: r if len(r := containers(service)) == count else None)
-
-
-def stamp(text):
-    """Docker's RFC 3339 with nanoseconds, as seconds since 1970."""
-    return datetime.datetime.fromisoformat(text[:26].rstrip("Z") + "+00:00").timestamp()
 
 
 class Docker:

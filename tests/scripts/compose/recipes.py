@@ -16,8 +16,10 @@ import tempfile
 import time
 
 from checks import Broken, expect, say, seconds, until
-from containers import PROJECT, Docker, compose, containers, run, running, scale
-from traffic import Traffic, answering, equal_shares
+from commands import run
+from containers import PROJECT, Docker, compose, containers, running, scale
+from ledger import equal_shares
+from traffic import Traffic, answering
 
 # From being there (registered, or started) to the first answer.
 JOIN = 3.0

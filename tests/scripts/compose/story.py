@@ -20,8 +20,10 @@ import sys
 import time
 
 from checks import Broken, expect, say, seconds, until
-from containers import PROJECT, Docker, compose, containers, one, run, running, scale
-from traffic import Hanging, Traffic, answering, equal_shares
+from commands import run
+from containers import PROJECT, Docker, compose, containers, one, running, scale
+from ledger import equal_shares
+from traffic import Hanging, Traffic, answering
 
 NAME = "_http._tcp.web.svc.test"
 # As docker-compose.yml has it, in seconds.

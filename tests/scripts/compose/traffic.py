@@ -3,7 +3,6 @@
 environment: PORT; first argument: the file of the authority
 """
 
-import collections
 import functools
 import http.client
 import os
@@ -12,7 +11,8 @@ import sys
 import threading
 import time
 
-from checks import expect, say, until
+from checks import until
+from ledger import Ledger, Sample
 
 HOST, PORT = "127.0.0.1", int(os.environ["PORT"])
 
@@ -21,9 +21,6 @@ HOST, PORT = "127.0.0.1", int(os.environ["PORT"])
 def tls():
     """The file is made while the story is told."""
     return ssl.create_default_context(cafile=sys.argv[1])
-
-
-Sample = collections.namedtuple("Sample", "sent done method backend failure identity")
 
 
 def exchange(connection, method, path, identity=None):
@@ -45,7 +42,7 @@ def exchange(connection, method, path, identity=None):
     return connection, Sample(sent, time.time(), method, backend, failure, identity)
 
 
-class Traffic:
+class Traffic(Ledger):
     """Clients of one path. Each is a thread: method, whether it keeps its connection, pause.
 
     Together at most about 150 requests per second; the machine is a small one.
@@ -54,9 +51,8 @@ class Traffic:
     HABITS = [("GET", True, 0.05)] * 4 + [("GET", False, 0.1)] + [("POST", True, 0.1)] * 2 + [("POST", False, 0.2)]
 
     def __init__(self, path):
+        super().__init__()
         self.path = path
-        self.lock = threading.Lock()
-        self.samples = []
         self.stopping = threading.Event()
         self.threads = [
             threading.Thread(target=self.client, args=(number, *habit), daemon=True)
@@ -75,31 +71,8 @@ class Traffic:
             if connection and not keeps:
                 connection.close()
                 connection = None
-            with self.lock:
-                self.samples.append(sample)
+            self.enter(sample)
             time.sleep(pause)
-
-    def since(self, begun, until=float("inf")):
-        with self.lock:
-            return [sample for sample in self.samples if begun <= sample.sent and sample.done <= until]
-
-    def first(self, backend, after):
-        """When the first answer from it came; None if none has yet."""
-        times = [s.done for s in self.since(after) if s.backend == backend]
-        return min(times, default=None)
-
-    def last(self, backend, after=0.0):
-        """When the last request that it answered was sent."""
-        return max((s.sent for s in self.since(after) if s.backend == backend), default=None)
-
-    def shares(self, count=400):
-        """Requests by backend among the next so many."""
-        begun = time.time()
-        samples = until(f"{count} requests", lambda: s if len(s := self.since(begun)) >= count else None)
-        return collections.Counter(s.backend for s in samples if not s.failure)
-
-    def failures(self):
-        return [s for s in self.since(0.0) if s.failure]
 
     def stop(self):
         self.stopping.set()
@@ -141,12 +114,3 @@ def answering(path, backends):
         return seen >= backends
 
     until(f"{path} is answered by all of {sorted(backends)}", ask)
-
-
-def equal_shares(traffic, backends):
-    """Everybody in `backends` and nobody else, and nobody much more than another."""
-    shares = traffic.shares()
-    expect(set(shares) == set(backends), f"served by {dict(shares)}, not by {sorted(backends)}")
-    expect(min(shares.values()) > 0.8 * max(shares.values()), f"unequal shares: {dict(shares)}")
-    total = sum(shares.values())
-    say(f"  shares of {total} requests: " + ", ".join(f"{n / total:.1%}" for n in sorted(shares.values())))

@@ -16,7 +16,7 @@ def expect(holds, what):
         raise Broken(what)
 
 
-def until(what, condition, patience=PATIENCE):
+def until(what, condition, patience=PATIENCE, pause=0.05):
     """Looks again and again; returns what the condition gave."""
     begun = time.time()
     while True:
@@ -24,7 +24,7 @@ def until(what, condition, patience=PATIENCE):
         if found:
             return found
         expect(time.time() - begun < patience, f"waited {patience:.0f} s in vain: {what}")
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def say(text):
