@@ -503,7 +503,6 @@ fn arguments_that_make_no_sense_are_usage_errors() {
             "--register <NAME>",
         ),
         (&["--weight", "5"], "--register <NAME>"),
-        (&["--linger", "5s"], "--register <NAME>"),
     ] {
         let output = output(binary().arg("backend").args(arguments));
         let text = String::from_utf8_lossy(&output.stderr);
