@@ -118,7 +118,7 @@ pub async fn exchange(
     worker: &Rc<Worker>,
     service: usize,
     mut over: Downstream<'_>,
-    job: Job<'_>,
+    job: &Job<'_>,
     lent: Lent<'_>,
     account: &mut Account,
 ) -> Result<Outcome, Failed> {
@@ -143,9 +143,9 @@ pub async fn exchange(
     tried.clear();
     worker.earn_retry(service);
     loop {
-        let Some(left) = time_left(&job, account) else {
+        let Some(left) = time_left(job, account) else {
             // There is one deadline for all attempts together.
-            return Err(in_time(last.unwrap_or_else(out_of_time), &job, account));
+            return Err(in_time(last.unwrap_or_else(out_of_time), job, account));
         };
         let own = pinned.take().filter(|p| p.is_for(service));
         let (own, introduced) = Pinned::by_kind(own);
@@ -168,7 +168,7 @@ pub async fn exchange(
                     let cause = Cause::NoBackend(none);
                     Failed::unconsumed(Failure::new(cause, Progress::NothingSent))
                 });
-                return Err(in_time(failed, &job, account));
+                return Err(in_time(failed, job, account));
             }
         };
         let backend = Arc::clone(guard.backend());
@@ -265,7 +265,7 @@ pub async fn exchange(
         let left = left.saturating_sub(connecting);
         let explanation =
             (account.audience == Audience::Asking).then(|| explain::field(account, worker));
-        let job = Job {
+        let job = &Job {
             cookie: cookie.as_deref(),
             explanation: explanation.as_deref(),
             watched: Some(&watched),
@@ -423,7 +423,7 @@ fn out_of_time() -> Failed {
 
 /// The job with the patience of one attempt.
 fn this_attempt<'a>(
-    job: Job<'a>,
+    job: &Job<'a>,
     service: usize,
     tried: &'a [BackendId],
     left: Duration,
@@ -445,7 +445,7 @@ fn this_attempt<'a>(
         patience,
         out_of_patience,
         again,
-        ..job
+        ..*job
     }
 }
 

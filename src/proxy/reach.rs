@@ -38,7 +38,7 @@ pub(super) struct Reaching<'a> {
     /// Index of the service.
     pub(super) service: usize,
     pub(super) backend: &'a Arc<Backend>,
-    pub(super) job: Job<'a>,
+    pub(super) job: &'a Job<'a>,
     /// The request may be repeated.
     pub(super) repeatable: bool,
     /// Lent for connecting.
@@ -156,7 +156,7 @@ impl Reaching<'_> {
 
     /// Sends the head of the request.
     fn say(self, slot: Slot, made: bool) -> Result<Reached, Unreached> {
-        let Job {
+        let &Job {
             head,
             framing,
             upgrade,
