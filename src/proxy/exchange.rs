@@ -265,12 +265,11 @@ pub async fn exchange(
         let left = left.saturating_sub(connecting);
         let explanation =
             (account.audience == Audience::Asking).then(|| explain::field(account, worker));
-        let job = &Job {
-            cookie: cookie.as_deref(),
-            explanation: explanation.as_deref(),
-            watched: Some(&watched),
-            ..this_attempt(job, service, tried, left, retries_left)
-        };
+        let mut job = this_attempt(job, service, tried, left, retries_left);
+        job.cookie = cookie.as_deref();
+        job.explanation = explanation.as_deref();
+        job.watched = Some(&watched);
+        let job = &job;
         let outcome = attempt(worker, job, client, &upstream, deadlines, response, &state).await;
         watch.clear();
         account.received = state.received.get();
