@@ -278,11 +278,12 @@ pub async fn exchange(
         let first_byte = state.first_byte.get();
         account.first_byte = first_byte.map(|at| at - account.begun);
         account.grpc_status = state.grpc_status.get();
-        worker.attempted(&backend, first_byte.map(|at| at - begun));
+        let took = first_byte.map(|at| at - begun);
+        worker.attempted(&backend, took);
         let evidence = evidence(worker, service, &outcome, &state, reused);
         worker.judge(service, &backend, watched.trial.get(), evidence);
         let status = final_status(&outcome, &state);
-        let latency = backends_time(&state, begun);
+        let latency = backends_time(&state, took, begun);
         worker.weigh(service, &backend, evidence, status, latency);
         match outcome {
             Ok(Done::Answered {
@@ -495,13 +496,10 @@ fn final_status(outcome: &Result<Done, Failure>, state: &State) -> u16 {
     }
 }
 
-/// How long the first byte of the response took, or how long there was none; `None`: it had to
-/// wait for the client's body, whose time is not the backend's.
-fn backends_time(state: &State, begun: Instant) -> Option<Duration> {
-    (!state.consumed.get()).then(|| match state.first_byte.get() {
-        Some(at) => at - begun,
-        None => begun.elapsed(),
-    })
+/// How long the first byte of the response took (`took`), or how long there was none; `None`: it had
+/// to wait for the client's body, whose time is not the backend's.
+fn backends_time(state: &State, took: Option<Duration>, begun: Instant) -> Option<Duration> {
+    (!state.consumed.get()).then(|| took.unwrap_or_else(|| begun.elapsed()))
 }
 
 impl Failed {
