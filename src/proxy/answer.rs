@@ -43,7 +43,7 @@ const INTERIM: u32 = 64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answering<'a> {
     pub(super) worker: &'a Rc<Worker>,
-    pub(super) job: Job<'a>,
+    pub(super) job: &'a Job<'a>,
     /// Where the response goes.
     pub(super) client: Sink<'a>,
     pub(super) timer: &'a Timer,
@@ -454,7 +454,7 @@ fn answered(state: &State) {
     }
 }
 
-fn out_of_patience(job: Job<'_>) -> Cause {
+fn out_of_patience(job: &Job<'_>) -> Cause {
     match job.out_of_patience {
         OutOfPatience::ResponseTimeout => Cause::ResponseTimeout,
         OutOfPatience::TryTimeout => Cause::TryTimeout,

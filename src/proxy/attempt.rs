@@ -34,7 +34,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// `withdrawal` ends it when its backend has been gone for too long.
 pub async fn attempt(
     worker: &Rc<Worker>,
-    job: Job<'_>,
+    job: &Job<'_>,
     client: Client<'_>,
     upstream: &Upstream,
     (timer, pushing, withdrawal): (&Timer, &mut Pace, &Withdrawal<'_>),
@@ -162,7 +162,7 @@ pub async fn attempt(
 /// rest as it comes. Over HTTP/2 the head has been sent already.
 async fn send(
     worker: &Rc<Worker>,
-    job: Job<'_>,
+    job: &Job<'_>,
     (mut source, reading): (Source<'_>, &mut Pace),
     (sink, pushing): (Sink<'_>, &mut Pace),
     timer: &Timer,
@@ -261,14 +261,14 @@ async fn send(
 }
 
 /// All of the request has gone to the backend, and into the copy of it.
-fn copied(job: Job<'_>) {
+fn copied(job: &Job<'_>) {
     if let Some(copying) = job.copying {
         copying.send();
     }
 }
 
 /// Is there no body?
-pub(super) fn ends_with_head(job: Job<'_>) -> bool {
+pub(super) fn ends_with_head(job: &Job<'_>) -> bool {
     matches!(job.framing, BodyFraming::None | BodyFraming::Length(0))
 }
 

@@ -106,7 +106,7 @@ async fn a_write_that_is_cut_short_has_sent_something() {
     let (mut response, state) = (ResponseHead::default(), State::new());
     let deadlines = (&timer, &mut pushing, &withdrawal);
     let outcome = tokio::select! {
-        outcome = attempt(&worker, job, client, &upstream, deadlines, &mut response, &state) => outcome,
+        outcome = attempt(&worker, &job, client, &upstream, deadlines, &mut response, &state) => outcome,
         () = worker.deadlines.run() => unreachable!("the sweep has no end"),
     };
     let failure = outcome.expect_err("nobody answers");

@@ -90,7 +90,7 @@ impl Serving<'_> {
         };
         // The request has an account of its own still to come.
         let mut own = Account::begin(account.request_id);
-        let outcome = exchange(&worker, auth.service, over.again(), job, lent, &mut own).await;
+        let outcome = exchange(&worker, auth.service, over.again(), &job, lent, &mut own).await;
         match outcome.map_err(unanswered)? {
             Outcome::Granted => {
                 forward::rewrite_response(self.lent.response);

@@ -118,7 +118,7 @@ pub async fn exchange(
     worker: &Rc<Worker>,
     service: usize,
     mut over: Downstream<'_>,
-    job: Job<'_>,
+    job: &Job<'_>,
     lent: Lent<'_>,
     account: &mut Account,
 ) -> Result<Outcome, Failed> {
@@ -143,9 +143,9 @@ pub async fn exchange(
     tried.clear();
     worker.earn_retry(service);
     loop {
-        let Some(left) = time_left(&job, account) else {
+        let Some(left) = time_left(job, account) else {
             // There is one deadline for all attempts together.
-            return Err(in_time(last.unwrap_or_else(out_of_time), &job, account));
+            return Err(in_time(last.unwrap_or_else(out_of_time), job, account));
         };
         let own = pinned.take().filter(|p| p.is_for(service));
         let (own, introduced) = Pinned::by_kind(own);
@@ -168,7 +168,7 @@ pub async fn exchange(
                     let cause = Cause::NoBackend(none);
                     Failed::unconsumed(Failure::new(cause, Progress::NothingSent))
                 });
-                return Err(in_time(failed, &job, account));
+                return Err(in_time(failed, job, account));
             }
         };
         let backend = Arc::clone(guard.backend());
@@ -265,12 +265,11 @@ pub async fn exchange(
         let left = left.saturating_sub(connecting);
         let explanation =
             (account.audience == Audience::Asking).then(|| explain::field(account, worker));
-        let job = Job {
-            cookie: cookie.as_deref(),
-            explanation: explanation.as_deref(),
-            watched: Some(&watched),
-            ..this_attempt(job, service, tried, left, retries_left)
-        };
+        let mut job = this_attempt(job, service, tried, left, retries_left);
+        job.cookie = cookie.as_deref();
+        job.explanation = explanation.as_deref();
+        job.watched = Some(&watched);
+        let job = &job;
         let outcome = attempt(worker, job, client, &upstream, deadlines, response, &state).await;
         watch.clear();
         account.received = state.received.get();
@@ -279,11 +278,12 @@ pub async fn exchange(
         let first_byte = state.first_byte.get();
         account.first_byte = first_byte.map(|at| at - account.begun);
         account.grpc_status = state.grpc_status.get();
-        worker.attempted(&backend, first_byte.map(|at| at - begun));
+        let took = first_byte.map(|at| at - begun);
+        worker.attempted(&backend, took);
         let evidence = evidence(worker, service, &outcome, &state, reused);
         worker.judge(service, &backend, watched.trial.get(), evidence);
         let status = final_status(&outcome, &state);
-        let latency = backends_time(&state, begun);
+        let latency = backends_time(&state, took, begun);
         worker.weigh(service, &backend, evidence, status, latency);
         match outcome {
             Ok(Done::Answered {
@@ -423,7 +423,7 @@ fn out_of_time() -> Failed {
 
 /// The job with the patience of one attempt.
 fn this_attempt<'a>(
-    job: Job<'a>,
+    job: &Job<'a>,
     service: usize,
     tried: &'a [BackendId],
     left: Duration,
@@ -445,7 +445,7 @@ fn this_attempt<'a>(
         patience,
         out_of_patience,
         again,
-        ..job
+        ..*job
     }
 }
 
@@ -496,13 +496,10 @@ fn final_status(outcome: &Result<Done, Failure>, state: &State) -> u16 {
     }
 }
 
-/// How long the first byte of the response took, or how long there was none; `None`: it had to
-/// wait for the client's body, whose time is not the backend's.
-fn backends_time(state: &State, begun: Instant) -> Option<Duration> {
-    (!state.consumed.get()).then(|| match state.first_byte.get() {
-        Some(at) => at - begun,
-        None => begun.elapsed(),
-    })
+/// How long the first byte of the response took (`took`), or how long there was none; `None`: it had
+/// to wait for the client's body, whose time is not the backend's.
+fn backends_time(state: &State, took: Option<Duration>, begun: Instant) -> Option<Duration> {
+    (!state.consumed.get()).then(|| took.unwrap_or_else(|| begun.elapsed()))
 }
 
 impl Failed {

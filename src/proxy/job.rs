@@ -142,9 +142,11 @@ pub struct Watched<'a> {
 impl Watched<'_> {
     /// A final response has begun.
     pub(super) fn answered(&self, worker: &Worker, state: &State) {
-        // The time of a client that was slow with its body is not the backend's.
-        let first_byte = state.first_byte.get().filter(|_| !state.consumed.get());
-        let latency = first_byte.map(|at| at.saturating_duration_since(self.begun));
+        let latency = || {
+            // The time of a client that was slow with its body is not the backend's.
+            let first_byte = state.first_byte.get().filter(|_| !state.consumed.get());
+            first_byte.map(|at| at.saturating_duration_since(self.begun))
+        };
         self.guard.answered(latency, worker.deadlines.now());
     }
 

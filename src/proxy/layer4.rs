@@ -281,7 +281,7 @@ async fn reach<T>(
                 account.connect = Some(connecting);
                 worker.attempted(&backend, None);
                 let now = worker.deadlines.now();
-                choice.guard.answered(Some(connecting), now);
+                choice.guard.answered(|| Some(connecting), now);
                 let counted = worker.connected(service, &backend);
                 return Ok(Upstream {
                     io: Duplex::new(transport).counted(counted),

@@ -309,7 +309,7 @@ impl Copy {
             worker,
             index,
             Downstream::Copy(&copied),
-            job,
+            &job,
             lent,
             &mut account,
         )

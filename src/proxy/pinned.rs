@@ -79,7 +79,7 @@ impl Pinned {
 pub(super) fn why_pinned(
     backend: &Backend,
     was_own: bool,
-    job: Job<'_>,
+    job: &Job<'_>,
     response: &ResponseHead,
 ) -> Option<WhyPinned> {
     if was_own || authenticates_connection(job.head, response) {

@@ -32,13 +32,13 @@ use crate::upstream::streams::{Keeping, Making, Place, Slot};
 const FRESH: Duration = Duration::from_secs(1);
 
 /// What reaching a backend needs to know.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Reaching<'a> {
     pub(super) worker: &'a Rc<Worker>,
     /// Index of the service.
     pub(super) service: usize,
     pub(super) backend: &'a Arc<Backend>,
-    pub(super) job: Job<'a>,
+    pub(super) job: &'a Job<'a>,
     /// The request may be repeated.
     pub(super) repeatable: bool,
     /// Lent for connecting.
@@ -70,7 +70,7 @@ pub(super) struct Unreached {
 impl Reaching<'_> {
     /// The backend over a connection that is there and carries one request at a time, if there is one.
     /// `introduced`: a connection that told some backend who this client is.
-    pub(super) fn kept(self, over: Over, introduced: Option<Pinned>) -> Option<Reached> {
+    pub(super) fn kept(&self, over: Over, introduced: Option<Pinned>) -> Option<Reached> {
         if self.job.limits.protocol.is_h2() {
             return None;
         }
@@ -105,7 +105,7 @@ impl Reaching<'_> {
 
     /// Reaches the backend over another one, `client` being the client's own. Cancel-safe: a connection
     /// that is being made is dropped.
-    pub(super) async fn reach(self, client: Option<&Duplex>) -> Result<Reached, Unreached> {
+    pub(super) async fn reach(&self, client: Option<&Duplex>) -> Result<Reached, Unreached> {
         if self.job.limits.protocol.is_h2() {
             return self.by_stream().await;
         }
@@ -118,7 +118,7 @@ impl Reaching<'_> {
     }
 
     /// By a stream of a connection that is there, or that is being made for all.
-    async fn by_stream(self) -> Result<Reached, Unreached> {
+    async fn by_stream(&self) -> Result<Reached, Unreached> {
         let streams = self.worker.streams();
         let mut waited = false;
         let slot = loop {
@@ -155,8 +155,8 @@ impl Reaching<'_> {
     }
 
     /// Sends the head of the request.
-    fn say(self, slot: Slot, made: bool) -> Result<Reached, Unreached> {
-        let Job {
+    fn say(&self, slot: Slot, made: bool) -> Result<Reached, Unreached> {
+        let &Job {
             head,
             framing,
             upgrade,
@@ -184,7 +184,7 @@ impl Reaching<'_> {
         })
     }
 
-    fn unsaid(self, cause: Cause) -> Unreached {
+    fn unsaid(&self, cause: Cause) -> Unreached {
         Unreached {
             failure: Failure::new(cause, Progress::NothingSent),
             evidence: Some(Evidence::None),
@@ -193,7 +193,7 @@ impl Reaching<'_> {
 
     /// A connection for this request alone.
     async fn connect(
-        self,
+        &self,
         client: Option<&Duplex>,
     ) -> Result<(Transport, metrics::OpenConnection), Unreached> {
         let (worker, backend, job) = (self.worker, self.backend, self.job);

@@ -239,7 +239,7 @@ impl<'a> Serving<'a> {
             ..Job::new(self.peer, self.head, &nominated, limits)
         };
         let lent = self.lent.again();
-        match exchange(&worker, index, over.again(), job, lent, account).await? {
+        match exchange(&worker, index, over.again(), &job, lent, account).await? {
             Outcome::Answered { client_keeps, used } => {
                 if let Downstream::H1 { inbox, .. } = over {
                     inbox.consume(used);

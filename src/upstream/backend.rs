@@ -532,8 +532,9 @@ impl InFlight {
     }
 
     /// The response has begun, after `latency` if that was the backend's time: what follows may be
-    /// a stream that lasts for hours, and says nothing about how much the service can take.
-    pub fn answered(&self, latency: Option<Duration>, now: Millis) {
+    /// a stream that lasts for hours, and says nothing about how much the service can take. Nobody asks
+    /// for `latency` where nothing bounds what the service has in flight.
+    pub fn answered(&self, latency: impl FnOnce() -> Option<Duration>, now: Millis) {
         let Some(gate) = &self.backend.gate else {
             return;
         };
@@ -541,7 +542,9 @@ impl InFlight {
             return;
         };
         gate.leave(Some(entered));
-        if let (Some(adaptive), Some(latency)) = (gate.adaptive(), latency) {
+        if let Some(adaptive) = gate.adaptive()
+            && let Some(latency) = latency()
+        {
             adaptive.sample(latency, entered, now);
         }
         gate.released();
