@@ -121,6 +121,11 @@ impl Manager {
 
     /// Starts the service.
     fn start(&self, file: &PathBuf, variables: &[(&str, &str)]) -> Unit {
+        self.start_with(&[], file, variables)
+    }
+
+    /// Starts the service with more options.
+    fn start_with(&self, options: &[&str], file: &PathBuf, variables: &[(&str, &str)]) -> Unit {
         let move_and_run = r#"exec 3<&0 4<&1 </dev/null >/dev/null
             export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:evenkeel.socket
             exec "$@""#;
@@ -133,7 +138,9 @@ impl Manager {
             .arg(program.get_program())
             .args(["run", "-c"])
             .arg(file)
+            .args(options)
             .env("NOTIFY_SOCKET", &self.notify_path)
+            .env("RUNTIME_DIRECTORY", self.folder.path().join("run"))
             .envs(variables.iter().copied())
             .stdin(pass(&self.named))
             .stdout(pass(&self.at_address))
@@ -157,6 +164,19 @@ impl Manager {
         let text = std::str::from_utf8(&message[..length]).expect("UTF-8");
         text.lines().map(str::to_owned).collect()
     }
+}
+
+/// The process behind the one that systemd knows.
+fn behind(unit: &Unit) -> u32 {
+    let id = unit.0.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+    let children = children.expect("it runs");
+    children.trim().parse().expect("it has one child")
+}
+
+fn has_ended(id: u32) -> bool {
+    // Whoever has to wait for it may not have done so yet.
+    std::fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
 fn micros(lines: &[String]) -> i64 {
@@ -296,4 +316,72 @@ fn the_watchdog_hears_of_us() {
         "{:?}",
         begun.elapsed()
     );
+}
+
+/// What a restart waits for is the beginning of the drain. The rest of it happens behind, beside the next
+/// process.
+#[test]
+fn a_restart_does_not_wait_for_what_is_under_way() {
+    let backend = Backend::start("b");
+    let manager = Manager::new();
+    let file = manager.write(backend.address, "");
+    let mut unit = manager.start_with(&["--hand-over"], &file, &[("WATCHDOG_USEC", "400000")]);
+    assert_eq!(manager.told(), ["READY=1", "STATUS=serving"]);
+    while manager.told_anything() != ["WATCHDOG=1"] {}
+    let mut slow = Client::plain(manager.address(&manager.named));
+    assert_eq!(slow.get("a", "/").expect("it is answered").status(), 200);
+    slow.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
+
+    unit.signal(rustix::process::Signal::HUP);
+    assert_eq!(manager.told()[0], "RELOADING=1");
+    assert_eq!(manager.told()[0], "READY=1");
+
+    let old = behind(&unit);
+    unit.signal(rustix::process::Signal::TERM);
+    assert_eq!(manager.told(), ["STOPPING=1", "STATUS=draining"]);
+    assert_eq!(unit.exit_code(), Some(0));
+    assert!(!has_ended(old), "a request is under way");
+
+    let mut next = manager.start_with(&["--hand-over"], &file, &[]);
+    // Not a word of the old one comes in between.
+    assert_eq!(manager.told(), ["READY=1", "STATUS=serving"]);
+    let mut client = Client::plain(manager.address(&manager.named));
+    assert_eq!(client.get("a", "/").expect("it is answered").status(), 200);
+    assert!(!has_ended(old), "a request is under way");
+    slow.send("cd");
+    assert_eq!(slow.response().expect("it is answered").status(), 200);
+    wait_until("the old one has ended", || has_ended(old));
+    // The old one has left the place of its socket to the new one.
+    manager.order(&["status"]);
+
+    let new = behind(&next);
+    next.signal(rustix::process::Signal::TERM);
+    assert_eq!(manager.told()[0], "STOPPING=1");
+    assert_eq!(next.exit_code(), Some(0));
+    drop(client);
+    wait_until("the new one has ended", || has_ended(new));
+}
+
+/// Nobody but the one in front can end it.
+#[test]
+fn whoever_serves_does_not_outlive_the_one_in_front_that_was_killed() {
+    let backend = Backend::start("b");
+    let manager = Manager::new();
+    let file = manager.write(backend.address, "");
+    for (signal, code) in [
+        (rustix::process::Signal::KILL, None),
+        // From a watchdog.
+        (rustix::process::Signal::ABORT, Some(1)),
+    ] {
+        let mut unit = manager.start_with(&["--hand-over"], &file, &[]);
+        assert_eq!(manager.told()[0], "READY=1");
+        let served = behind(&unit);
+        unit.signal(signal);
+        assert_eq!(unit.exit_code(), code);
+        wait_until("the one behind has ended", || has_ended(served));
+    }
+    // A mistake is that of the service.
+    manager.write(backend.address, "nonsense = 1");
+    let mut unit = manager.start_with(&["--hand-over"], &file, &[]);
+    assert_eq!(unit.exit_code(), Some(1));
 }

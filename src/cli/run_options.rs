@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::{Diagnostic, Loaded, Loader, Management};
+use crate::server::{FRONT, front};
 
 /// Where a configuration is looked for when nobody says: here, then on the whole machine.
 const PLACES: &[&str] = &["evenkeel.toml", "/etc/evenkeel/evenkeel.toml"];
@@ -28,11 +29,20 @@ pub struct Args {
     /// Reload when the file has changed
     #[arg(long)]
     pub watch: bool,
+    /// Under systemd: end as soon as the drain has begun, and leave the rest of it to a process behind
+    /// this one. Needs a socket unit, and KillMode=process
+    #[arg(long)]
+    pub hand_over: bool,
 }
 
 impl Args {
     /// Runs it.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        // The one behind has the same arguments, and knows by its environment that it is behind.
+        let is_behind = std::env::var_os(FRONT).is_some();
+        if self.hand_over && !is_behind && front::has_sockets() {
+            return front::run(std::env::args_os().skip(1).collect());
+        }
         let watched = match self.watch {
             true => Some(self.configuration.file()?),
             false => None,

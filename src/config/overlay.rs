@@ -14,8 +14,8 @@ use super::{raw, tree};
 /// What variables of ours start with.
 pub(super) const PREFIX: &str = "EVENKEEL_";
 
-/// Variables that are ours and are no setting.
-const NOT_SETTINGS: &[&str] = &["EVENKEEL_CONFIG"];
+/// Variables that are ours and are no setting; the second one is `server::FRONT`.
+const NOT_SETTINGS: &[&str] = &["EVENKEEL_CONFIG", "EVENKEEL_FRONT"];
 
 /// One step of a dotted path.
 struct Step {

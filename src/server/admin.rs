@@ -3,8 +3,9 @@
 
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio::task::spawn_local;
 
 use super::reload::Request;
 use super::services::Services;
+use super::systemd::Doors;
 use crate::admin::api::Desk;
 use crate::admin::control::{self, Door};
 use crate::admin::guard::Guard;
@@ -45,13 +47,30 @@ pub struct Entrances {
 
 /// Files of this process that go with it.
 #[derive(Debug, Default)]
-pub struct Left(Vec<PathBuf>);
+pub struct Left(Vec<(PathBuf, Option<Identity>)>);
+
+/// Which file it is, whatever it is called: device and number.
+type Identity = (u64, u64);
+
+fn identity(path: &Path) -> Option<Identity> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+impl Left {
+    fn push(&mut self, path: PathBuf) {
+        let which = identity(&path);
+        self.0.push((path, which));
+    }
+}
 
 impl Drop for Left {
     fn drop(&mut self) {
-        for path in &self.0 {
-            // Somebody may have been quicker.
-            let _ = std::fs::remove_file(path);
+        for (path, which) in &self.0 {
+            // The next process may have put its own there.
+            if identity(path) == *which {
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 }
@@ -83,7 +102,7 @@ impl Entrances {
                 Ok((listener, path)) => {
                     tracing::info!(path = %path.display(), "control socket");
                     entrances.socket = Some(listener);
-                    entrances.left.0.push(path);
+                    entrances.left.push(path);
                 }
                 Err(error) if asked => {
                     return Err(error).context("admin.socket: cannot listen on it");
@@ -147,7 +166,7 @@ impl Entrances {
         match left {
             Ok(path) => {
                 tracing::info!(file = %path.display(), "what changes over TCP need is in this file");
-                self.left.0.push(path);
+                self.left.push(path);
             }
             Err(error) => tracing::warn!(
                 %error,
@@ -168,7 +187,12 @@ pub struct Steward {
 }
 
 /// Starts what belongs to the control listener on the present runtime.
-pub fn start(entrances: Entrances, state: &Rc<State>, steward: Steward) -> std::io::Result<Left> {
+pub fn start(
+    entrances: Entrances,
+    state: &Rc<State>,
+    steward: Steward,
+    doors: &mut Doors,
+) -> std::io::Result<Left> {
     let Entrances { tcp, socket, left } = entrances;
     if tcp.is_none() && socket.is_none() {
         return Ok(left);
@@ -188,12 +212,14 @@ pub fn start(entrances: Entrances, state: &Rc<State>, steward: Steward) -> std::
     ));
     if let Some((listener, guard)) = tcp {
         let door = Door::Tcp(tokio::net::TcpListener::from_std(listener)?);
-        spawn_local(control::serve(door, guard, Rc::clone(&desk)));
+        let task = spawn_local(control::serve(door, guard, Rc::clone(&desk)));
+        doors.tasks.push(task);
     }
     if let Some(listener) = socket {
         listener.set_nonblocking(true)?;
         let door = Door::Unix(tokio::net::UnixListener::from_std(listener)?);
-        spawn_local(control::serve(door, Guard::FileMode, Rc::clone(&desk)));
+        let task = spawn_local(control::serve(door, Guard::FileMode, Rc::clone(&desk)));
+        doors.tasks.push(task);
     }
     spawn_local(steward.obey(asked));
     Ok(left)

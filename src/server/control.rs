@@ -22,7 +22,7 @@ use super::generation::New;
 use super::prepare::{OwnKey, Sockets};
 use super::reload::{Reloader, Request};
 use super::services::Services;
-use super::systemd::Notifier;
+use super::systemd::{Doors, Notifier};
 use crate::acme::Acme;
 use crate::admin::probe;
 use crate::admin::state::State;
@@ -134,21 +134,17 @@ impl Control {
             journal: Arc::clone(&self.journal),
             occupancy: Default::default(),
         });
+        let mut doors = Doors::default();
         if let Some(probe) = probe {
-            spawn_local(probe::serve(
-                TcpListener::from_std(probe)?,
-                Rc::clone(&state),
-            ));
+            let probe = TcpListener::from_std(probe)?;
+            let task = spawn_local(probe::serve(probe, Rc::clone(&state)));
+            doors.tasks.push(task);
         }
         if let Some(budget) = super::memory::budget(&shared.config) {
             let pressure = Arc::clone(&shared.limits.pressure);
             spawn_local(super::memory::watch(budget, pressure));
         }
         let notifier = Rc::new(self.notifier);
-        spawn_local(super::systemd::attend(
-            Rc::clone(&notifier),
-            Rc::clone(&state),
-        ));
         spawn_local(forget_series(Rc::clone(&state)));
         let started = format!("evenkeel {} has started", env!("CARGO_PKG_VERSION"));
         self.journal.record(What::new(Kind::Started, started));
@@ -171,7 +167,12 @@ impl Control {
             reloads: requests.clone(),
             journal: Arc::clone(&self.journal),
         };
-        let left = admin::start(self.entrances, &state, steward)?;
+        let left = admin::start(self.entrances, &state, steward, &mut doors)?;
+        spawn_local(super::systemd::attend(
+            Rc::clone(&notifier),
+            Rc::clone(&state),
+            doors,
+        ));
         let reloader = Reloader {
             source: self.source,
             own: self.own,

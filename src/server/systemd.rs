@@ -8,12 +8,17 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, getpid, getppid, kill_process};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::state::State;
 use crate::clock::Millis;
 use crate::proxy::drain::Phase;
+
+/// The number of the process in front of this one, where there is one: see `server::front`.
+pub const FRONT: &str = "EVENKEEL_FRONT";
 
 /// Whom to tell.
 #[derive(Debug, Default)]
@@ -24,32 +29,22 @@ pub struct Notifier {
     /// It has been told that we are ready. Before that a reload is no news to it: it does not know us
     /// as running, and `READY=1` would make it believe so.
     is_ready: Cell<bool>,
+    /// The process in front of us, which systemd knows. The next one takes our place as soon as we end.
+    front: Option<Pid>,
+    /// It has gone without a word, and we have begun to end.
+    is_alone: Cell<bool>,
 }
 
 impl Notifier {
     /// Whoever the environment names. What is wrong with that is logged.
     pub fn from_env() -> Notifier {
-        let Some(place) = std::env::var_os("NOTIFY_SOCKET").filter(|place| !place.is_empty())
-        else {
-            return Notifier::default();
-        };
-        let address = match place.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name),
-            None => SocketAddr::from_pathname(&place),
-        };
-        let connected = address.and_then(|address| {
-            let socket = UnixDatagram::unbound()?;
-            socket.connect_addr(&address)?;
-            socket.set_nonblocking(true)?;
-            Ok(socket)
-        });
-        if let Err(error) = &connected {
-            tracing::warn!(%error, "systemd cannot be told how we are");
-        }
+        let front = std::env::var(FRONT).ok().and_then(|pid| pid.parse().ok());
         Notifier {
-            socket: connected.ok(),
+            socket: notify_socket(),
             watchdog: watchdog(|name| std::env::var(name).ok(), std::process::id()),
             is_ready: Cell::new(false),
+            front: front.and_then(Pid::from_raw),
+            is_alone: Cell::new(false),
         }
     }
 
@@ -78,7 +73,10 @@ impl Notifier {
     }
 
     /// One more look at how we are.
-    fn look(&self, state: &State, told: &mut Draining, now: Millis) {
+    async fn look(&self, state: &State, told: &mut Draining, doors: &mut Doors, now: Millis) {
+        if *told != Draining::ToEnd {
+            self.look_ahead();
+        }
         let drain = state.drain();
         let draining = match (drain.phase() > Phase::Serving, drain.is_by_hand()) {
             (false, _) => Draining::No,
@@ -87,6 +85,10 @@ impl Notifier {
         };
         if draining != *told {
             *told = draining;
+            if draining == Draining::ToEnd && self.front.is_some() {
+                // Before it is said: whoever is started then listens where we did.
+                doors.close().await;
+            }
             self.tell(match draining {
                 Draining::No => "STATUS=serving",
                 // Not STOPPING: from that systemd counts the time until it kills, and what was begun
@@ -99,6 +101,18 @@ impl Notifier {
         if serves && !self.is_ready.get() && state.unmet(now).is_empty() {
             self.is_ready.set(true);
             self.ready("serving");
+        }
+    }
+
+    /// Whoever was in front of us and has gone can pass no signal on: nobody else would end us.
+    fn look_ahead(&self) {
+        let Some(front) = self.front.filter(|_| !self.is_alone.get()) else {
+            return;
+        };
+        if getppid() != Some(front) {
+            // Once: a second one would end us at once.
+            self.is_alone.set(true);
+            let _ = kill_process(getpid(), Signal::TERM);
         }
     }
 
@@ -123,8 +137,46 @@ enum Draining {
     ToEnd,
 }
 
-/// Tells it what happens from now on, for as long as this runtime lives.
-pub async fn attend(notifier: Rc<Notifier>, state: Rc<State>) {
+/// Whoever answers probes and the control API.
+#[derive(Debug, Default)]
+pub struct Doors {
+    /// The tasks.
+    pub tasks: Vec<JoinHandle<()>>,
+}
+
+impl Doors {
+    /// Nobody listens there any more.
+    async fn close(&mut self) {
+        for task in self.tasks.drain(..) {
+            task.abort();
+            // An error says that it was aborted.
+            let _ = task.await;
+        }
+    }
+}
+
+/// The socket that systemd's environment names. What is wrong with that is logged.
+pub fn notify_socket() -> Option<UnixDatagram> {
+    let place = std::env::var_os("NOTIFY_SOCKET").filter(|place| !place.is_empty())?;
+    let address = match place.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&place),
+    };
+    let connected = address.and_then(|address| {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    if let Err(error) = &connected {
+        tracing::warn!(%error, "systemd cannot be told how we are");
+    }
+    connected.ok()
+}
+
+/// Tells it what happens from now on, for as long as this runtime lives. `doors` are closed when another
+/// process is to take the place of this one.
+pub async fn attend(notifier: Rc<Notifier>, state: Rc<State>, mut doors: Doors) {
     if notifier.socket.is_none() {
         return;
     }
@@ -135,7 +187,7 @@ pub async fn attend(notifier: Rc<Notifier>, state: Rc<State>) {
     loop {
         looks.tick().await;
         let now = Millis::now();
-        notifier.look(&state, &mut told, now);
+        notifier.look(&state, &mut told, &mut doors, now).await;
         // Half the time: one that comes late must not be the end.
         let due = notifier
             .watchdog
