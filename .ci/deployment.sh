@@ -121,6 +121,47 @@ check_kubernetes() {
     step "checkov" 5m "$validators/checkov" --config-file deploy/kubernetes/checkov.yaml --file "${files[@]}"
 }
 
+# The units, the scripts of the package, and who makes releases of it.
+check_system() {
+    local folder=deploy/systemd
+    step "shellcheck deploy/debian" 1m shellcheck deploy/debian/postinst deploy/debian/postrm deploy/debian/prerm
+    # 20 is 2.0: "OK".
+    step "systemd-analyze security" 1m systemd-analyze security --no-pager --offline=yes --threshold=20 $folder/evenkeel.service
+    if ! install_validators check-jsonschema==0.39.0 zizmor==1.32.0; then
+        lacks "check-jsonschema and zizmor: the workflows were not checked"
+        return
+    fi
+    step "workflows: their schema" 1m "$validators/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml
+    step "workflows: zizmor" 1m "$validators/zizmor" --offline --no-progress .github/workflows
+}
+
+# systemd-analyze returns 0 where a unit has a key that it does not know, and says so.
+verify_units() {
+    local said
+    # Of the system that the package goes onto.
+    install -D /bin/kill "$1/bin/kill"
+    said=$(systemd-analyze verify --man=no --recursive-errors=no --root="$1" evenkeel.service evenkeel.socket 2>&1) && [ -z "$said" ] &&
+        return
+    printf '%s\n' "$said"
+    return 1
+}
+
+# What a release has for this architecture, of the static binary that is there.
+package() {
+    local root=target/package
+    if ! command -v cargo-deb >/dev/null || ! command -v cargo-cyclonedx >/dev/null; then
+        lacks "cargo-deb and cargo-cyclonedx: the package was not made"
+        return
+    fi
+    step "deploy/release.sh" 5m bash deploy/release.sh --staged
+    # As dpkg lays it out, with what belongs together in its place.
+    rm -rf "$root"
+    step "the package is laid out" 1m dpkg-deb --extract dist/*.deb "$root"
+    step "evenkeel check, of the package" 1m "$root/usr/bin/evenkeel" check "$root/etc/evenkeel/evenkeel.toml"
+    step "systemd-analyze verify" 1m bash -c "$(declare -f verify_units); verify_units \"\$@\"" verify "$PWD/$root"
+    step "checksums" 1m bash -c 'cd dist && sha256sum --check --quiet ./*.sha256'
+}
+
 # All of that in real containers, under traffic. The stories mostly wait, so two go on at a time.
 run_containers() {
     local lost="docker-compose.yml, deploy/compose and deploy/kubernetes were not run"
@@ -133,7 +174,6 @@ run_containers() {
         lacks "a Docker engine that runs as root: $lost"
         return
     fi
-    step "the static binary" 20m env PROFILE=release bash deploy/static.sh
     # Each removes its containers when it is told to stop.
     clean_up=2m beside "docker-compose.yml under traffic" 30m bash tests/compose.sh
     clean_up=2m step "recipes of docker-compose under traffic" 30m bash tests/recipes.sh

@@ -48,6 +48,15 @@ install -m 0755 deploy/bin/evenkeel "$stage/evenkeel"
 "$stage/evenkeel" completions fish >"$stage/completions/evenkeel.fish"
 "$stage/evenkeel" config init "$stage/evenkeel.toml" >/dev/null
 cp LICENSE-APACHE LICENSE-MIT README.md docs/CHANGELOG.md "$stage/doc/"
+# Debian's form of it says no more than where the real one is.
+cat >"$stage/changelog" <<EOF
+evenkeel ($version-1) stable; urgency=medium
+
+  * What changed: /usr/share/doc/evenkeel/CHANGELOG.md.gz
+
+ -- The Evenkeel authors <evenkeel@localhost>  $(LC_ALL=C date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")
+EOF
+gzip --no-name -9 --stdout docs/CHANGELOG.md >"$stage/CHANGELOG.md.gz"
 cp -r deploy/systemd "$stage/systemd"
 
 tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
