@@ -132,6 +132,11 @@ impl Manager {
         let pass = |socket: &TcpListener| {
             Stdio::from(OwnedFd::from(socket.try_clone().expect("a descriptor")))
         };
+        // As systemd does before each start: by NonBlocking=, which is off unless set.
+        let shared = options.contains(&"--hand-over");
+        for socket in [&self.named, &self.at_address] {
+            socket.set_nonblocking(shared).expect("it is a socket");
+        }
         let program = binary();
         let child = Command::new("sh")
             .args(["-c", move_and_run, "sh"])
@@ -384,4 +389,33 @@ fn whoever_serves_does_not_outlive_the_one_in_front_that_was_killed() {
     manager.write(backend.address, "nonsense = 1");
     let mut unit = manager.start_with(&["--hand-over"], &file, &[]);
     assert_eq!(unit.exit_code(), Some(1));
+}
+
+/// systemd makes its sockets blocking before each start unless told otherwise, and those of the process that
+/// drains with them: it would stand still in accept(2), with its clients.
+#[test]
+fn sockets_that_block_are_not_handed_over() {
+    let backend = Backend::start("b");
+    let manager = Manager::new();
+    let file = manager.write(backend.address, "");
+    let mut program = binary();
+    program.args(["run", "--hand-over", "-c"]).arg(&file);
+    let script = r#"exec 3<&0 </dev/null
+        export LISTEN_PID=$$ LISTEN_FDS=1
+        exec "$@""#;
+    manager
+        .named
+        .set_nonblocking(false)
+        .expect("it is a socket");
+    let socket = manager.named.try_clone().expect("a descriptor");
+    let refused = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .output()
+        .expect("there is a shell");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("NonBlocking=yes"), "{said}");
 }

@@ -37,9 +37,31 @@ pub fn has_sockets() -> bool {
         && std::env::var("LISTEN_FDS").is_ok_and(|count| count != "0")
 }
 
+/// The first socket of systemd's, by its number, that is not in the mode that all who share it rely on. It is
+/// the socket's and not the process's: whoever changes it changes it for the one that drains, whose workers
+/// would wait in accept(2) for a client that the next process takes.
+fn blocking_socket() -> Option<u32> {
+    const FIRST: u32 = 3;
+    let count: u32 = std::env::var("LISTEN_FDS").ok()?.parse().ok()?;
+    (FIRST..FIRST.saturating_add(count)).find(|number| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
+        let flags = info.ok().and_then(|info| {
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+            u32::from_str_radix(flags.trim(), 8).ok()
+        });
+        flags.is_some_and(|flags| flags & rustix::fs::OFlags::NONBLOCK.bits() == 0)
+    })
+}
+
 /// Runs this program again with `arguments`, behind this process. Gives the code of the one behind if
 /// that ends first.
 pub fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    if let Some(number) = blocking_socket() {
+        anyhow::bail!(
+            "--hand-over needs NonBlocking=yes in the unit ([Service]): socket {number} would block. systemd makes \
+             it so for each process that it starts, and the one before would stand still in the middle of its drain"
+        );
+    }
     let runtime = runtime().context("cannot start a runtime for signals")?;
     runtime.block_on(async {
         let mut signals = Signals::listen().context("cannot listen for signals")?;
