@@ -272,6 +272,7 @@ fn start_within(
 
     let (orders, receiver) = mpsc::unbounded_channel();
     let generations = Arc::clone(&published);
+    let handed_over = Arc::clone(&inherited);
     let control = Control {
         source,
         own,
@@ -303,6 +304,7 @@ fn start_within(
                 generations,
                 journal: told,
                 sockets,
+                inherited: handed_over,
             };
             let outcome = carry_out(&drain, ordered, &mut gone).await;
             drop(left);
@@ -384,6 +386,8 @@ struct Orders {
     /// To be closed when nobody is taken in any more: the kernel would complete connections that no
     /// worker accepts.
     sockets: Rc<RefCell<Sockets>>,
+    /// With those of systemd.
+    inherited: Arc<Inherited>,
 }
 
 /// How to end.
@@ -394,6 +398,12 @@ enum End {
 }
 
 impl Orders {
+    /// Closes what is listened on. A process that takes minutes to finish must not hold a port as long.
+    fn listen_no_more(&self) {
+        self.sockets.take();
+        self.inherited.close();
+    }
+
     /// The next order to end, slowly or at once. Cancel-safe.
     async fn next(&mut self) -> End {
         loop {
@@ -439,7 +449,7 @@ async fn carry_out(
             tokio::select! {
                 () = sleep(wait) => {
                     drain.advance(phase);
-                    orders.sockets.take();
+                    orders.listen_no_more();
                 }
                 _ = gone.recv() => {
                     return Ok(match drain.has_cut() {
@@ -452,7 +462,7 @@ async fn carry_out(
         }
     }
     drain.advance(Phase::CutAll);
-    orders.sockets.take();
+    orders.listen_no_more();
     // Workers look at the phase at every tick.
     gone.recv().await;
     Ok(Drained::Cut)

@@ -179,6 +179,22 @@ fn behind(unit: &Unit) -> u32 {
     children.trim().parse().expect("it has one child")
 }
 
+/// What a process has of this machine's listening sockets over TCP, by their numbers.
+fn listening(id: u32) -> Vec<String> {
+    const LISTEN: &str = "0A";
+    let table = std::fs::read_to_string(format!("/proc/{id}/net/tcp")).expect("it runs");
+    let sockets = table.lines().filter_map(|line| {
+        let mut parts = line.split_whitespace();
+        (parts.nth(3) == Some(LISTEN))
+            .then(|| format!("socket:[{}]", parts.nth(5).unwrap_or_default()))
+    });
+    let sockets: Vec<_> = sockets.collect();
+    let open = std::fs::read_dir(format!("/proc/{id}/fd")).expect("it runs");
+    let open = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let open = open.map(|link| link.to_string_lossy().into_owned());
+    open.filter(|link| sockets.contains(link)).collect()
+}
+
 fn has_ended(id: u32) -> bool {
     // Whoever has to wait for it may not have done so yet.
     std::fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "))
@@ -342,10 +358,14 @@ fn a_restart_does_not_wait_for_what_is_under_way() {
     assert_eq!(manager.told()[0], "READY=1");
 
     let old = behind(&unit);
+    assert_eq!(listening(old).len(), 2, "it listens");
     unit.signal(rustix::process::Signal::TERM);
     assert_eq!(manager.told(), ["STOPPING=1", "STATUS=draining"]);
     assert_eq!(unit.exit_code(), Some(0));
     assert!(!has_ended(old), "a request is under way");
+    // It leaves the ports to whoever is next, also where systemd has let go of them.
+    let left = || listening(old).is_empty();
+    wait_until("the old one has closed its sockets", left);
 
     let mut next = manager.start_with(&["--hand-over"], &file, &[]);
     // Not a word of the old one comes in between.

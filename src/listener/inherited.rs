@@ -1,12 +1,13 @@
 //! Listening sockets that systemd holds and hands over (socket activation, sd_listen_fds(3)): clients
 //! wait in their queues while one process ends and the next one starts, and none is turned away.
 //!
-//! They are kept for as long as the process lives, so that a reload can take one up again. Taken from
-//! the environment once, by `server::run`.
+//! They are kept until a drain closes what is listened on, so that a reload can take one up again. Taken
+//! from the environment once, by `server::run`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use listenfd::ListenFd;
 use socket2::SockRef;
@@ -15,7 +16,7 @@ use crate::upstream::connect::notice_dead_peers;
 
 /// Those that were handed over.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<Socket>);
+pub struct Inherited(Mutex<Vec<Socket>>);
 
 #[derive(Debug)]
 struct Socket {
@@ -44,23 +45,35 @@ impl Inherited {
                 Err(error) => tracing::warn!(nth, name, %error, "a socket of systemd is of no use"),
             }
         }
-        Inherited(sockets)
+        Inherited(Mutex::new(sockets))
     }
 
     /// A listening socket for a listener of this name, or at this address.
     pub fn socket(&self, name: &str, address: SocketAddr) -> io::Result<Option<TcpListener>> {
-        let by_name = self.0.iter().find(|socket| socket.name == name);
+        let sockets = self.lock();
+        let by_name = sockets.iter().find(|socket| socket.name == name);
         let at = |socket: &&Socket| socket.address == address;
-        let Some(found) = by_name.or_else(|| self.0.iter().find(at)) else {
+        let Some(found) = by_name.or_else(|| sockets.iter().find(at)) else {
             return Ok(None);
         };
         found.is_used.store(true, Ordering::Relaxed);
         found.listener.try_clone().map(Some)
     }
 
+    /// Closes them. What others have of them they keep, as systemd does; but once systemd has let go too,
+    /// nobody listens there any more, and the next process can.
+    pub fn close(&self) {
+        self.lock().clear();
+    }
+
+    /// Held for some loads or a system call, by the control thread and by who prepares a reload.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Socket>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says which of them nobody listens on: their clients wait for nothing.
     pub fn warn_of_unused(&self) {
-        for socket in &self.0 {
+        for socket in self.lock().iter() {
             if !socket.is_used.load(Ordering::Relaxed) {
                 let Socket { name, address, .. } = socket;
                 tracing::warn!(
