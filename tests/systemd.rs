@@ -358,7 +358,7 @@ fn a_restart_does_not_wait_for_what_is_under_way() {
     assert_eq!(manager.told()[0], "READY=1");
 
     let old = behind(&unit);
-    assert_eq!(listening(old).len(), 2, "it listens");
+    assert!(!listening(old).is_empty(), "it listens");
     unit.signal(rustix::process::Signal::TERM);
     assert_eq!(manager.told(), ["STOPPING=1", "STATUS=draining"]);
     assert_eq!(unit.exit_code(), Some(0));
