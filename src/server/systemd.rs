@@ -74,15 +74,16 @@ impl Notifier {
 
     /// One more look at how we are.
     async fn look(&self, state: &State, told: &mut Draining, doors: &mut Doors, now: Millis) {
-        if *told != Draining::ToEnd {
-            self.look_ahead();
-        }
         let drain = state.drain();
         let draining = match (drain.phase() > Phase::Serving, drain.is_by_hand()) {
             (false, _) => Draining::No,
             (true, true) => Draining::ByHand,
             (true, false) => Draining::ToEnd,
         };
+        // Once a drain has begun the one in front may go; another signal would cut it short.
+        if draining != Draining::ToEnd {
+            self.look_ahead();
+        }
         if draining != *told {
             *told = draining;
             if draining == Draining::ToEnd && self.front.is_some() {
