@@ -387,3 +387,38 @@ async fn an_answer_that_is_cut_silently_is_seen_through() {
     assert!(!out.contains("rotate"), "{out}");
     assert_eq!(server.by_transport(NAME, RecordType::SRV).0, 1);
 }
+
+/// In a container, /etc/resolv.conf is Docker's, and the configuration names somebody else.
+#[tokio::test]
+async fn without_a_resolver_those_of_the_configuration_are_asked() {
+    let [one, other] = [DnsServer::start().await, DnsServer::start().await];
+    let records = [(0, 1, 9001, "b1.test", &["10.0.0.1"][..])];
+    one.on(NAME, RecordType::SRV, srv_reply(NAME, 5, &records));
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = format!(
+        "[dns]\nservers = [\"{}\"]\n[[listener]]\naddress = \"127.0.0.1:1\"\nprotocol = \"http\"\n\
+         [[service]]\nname = \"b\"\ndiscover = {{ srv = \"b.test.\" }}\ndns = {{ servers = [\"{}\"] }}\n\
+         [[service]]\nname = \"a\"\ndiscover = {{ srv = \"{NAME}.\" }}\n\
+         [[route]]\nservice = \"a\"\n[[route]]\npath = \"/b\"\nservice = \"b\"\n",
+        one.address(),
+        other.address(),
+    );
+    std::fs::write(folder.path().join("evenkeel.toml"), text).expect("writable");
+    let asked = |name: &'static str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        command.args(["query", name, "--timeout", "300ms"]);
+        command
+            .current_dir(folder.path())
+            .env_remove("EVENKEEL_CONFIG");
+        async move {
+            let run = tokio::task::spawn_blocking(move || command.output());
+            let output = run.await.unwrap().expect("the program runs");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
+    };
+    let out = asked(NAME).await;
+    assert!(out.contains(&format!("from {}", one.address())), "{out}");
+    let out = asked("none.test").await;
+    let expected = format!("(NXDOMAIN), says {}", other.address());
+    assert!(out.contains(&expected), "{out}");
+}

@@ -18,12 +18,13 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 
 use crate::balance::shares::{Weight, shares};
-use crate::config::Lookup;
+use crate::config::{Discover, Lookup};
 use crate::discovery::Discovered;
 use crate::discovery::admission::Admission;
 use crate::discovery::srv::declined;
 use crate::discovery::system::{RESOLV_CONF, Servers};
 
+use super::run_options::ConfigurationOptions;
 use look::{Findings, Look, Question, ask};
 
 /// Arguments of `query`.
@@ -39,7 +40,8 @@ pub struct Args {
     /// The name; a final dot keeps the search list of /etc/resolv.conf out of it
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// Name server to ask instead of those of /etc/resolv.conf; may be repeated
+    /// Name server to ask instead of those of the configuration that `run` would take, or else of
+    /// /etc/resolv.conf; may be repeated
     #[arg(long, value_name = "IP:PORT", value_parser = server)]
     pub resolver: Vec<SocketAddr>,
     /// For how long to wait for each answer
@@ -57,11 +59,15 @@ pub struct Args {
 /// Asks, prints, tells by the exit code whether somebody is there.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let name = args.name.strip_prefix("srv://").unwrap_or(&args.name);
-    let from_system = args.resolver.is_empty();
-    let servers = if from_system {
-        Servers::read(Path::new(RESOLV_CONF)).map_err(|error| anyhow!("no name server: {error}"))?
-    } else {
-        Servers::given(&args.resolver)
+    let told = match args.resolver.is_empty() {
+        true => configured(name),
+        false => args.resolver,
+    };
+    let from_system = told.is_empty();
+    let servers = match from_system {
+        true => Servers::read(Path::new(RESOLV_CONF))
+            .map_err(|error| anyhow!("no name server: {error}"))?,
+        false => Servers::given(&told),
     };
     servers.candidates(name)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -83,6 +89,28 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         false => ExitCode::SUCCESS,
         true => ExitCode::FAILURE,
     })
+}
+
+/// Whom the configuration that `run` would take has asked for `name`: by the service that looks it up, else
+/// by the first one that looks anything up. Nobody: those of the system, or there is no such file.
+fn configured(name: &str) -> Vec<SocketAddr> {
+    let Ok(loaded) = ConfigurationOptions::default().load() else {
+        return Vec::new();
+    };
+    let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+    let wanted = plain(name);
+    let services = loaded.config.services.iter();
+    let mut lookups = services.filter_map(|service| match &service.discover {
+        Discover::Srv { name, lookup } | Discover::Address { name, lookup, .. } => {
+            Some((plain(name), &lookup.servers))
+        }
+        Discover::Static(_) => None,
+    });
+    let first = lookups.next();
+    let own = first.iter().cloned().chain(lookups);
+    let own = own.into_iter().find(|(name, _)| *name == wanted);
+    own.or(first)
+        .map_or_else(Vec::new, |(_, servers)| servers.clone())
 }
 
 /// `IP:PORT`, or an address alone for port 53.

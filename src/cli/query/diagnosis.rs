@@ -68,9 +68,10 @@ fn unanswered(error: &LookupError) -> String {
 
 fn nothing(out: &mut Vec<String>, findings: &Findings, look: &Look, negative: &Negative) {
     let name = findings.name.trim_end_matches('.');
+    let server = look.server;
     out.push(match negative.name_exists {
-        true => format!("{name} exists, but has no SRV records (NODATA)"),
-        false => format!("{name} does not exist (NXDOMAIN)"),
+        true => format!("{name} exists, but has no SRV records (NODATA), says {server}"),
+        false => format!("{name} does not exist (NXDOMAIN), says {server}"),
     });
     let candidates = findings.servers.candidates(&findings.name);
     let candidates = candidates.unwrap_or_default();
