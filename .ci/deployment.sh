@@ -20,6 +20,8 @@ check_compose() {
     step "rustfmt deploy/plain.rs" 1m rustfmt --check --edition 2024 deploy/plain.rs
     # Says nothing of an engine, so it needs none.
     step "docker-compose config" 1m docker-compose --profile plain config --quiet
+    step "docker-compose config, with the dashboard" 1m \
+        docker-compose -f docker-compose.yml -f deploy/compose/dashboard.yml config --quiet
     if docker compose version >/dev/null 2>&1; then
         step "docker compose config" 1m docker compose --profile plain config --quiet
     else

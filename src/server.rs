@@ -452,10 +452,7 @@ async fn carry_out(
                     orders.listen_no_more();
                 }
                 _ = gone.recv() => {
-                    return Ok(match drain.has_cut() {
-                        true => Drained::Cut,
-                        false => Drained::Clean,
-                    });
+                    return Ok(outcome(drain));
                 }
                 _ = orders.next() => break,
             }
@@ -465,7 +462,14 @@ async fn carry_out(
     orders.listen_no_more();
     // Workers look at the phase at every tick.
     gone.recv().await;
-    Ok(Drained::Cut)
+    Ok(outcome(drain))
+}
+
+fn outcome(drain: &Drain) -> Drained {
+    match drain.has_cut() {
+        true => Drained::Cut,
+        false => Drained::Clean,
+    }
 }
 
 fn runtime() -> std::io::Result<LocalRuntime> {
