@@ -276,6 +276,27 @@ fn a_second_signal_ends_at_once() {
     }
 }
 
+/// It says that something was cut off, so it must not say so of nothing.
+#[test]
+fn a_second_signal_with_nothing_under_way_is_a_good_end() {
+    let backend = Backend::start("b");
+    let mut site = Site::start(&backend, "");
+    let mut client = Client::plain(site.server.addresses[1]);
+    assert_eq!(client.get("a", "/").expect("it is answered").status(), 200);
+    let process = site.server.process();
+    process.signal(Signal::TERM);
+    wait_until("it drains", || {
+        process.log().iter().any(|l| l.contains("draining"))
+    });
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(SOON), Some(0));
+    let log = process.log();
+    assert!(
+        !log.iter().any(|l| l.contains("still under way")),
+        "{log:?}"
+    );
+}
+
 /// 0 fine, 1 start-up or configuration, 2 usage.
 #[test]
 fn exit_codes() {
