@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What is deployed: files by the rules of their own tools, and all of it in real containers. Sourced by
-# `.ci/run`, whose `step`, `lacks` and `took` it uses.
+# `.ci/run`, whose `step`, `beside`, `lacks` and `took` it uses.
 
 # Tools of Python that other people check such files with, in a place of their own.
 validators=target/validators/bin
@@ -164,7 +164,7 @@ package() {
     step "checksums" 1m bash -c 'cd dist && sha256sum --check --quiet ./*.sha256'
 }
 
-# All of that in real containers, under traffic. The stories mostly wait, so two go on at a time.
+# All of that in real containers, under traffic. The stories mostly wait, so two go on at a time: `joined` ends them.
 run_containers() {
     local lost="docker-compose.yml, deploy/compose and deploy/kubernetes were not run"
     if ! timeout 20s docker info >/dev/null 2>&1; then
@@ -184,5 +184,4 @@ run_containers() {
     else
         lacks "hpack, hyperframe, websockets, PyYAML: the pods of deploy/kubernetes were not run"
     fi
-    joined
 }
