@@ -31,9 +31,19 @@ check_compose() {
         lacks "hadolint and check-jsonschema: Dockerfiles, and the compose file for compose 2, were not checked"
         return
     fi
+    step "what Dockerfile.build gets compiles" 10m bash -c "set -e; $(declare -f compiles_in_image); compiles_in_image"
     step "hadolint" 1m "$validators/hadolint" deploy/Dockerfile deploy/Dockerfile.build deploy/Dockerfile.plain
     step "compose specification" 1m \
         "$validators/check-jsonschema" --builtin-schema vendor.compose-spec docker-compose.yml
+}
+
+# Dockerfile.build gets a part of the checkout, and has to compile it.
+compiles_in_image() {
+    local part=target/image
+    rm -rf "$part" && mkdir -p "$part"
+    # shellcheck disable=SC2046 # a list of paths
+    git archive HEAD $(sed -n 's/^!//p' deploy/Dockerfile.build.dockerignore) | tar -x -C "$part"
+    CARGO_TARGET_DIR=$PWD/target cargo check --locked --quiet --manifest-path "$part/Cargo.toml" --bin evenkeel
 }
 
 # Other registries, below deploy/compose/.
