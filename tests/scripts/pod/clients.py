@@ -368,7 +368,7 @@ class Lasting(Threads):
 
 
 class Waiting(Threads):
-    """GETs that take eight seconds each, all at once: long enough to see them arrive, and to kill somebody."""
+    """GETs that take four seconds each, all at once: long enough to see them arrive, and to kill somebody."""
 
     COUNT = 12
 
@@ -377,7 +377,7 @@ class Waiting(Threads):
 
     def get(self, label):
         sent, failure, backend = time.time(), None, None
-        command = self.target.curl("--http1.1", self.target.url(f"/?id={label}&delay=8s"))
+        command = self.target.curl("--http1.1", self.target.url(f"/?id={label}&delay=4s"))
         done = subprocess.run(command, capture_output=True, text=True, timeout=70, check=False)
         status, _, _, backend, *rest = done.stdout.split(" ", 7)
         if status != "200":

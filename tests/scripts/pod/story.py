@@ -313,7 +313,7 @@ def kill(cluster, web, waiting):
             held[pod] = identities & set(asked_for(cluster.node.said(one_of(pod.mains)), "GET"))
         return set().union(*held.values()) == identities
 
-    until("all have arrived", arrived, 7, 0.01)
+    until("all have arrived", arrived, 3.5, 0.01)
     pod = max(held, key=lambda pod: len(held[pod]))
     container = pod.mains[0]
     cluster.killed.add(container)
